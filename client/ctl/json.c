@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "client/ctl/json.h"
+
+#include "client/ctl/error.h"
+
+static JsonNode *value(JsonObject *object, const char *member)
+{
+    JsonNode *node = object ? json_object_get_member(object, member) : NULL;
+
+    return node && JSON_NODE_HOLDS_VALUE(node) ? node : NULL;
+}
+
+const char *member_string(JsonObject *object, const char *member)
+{
+    JsonNode *node = value(object, member);
+    const char *text = node ? json_node_get_string(node) : NULL;
+
+    return text ? text : "";
+}
+
+gint64 member_int(JsonObject *object, const char *member)
+{
+    JsonNode *node = value(object, member);
+
+    if (!node)
+        return 0;
+    if (json_node_get_value_type(node) == G_TYPE_DOUBLE)
+        return (gint64)json_node_get_double(node);
+    return json_node_get_value_type(node) == G_TYPE_INT64 ? json_node_get_int(node) : 0;
+}
+
+gboolean member_bool(JsonObject *object, const char *member)
+{
+    JsonNode *node = value(object, member);
+
+    return node && json_node_get_value_type(node) == G_TYPE_BOOLEAN && json_node_get_boolean(node);
+}
+
+JsonObject *member_object(JsonObject *object, const char *member)
+{
+    return object ? node_object(json_object_get_member(object, member)) : NULL;
+}
+
+JsonArray *member_array(JsonObject *object, const char *member)
+{
+    return object ? node_array(json_object_get_member(object, member)) : NULL;
+}
+
+JsonObject *element_object(JsonArray *array, guint index)
+{
+    return index < element_count(array) ? node_object(json_array_get_element(array, index)) : NULL;
+}
+
+guint element_count(JsonArray *array)
+{
+    return array ? json_array_get_length(array) : 0;
+}
+
+JsonObject *node_object(JsonNode *node)
+{
+    return node && JSON_NODE_HOLDS_OBJECT(node) ? json_node_get_object(node) : NULL;
+}
+
+JsonArray *node_array(JsonNode *node)
+{
+    return node && JSON_NODE_HOLDS_ARRAY(node) ? json_node_get_array(node) : NULL;
+}
+
+char *node_line(JsonNode *node)
+{
+    return json_to_string(node, FALSE);
+}
+
+char *object_line(JsonObject *object)
+{
+    g_autoptr(JsonNode) node = json_node_init_object(json_node_alloc(), object);
+
+    json_object_unref(object);
+    return node_line(node);
+}
+
+JsonNode *node_parse(const char *text, gssize length, GError **error)
+{
+    g_autoptr(JsonParser) parser = json_parser_new();
+    JsonNode *root;
+
+    if (!json_parser_load_from_data(parser, text, length, error))
+        return NULL;
+    root = json_parser_steal_root(parser);
+    if (!root)
+        g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED, "empty answer");
+    return root;
+}

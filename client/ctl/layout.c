@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "client/ctl/layout.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "client/ctl/error.h"
+
+void ram_block_free(RamBlock *block)
+{
+    if (!block)
+        return;
+    g_free(block->id);
+    g_free(block);
+}
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(RamBlock, ram_block_free)
+
+static guint64 unit_size(const char *unit)
+{
+    static const struct {
+        const char *name;
+        guint64 size;
+    } units[] = {{"B", 1},
+                 {"KiB", G_GUINT64_CONSTANT(1) << 10},
+                 {"MiB", G_GUINT64_CONSTANT(1) << 20},
+                 {"GiB", G_GUINT64_CONSTANT(1) << 30}};
+
+    for (guint i = 0; i < G_N_ELEMENTS(units); i++)
+        if (strcmp(units[i].name, unit) == 0)
+            return units[i].size;
+    return 0;
+}
+
+/* One row: name, page size and its unit, offset, used, total, and from QEMU 9 on further columns. */
+static RamBlock *parse_block(const char *line)
+{
+    g_autoptr(RamBlock) block = g_new0(RamBlock, 1);
+    char name[256], unit[8];
+    guint64 count;
+
+    if (sscanf(line, " %255s %" SCNu64 " %7s %*s 0x%" SCNx64, name, &count, unit,
+               &block->length) != 4)
+        return NULL;
+    block->id = g_strdup(name);
+    block->page_size = count * unit_size(unit);
+    return block->page_size ? g_steal_pointer(&block) : NULL;
+}
+
+static gboolean is_blank(const char *line)
+{
+    return line[strspn(line, " \t\r")] == '\0';
+}
+
+GPtrArray *layout_parse_blocks(const char *text, GError **error)
+{
+    g_autoptr(GPtrArray) blocks = g_ptr_array_new_with_free_func((GDestroyNotify)ram_block_free);
+    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+
+    for (guint i = 0; lines[0] && lines[i]; i++) {
+        RamBlock *block = is_blank(lines[i]) ? NULL : parse_block(lines[i]);
+
+        if (block)
+            g_ptr_array_add(blocks, block);
+        else if (i > 0 && !is_blank(lines[i])) {
+            g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
+                        "\"info ramblock\" has a line that is not understood: %s", lines[i]);
+            return NULL;
+        }
+    }
+    if (blocks->len == 0) {
+        g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED, "\"info ramblock\" names no RAM");
+        return NULL;
+    }
+    return g_steal_pointer(&blocks);
+}
+
+RamBlock *layout_find(const GPtrArray *blocks, const char *id)
+{
+    for (guint i = 0; i < blocks->len; i++) {
+        RamBlock *block = g_ptr_array_index(blocks, i);
+
+        if (strcmp(block->id, id) == 0)
+            return block;
+    }
+    return NULL;
+}
+
+/*
+ * The block that this row of a view shows, NULL if it shows no RAM block.  A row goes
+ * "START-END (prio P, KIND): NAME[ @OFFSET][ ACCELERATOR]".
+ */
+static RamBlock *parse_piece(GPtrArray *blocks, const char *line, guint64 *ret_start,
+                             guint64 *ret_offset)
+{
+    const char *name = strstr(line, "): ");
+    guint64 end;
+
+    if (!name || sscanf(line, " %" SCNx64 "-%" SCNx64 " (", ret_start, &end) != 2)
+        return NULL;
+    name += strlen("): ");
+    for (guint i = 0; i < blocks->len; i++) {
+        RamBlock *block = g_ptr_array_index(blocks, i);
+        gsize length = strlen(block->id);
+
+        if (strncmp(name, block->id, length) != 0 || !strchr(" \r", name[length]))
+            continue;
+        *ret_offset = 0;
+        sscanf(name + length, " @%" SCNx64, ret_offset);
+        return block;
+    }
+    return NULL;
+}
+
+/* Other pieces of a block may be mirrors of its beginning elsewhere; the lowest address counts. */
+static void place_piece(RamBlock *block, guint64 start, guint64 offset)
+{
+    if (offset > start)
+        return;
+    if (block->placed && (offset > block->piece_offset ||
+                          (offset == block->piece_offset && start >= block->piece_address)))
+        return;
+    block->placed = TRUE;
+    block->piece_address = start;
+    block->piece_offset = offset;
+    block->guest_address = start - offset;
+}
+
+gboolean layout_place(GPtrArray *blocks, const char *text, GError **error)
+{
+    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+    gboolean seen = FALSE, inside = FALSE;
+
+    for (guint i = 0; lines[i]; i++) {
+        guint64 start, offset;
+        RamBlock *block;
+
+        if (g_str_has_prefix(lines[i], "FlatView"))
+            inside = FALSE;
+        else if (!seen && strstr(lines[i], "AS \"memory\""))
+            seen = inside = TRUE;
+        else if (inside && (block = parse_piece(blocks, lines[i], &start, &offset)))
+            place_piece(block, start, offset);
+    }
+    if (!seen)
+        g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
+                    "\"info mtree -f\" shows no address space \"memory\"");
+    return seen;
+}
+
+gboolean layout_parse_address(const char *text, const char *id, guint64 *ret_address,
+                              GError **error)
+{
+    char name[256];
+    guint64 guest_address;
+
+    if (sscanf(text, "Host virtual address for 0x%" SCNx64 " (%255[^)]) is 0x%" SCNx64,
+               &guest_address, name, ret_address) == 3 &&
+        strcmp(name, id) == 0)
+        return TRUE;
+    g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED, "QEMU does not tell where RAM '%s' lies: %s",
+                id, text);
+    return FALSE;
+}
+
+static gboolean compare_number(const char *id, const char *what, guint64 source,
+                               guint64 destination, GError **error)
+{
+    if (source == destination)
+        return TRUE;
+    g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
+                "RAM '%s' differs: %s 0x%" PRIx64 " on the source, 0x%" PRIx64
+                " on the destination; start both QEMUs with the same memory options",
+                id, what, source, destination);
+    return FALSE;
+}
+
+static gboolean compare_block(const RamBlock *source, const RamBlock *destination, GError **error)
+{
+    return compare_number(source->id, "size", source->length, destination->length, error) &&
+           compare_number(source->id, "page size", source->page_size, destination->page_size,
+                          error) &&
+           compare_number(source->id, "guest address", source->guest_address,
+                          destination->guest_address, error);
+}
+
+static gboolean fail_lonely(const RamBlock *block, const char *side, const char *other,
+                            GError **error)
+{
+    g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
+                "RAM '%s' exists on the %s only, not on the %s; start both QEMUs with the same "
+                "memory options",
+                block->id, side, other);
+    return FALSE;
+}
+
+gboolean layout_compare(const GPtrArray *source, const GPtrArray *destination, GError **error)
+{
+    for (guint i = 0; i < source->len; i++) {
+        const RamBlock *block = g_ptr_array_index(source, i);
+        const RamBlock *other = layout_find(destination, block->id);
+
+        if (!other)
+            return fail_lonely(block, "source", "destination", error);
+        if (!compare_block(block, other, error))
+            return FALSE;
+    }
+    for (guint i = 0; i < destination->len; i++) {
+        const RamBlock *block = g_ptr_array_index(destination, i);
+
+        if (!layout_find(source, block->id))
+            return fail_lonely(block, "destination", "source", error);
+    }
+    return TRUE;
+}

@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "client/ctl/qmp.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "client/ctl/error.h"
+#include "client/ctl/json.h"
+
+enum {
+    QMP_TIMEOUT_MS = 10 * 1000,
+    QMP_LINE_MAX = 32 * 1024 * 1024,
+};
+
+struct Qmp {
+    int fd;
+    const char *word;
+    const Interrupt *interrupt;
+    gint64 timeout_ms;
+    GString *buffer; /* read, not yet a whole line */
+    guint64 serial;
+    char *expected;  /* the id of the command under way */
+    JsonNode *answer; /* to it */
+    JsonNode *greeting;
+    gboolean closed;
+    gboolean resync; /* the next line may lack its beginning */
+    QmpEventFunc on_event;
+    void *user;
+};
+
+void qmp_free(Qmp *qmp)
+{
+    if (!qmp)
+        return;
+    if (qmp->fd >= 0)
+        close(qmp->fd);
+    g_string_free(qmp->buffer, TRUE);
+    g_clear_pointer(&qmp->answer, json_node_unref);
+    g_clear_pointer(&qmp->greeting, json_node_unref);
+    g_free(qmp->expected);
+    g_free(qmp);
+}
+
+void qmp_on_event(Qmp *qmp, QmpEventFunc function, void *user)
+{
+    qmp->on_event = function;
+    qmp->user = user;
+}
+
+void qmp_set_timeout(Qmp *qmp, gint64 milliseconds)
+{
+    qmp->timeout_ms = milliseconds;
+}
+
+gboolean qmp_is_closed(const Qmp *qmp)
+{
+    return qmp->closed;
+}
+
+int qmp_fd(const Qmp *qmp)
+{
+    return qmp->fd;
+}
+
+pid_t qmp_peer(const Qmp *qmp)
+{
+    struct ucred peer;
+    socklen_t length = sizeof peer;
+
+    return getsockopt(qmp->fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 ? peer.pid : 0;
+}
+
+int qmp_version(const Qmp *qmp)
+{
+    JsonObject *greeting = member_object(node_object(qmp->greeting), "QMP");
+    JsonObject *version = member_object(member_object(greeting, "version"), "qemu");
+
+    return (int)(member_int(version, "major") * 1000 + member_int(version, "minor"));
+}
+
+static void handle_event(Qmp *qmp, JsonObject *message)
+{
+    JsonObject *timestamp = member_object(message, "timestamp");
+    gint64 time_us =
+        member_int(timestamp, "seconds") * G_USEC_PER_SEC + member_int(timestamp, "microseconds");
+
+    if (qmp->on_event)
+        qmp->on_event(qmp->user, member_string(message, "event"), member_object(message, "data"),
+                      time_us);
+}
+
+/* Answers to commands that are not ours, or that timed out, are left out. */
+static void handle_message(Qmp *qmp, JsonNode *node)
+{
+    JsonObject *message = node_object(node);
+
+    if (!message)
+        return;
+    if (json_object_has_member(message, "QMP")) {
+        g_clear_pointer(&qmp->greeting, json_node_unref);
+        qmp->greeting = json_node_ref(node);
+    } else if (json_object_has_member(message, "event")) {
+        handle_event(qmp, message);
+    } else if (qmp->expected && strcmp(member_string(message, "id"), qmp->expected) == 0) {
+        g_clear_pointer(&qmp->answer, json_node_unref);
+        qmp->answer = json_node_ref(node);
+    }
+}
+
+static gboolean handle_lines(Qmp *qmp, GError **error)
+{
+    char *end;
+
+    while ((end = memchr(qmp->buffer->str, '\n', qmp->buffer->len))) {
+        gssize length = end - qmp->buffer->str;
+        g_autoptr(JsonNode) node = length > 1 ? node_parse(qmp->buffer->str, length, NULL) : NULL;
+
+        g_string_erase(qmp->buffer, 0, length + 1);
+        if (!node && length > 1 && !qmp->resync) {
+            g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED, "the %s's monitor does not speak QMP",
+                        qmp->word);
+            return FALSE;
+        }
+        qmp->resync = FALSE;
+        if (node)
+            handle_message(qmp, node);
+    }
+    if (qmp->buffer->len > QMP_LINE_MAX) {
+        g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED, "the %s's monitor sent an endless line",
+                    qmp->word);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+/*
+ * Reads what is there without waiting.  The descriptor's own flags may be changed by whoever it was
+ * lent to, so each call says MSG_DONTWAIT itself.
+ */
+static gboolean receive(Qmp *qmp, GError **error)
+{
+    char bytes[64 * 1024];
+    ssize_t length;
+
+    while ((length = recv(qmp->fd, bytes, sizeof bytes, MSG_DONTWAIT)) > 0) {
+        g_string_append_len(qmp->buffer, bytes, length);
+        if (!handle_lines(qmp, error))
+            return FALSE;
+    }
+    if (length < 0 && (errno == EAGAIN || errno == EINTR))
+        return TRUE;
+    qmp->closed = TRUE;
+    return TRUE;
+}
+
+static gboolean fail_closed(Qmp *qmp, const char *during, GError **error)
+{
+    g_set_error(error, CTL_ERROR, CTL_ERROR_CLOSED, "the %s's QEMU ended its monitor connection (%s)",
+                qmp->word, during);
+    return FALSE;
+}
+
+static gboolean pump(Qmp *qmp, const char *during, gint64 deadline, GError **error)
+{
+    if (qmp->closed)
+        return fail_closed(qmp, during, error);
+    if (!wait_readable(&qmp->fd, 1, qmp->interrupt, deadline, error)) {
+        g_prefix_error(error, "waiting for the %s's QEMU (%s): ", qmp->word, during);
+        return FALSE;
+    }
+    return receive(qmp, error);
+}
+
+static gboolean send_line(Qmp *qmp, const char *command, const char *line, GError **error)
+{
+    gsize left = strlen(line);
+
+    while (left > 0) {
+        ssize_t sent = send(qmp->fd, line, left, MSG_NOSIGNAL);
+
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent < 0) {
+            /* EPIPE: what it said before it went is still to be read. */
+            receive(qmp, NULL);
+            qmp->closed = TRUE;
+            return fail_closed(qmp, command, error);
+        }
+        line += sent;
+        left -= (gsize)sent;
+    }
+    return TRUE;
+}
+
+static char *command_line(Qmp *qmp, const char *command, JsonObject *arguments)
+{
+    JsonObject *request = json_object_new();
+    g_autofree char *text = NULL;
+
+    g_free(qmp->expected);
+    qmp->expected = g_strdup_printf("postcopyctl-%" G_GUINT64_FORMAT, ++qmp->serial);
+    json_object_set_string_member(request, "execute", command);
+    if (arguments)
+        json_object_set_object_member(request, "arguments", arguments);
+    json_object_set_string_member(request, "id", qmp->expected);
+    text = object_line(request);
+    return g_strconcat(text, "\r\n", NULL);
+}
+
+static JsonNode *take_answer(Qmp *qmp, const char *command, GError **error)
+{
+    g_autoptr(JsonNode) answer = g_steal_pointer(&qmp->answer);
+    JsonObject *message = node_object(answer);
+    JsonNode *value = json_object_get_member(message, "return");
+
+    if (value)
+        return json_node_copy(value);
+    g_set_error(error, CTL_ERROR, CTL_ERROR_REFUSED, "the %s's QEMU refused %s: %s", qmp->word,
+                command, member_string(member_object(message, "error"), "desc"));
+    return NULL;
+}
+
+JsonNode *qmp_call(Qmp *qmp, const char *command, JsonObject *arguments, GError **error)
+{
+    g_autofree char *line = command_line(qmp, command, arguments);
+    gint64 deadline = wait_deadline(qmp->timeout_ms);
+
+    g_clear_pointer(&qmp->answer, json_node_unref);
+    if (qmp->closed) {
+        fail_closed(qmp, command, error);
+        return NULL;
+    }
+    if (!send_line(qmp, command, line, error))
+        return NULL;
+    while (!qmp->answer)
+        if (!pump(qmp, command, deadline, error))
+            return NULL;
+    return take_answer(qmp, command, error);
+}
+
+gboolean qmp_run(Qmp *qmp, const char *command, JsonObject *arguments, GError **error)
+{
+    g_autoptr(JsonNode) answer = qmp_call(qmp, command, arguments, error);
+
+    return answer != NULL;
+}
+
+char *qmp_query_status(Qmp *qmp, const char *query, GError **error)
+{
+    g_autoptr(JsonNode) answer = qmp_call(qmp, query, NULL, error);
+
+    return answer ? g_strdup(member_string(node_object(answer), "status")) : NULL;
+}
+
+char *qmp_human(Qmp *qmp, const char *line, GError **error)
+{
+    JsonObject *arguments = json_object_new();
+    g_autoptr(JsonNode) answer = NULL;
+    const char *text;
+
+    json_object_set_string_member(arguments, "command-line", line);
+    answer = qmp_call(qmp, "human-monitor-command", arguments, error);
+    if (!answer)
+        return NULL;
+    text = JSON_NODE_HOLDS_VALUE(answer) ? json_node_get_string(answer) : NULL;
+    return g_strdup(text ? text : "");
+}
+
+gboolean qmp_drain(Qmp *qmp, GError **error)
+{
+    gint64 deadline = wait_deadline(qmp->timeout_ms);
+
+    if (!receive(qmp, error))
+        return FALSE;
+    while (qmp->buffer->len > 0 && !qmp->closed)
+        if (!pump(qmp, "reading events", deadline, error))
+            return FALSE;
+    return !qmp->closed || fail_closed(qmp, "reading events", error);
+}
+
+void qmp_resume(Qmp *qmp)
+{
+    qmp->resync = TRUE;
+}
+
+gboolean qmp_wait(Qmp *const *qmps, guint n, const Interrupt *interrupt, gint64 deadline,
+                  GError **error)
+{
+    int fds[2];
+
+    g_assert(n <= G_N_ELEMENTS(fds));
+    for (guint i = 0; i < n; i++)
+        fds[i] = qmps[i]->closed ? -1 : qmps[i]->fd;
+    if (!wait_readable(fds, n, interrupt, deadline, error))
+        return FALSE;
+    for (guint i = 0; i < n; i++)
+        if (!qmps[i]->closed && !receive(qmps[i], error))
+            return FALSE;
+    return TRUE;
+}
+
+static gboolean negotiate(Qmp *qmp, const char *path, GError **error)
+{
+    gint64 deadline = wait_deadline(qmp->timeout_ms);
+
+    while (!qmp->greeting) {
+        if (!pump(qmp, "its greeting", deadline, error)) {
+            g_prefix_error(error, "%s says nothing; a QMP socket serves one client at a time: ",
+                           path);
+            return FALSE;
+        }
+    }
+    return qmp_run(qmp, "qmp_capabilities", NULL, error);
+}
+
+Qmp *qmp_connect(const char *path, const char *word, const Interrupt *interrupt, GError **error)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    g_autoptr(Qmp) qmp = g_new0(Qmp, 1);
+
+    qmp->word = word;
+    qmp->interrupt = interrupt;
+    qmp->timeout_ms = QMP_TIMEOUT_MS;
+    qmp->buffer = g_string_new(NULL);
+    qmp->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    errno = ENAMETOOLONG;
+    if (g_strlcpy(address.sun_path, path, sizeof address.sun_path) >= sizeof address.sun_path ||
+        connect(qmp->fd, (const struct sockaddr *)&address, sizeof address) < 0) {
+        g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
+                    "cannot connect to the %s's QMP socket %s: %s", word, path, g_strerror(errno));
+        return NULL;
+    }
+    return negotiate(qmp, path, error) ? g_steal_pointer(&qmp) : NULL;
+}

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "client/lib/arm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "client/lib/mapping.h"
+#include "client/lib/shards.h"
+#include "client/lib/uffd.h"
+
+/*
+ * A private mapping's missing page faults only where its file has a hole: elsewhere it shows the
+ * file's content, whatever the source has.  hugetlbfs does not tell its holes.
+ */
+static int check_private(const Region *region, Reason *ret_reason)
+{
+    off_t data = lseek(region->fd, (off_t)region->fd_offset, SEEK_DATA);
+
+    if (region->page_size != (uint64_t)sysconf(_SC_PAGESIZE))
+        return reason_set(ret_reason, -EOPNOTSUPP,
+                          "private huge page memory cannot be served: map it shared");
+    if (data < 0 && errno != ENXIO)
+        return reason_set(ret_reason, -errno, "the file of private memory: %s", strerror(errno));
+    if (data >= 0 && (uint64_t)data < region->fd_offset + region->length)
+        return reason_set(ret_reason, -EOPNOTSUPP,
+                          "the file of private memory has content: map it shared");
+    return 0;
+}
+
+static int check_regions(const Regions *regions, Reason *ret_reason)
+{
+    int error = 0;
+
+    for (size_t i = 0; !error && i < regions->n; i++) {
+        error = mapping_check(&regions->list[i], ret_reason);
+        if (!error && regions->list[i].backing == POSTCOPY_PRIVATE)
+            error = check_private(&regions->list[i], ret_reason);
+    }
+    return error;
+}
+
+/* A forked child would not fault to the uffd; it would read zeroes. */
+static int keep_from_children(Armed *armed, const Regions *regions, Reason *ret_reason)
+{
+    for (size_t i = 0; i < regions->n; i++) {
+        const Region *region = &regions->list[i];
+        if (mapping_is_dontfork(region))
+            continue;
+        if (madvise(region->address, region->length, MADV_DONTFORK) < 0)
+            return reason_set(ret_reason, -errno, "cannot keep memory from children: %s",
+                              strerror(errno));
+        armed->dontfork[i] = true;
+    }
+    return 0;
+}
+
+static uint8_t *shard_address(const Regions *regions, const ClientShard *shard)
+{
+    return regions->list[shard->region].address + shard->start;
+}
+
+static int register_shards(Armed *armed, const Regions *regions, const ClientMessage *arm,
+                           int device_fd, Reason *ret_reason)
+{
+    for (uint32_t i = 0; i < arm->arm.n_shards; i++) {
+        const ClientShard *shard = &arm->arm.shards[i];
+        int uffd = uffd_open(device_fd, ret_reason);
+        if (uffd < 0)
+            return uffd;
+        armed->shards[i] = *shard;
+        armed->uffds[i] = uffd;
+        armed->n_shards = i + 1;
+        int error = uffd_register(uffd, shard_address(regions, shard), shard->length, ret_reason);
+        if (error)
+            return error;
+    }
+    return 0;
+}
+
+static int empty_region(const Region *region, Reason *ret_reason)
+{
+    int error;
+
+    if (region->backing == POSTCOPY_SHARED) {
+        do
+            error = fallocate(region->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                              (off_t)region->fd_offset, (off_t)region->length);
+        while (error < 0 && errno == EINTR);
+    } else {
+        error = madvise(region->address, region->length, MADV_DONTNEED);
+    }
+    if (error < 0)
+        return reason_set(ret_reason, -errno, "cannot empty the memory at %p: %s",
+                          (void *)region->address, strerror(errno));
+    return 0;
+}
+
+/* After registering: a page that slipped in before is then gone, and none can slip in unseen. */
+static int empty_regions(const Regions *regions, Reason *ret_reason)
+{
+    int error = 0;
+
+    for (size_t i = 0; !error && i < regions->n; i++)
+        error = empty_region(&regions->list[i], ret_reason);
+    return error;
+}
+
+static void let_go(Armed *armed, const Regions *regions)
+{
+    for (uint32_t i = 0; i < armed->n_shards; i++) {
+        const ClientShard *shard = &armed->shards[i];
+        uffd_unregister(armed->uffds[i], shard_address(regions, shard), shard->length);
+        close(armed->uffds[i]);
+    }
+    for (size_t i = 0; i < regions->n; i++)
+        if (armed->dontfork[i])
+            (void)madvise(regions->list[i].address, regions->list[i].length, MADV_DOFORK);
+    table_deinit(&armed->table);
+    memset(armed, 0, sizeof *armed);
+}
+
+int armed_begin(Armed *armed, const Regions *regions, const ClientMessage *arm, int table_fd,
+                int device_fd, Reason *ret_reason)
+{
+    int error = table_init(&armed->table, table_fd, arm->arm.table_size, regions, ret_reason);
+
+    if (error)
+        return error;
+    error = shards_check(arm->arm.shards, arm->arm.n_shards, regions, ret_reason);
+    if (!error)
+        error = check_regions(regions, ret_reason);
+    if (!error)
+        error = keep_from_children(armed, regions, ret_reason);
+    if (!error)
+        error = register_shards(armed, regions, arm, device_fd, ret_reason);
+    if (!error)
+        error = empty_regions(regions, ret_reason);
+    if (error) {
+        let_go(armed, regions);
+        return error;
+    }
+    table_set_armed(&armed->table);
+    armed->active = true;
+    return 0;
+}
+
+/* Until the map is complete a HOLE may have content at the source as well. */
+static int check_complete(const Armed *armed, const Regions *regions, Reason *ret_reason)
+{
+    TableCounts counts;
+
+    if (!(table_progress(&armed->table) & PAGE_TABLE_MAP_COMPLETE))
+        return reason_set(ret_reason, -EBUSY, "it is not known yet which pages have content");
+    if (!table_count_unresolved(&armed->table, &counts))
+        return 0;
+    return reason_set(ret_reason, -EBUSY,
+                      "pages are still elsewhere: %" PRIu64 " missing, %" PRIu64
+                      " requested, %" PRIu64 " received, the first in region %" PRIu32 " %s",
+                      counts.missing, counts.requested, counts.received, counts.region,
+                      regions->list[counts.region].id);
+}
+
+int armed_end(Armed *armed, const Regions *regions, uint32_t flags, Reason *ret_reason)
+{
+    int error = 0;
+
+    if (!(flags & CLIENT_RELEASE_DISARM))
+        error = check_complete(armed, regions, ret_reason);
+    else if (table_progress(&armed->table) & PAGE_TABLE_GATE_OPEN)
+        error = reason_set(ret_reason, -EBUSY, "the gate is open: the guest may have run");
+    if (!error)
+        let_go(armed, regions);
+    return error;
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A destination's memory while its faults belong to a daemon: registered uffds and the page table.
+ *
+ * Our dups of the uffds are what keeps a guest from reading zeroes while no daemon lives: when the
+ * last reference to a uffd is closed, the kernel resolves its faults with zero pages.  They are
+ * therefore only closed after their ranges were unregistered.  The library's thread only.
+ */
+#ifndef POSTCOPY_ARM_H
+#define POSTCOPY_ARM_H
+
+#include "client/lib/reason.h"
+#include "client/lib/region.h"
+#include "client/lib/table.h"
+#include "protocol/client.h"
+
+typedef struct Armed {
+    bool active;
+    Table table;
+    uint32_t n_shards;
+    ClientShard shards[LIMIT_SHARDS];
+    int uffds[LIMIT_SHARDS];
+    bool dontfork[LIMIT_REGIONS]; /* set by us, so taken back at the end */
+} Armed;
+
+/*
+ * Registers all regions, each shard with a uffd of its own, and empties them.  Takes table_fd over;
+ * device_fd (-1: none) stays the caller's.  On failure nothing stays registered, but memory may have
+ * been emptied.  -EINVAL: shards or table do not fit the regions; -ESTALE: a region is no longer
+ * mapped; -EOPNOTSUPP: this kind of memory cannot be served; or what the kernel said.
+ */
+int armed_begin(Armed *armed, const Regions *regions, const ClientMessage *arm, int table_fd,
+                int device_fd, Reason *ret_reason);
+
+/*
+ * Lets go of the memory.  -EBUSY, and nothing changed: a page's content is still elsewhere, or, with
+ * CLIENT_RELEASE_DISARM, the gate has been opened.
+ */
+int armed_end(Armed *armed, const Regions *regions, uint32_t flags, Reason *ret_reason);
+
+#endif

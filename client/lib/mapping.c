@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "client/lib/mapping.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+typedef struct MapLine {
+    uint64_t start;
+    uint64_t end;
+    uint64_t offset;
+    dev_t device;
+    uint64_t inode;
+    bool shared;
+    bool writable;
+} MapLine;
+
+/* False for a line that describes no mapping, of which smaps has many. */
+static bool parse(const char *line, MapLine *ret_map)
+{
+    unsigned int major_number, minor_number;
+    char flags[5];
+
+    if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %x:%x %" SCNu64, &ret_map->start,
+               &ret_map->end, flags, &ret_map->offset, &major_number, &minor_number,
+               &ret_map->inode) != 7)
+        return false;
+    ret_map->writable = flags[1] == 'w';
+    ret_map->shared = flags[3] == 's';
+    ret_map->device = makedev(major_number, minor_number);
+    return true;
+}
+
+static bool is_as_described(const Region *region, const struct stat *st, const MapLine *map,
+                            uint64_t at)
+{
+    if (!map->writable || map->shared != (region->backing == POSTCOPY_SHARED))
+        return false;
+    if (region->backing == POSTCOPY_ANONYMOUS)
+        return map->inode == 0;
+    return map->inode == st->st_ino && map->device == st->st_dev &&
+           map->offset + (at - map->start) == region->fd_offset + (at - (uintptr_t)region->address);
+}
+
+/* How far from the region's start on all is mapped as described. */
+static uint64_t described_up_to(FILE *maps, const Region *region, const struct stat *st)
+{
+    uint64_t at = (uintptr_t)region->address;
+    uint64_t end = at + region->length;
+    char *line = NULL;
+    size_t size = 0;
+    MapLine map;
+
+    while (at < end && getline(&line, &size, maps) > 0) {
+        if (!parse(line, &map) || map.end <= at)
+            continue;
+        if (map.start > at || !is_as_described(region, st, &map, at))
+            break;
+        at = map.end;
+    }
+    free(line);
+    return at;
+}
+
+int mapping_check(const Region *region, Reason *ret_reason)
+{
+    uint64_t end = (uintptr_t)region->address + region->length;
+    struct stat st = {0};
+    FILE *maps;
+    uint64_t at;
+
+    if (region->fd >= 0 && fstat(region->fd, &st) < 0)
+        return reason_set(ret_reason, -errno, "region at %p: %s", (void *)region->address,
+                          strerror(errno));
+    maps = fopen("/proc/self/maps", "re");
+    if (!maps)
+        return reason_set(ret_reason, -errno, "/proc/self/maps: %s", strerror(errno));
+    at = described_up_to(maps, region, &st);
+    fclose(maps);
+    if (at < end)
+        return reason_set(ret_reason, -ESTALE,
+                          "the region at %p is not mapped as described from 0x%" PRIx64 " on",
+                          (void *)region->address, at);
+    return 0;
+}
+
+bool mapping_is_dontfork(const Region *region)
+{
+    uint64_t start = (uintptr_t)region->address;
+    FILE *smaps = fopen("/proc/self/smaps", "re");
+    bool inside = false;
+    bool found = false;
+    char *line = NULL;
+    size_t size = 0;
+    MapLine map;
+
+    if (!smaps)
+        return true;
+    while (!found && getline(&line, &size, smaps) > 0) {
+        if (parse(line, &map)) {
+            if (map.start >= start + region->length)
+                break;
+            inside = map.end > start;
+        } else if (inside && strncmp(line, "VmFlags:", 8) == 0) {
+            found = strstr(line, " dc") != NULL;
+        }
+    }
+    free(line);
+    fclose(smaps);
+    return found;
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "client/lib/stale.h"
+
+#include <errno.h>
+
+#include "client/lib/mapping.h"
+
+int stale_check(const Regions *regions, Reason *ret_reason)
+{
+    int error = 0;
+
+    for (size_t i = 0; !error && i < regions->n; i++)
+        error = mapping_check(&regions->list[i], ret_reason);
+    return error;
+}
+
+bool stale_drop(Regions *regions)
+{
+    bool dropped = false;
+    Reason reason;
+
+    for (size_t i = regions->n; i-- > 0;)
+        if (mapping_check(&regions->list[i], &reason) == -ESTALE) {
+            regions_remove(regions, i);
+            dropped = true;
+        }
+    return dropped;
+}

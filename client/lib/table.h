@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The client's view of the page table: protocol/pagetable.h, mapped and checked.
+ *
+ * The daemon keeps writing to it, so the layout is copied out once, and only the copy is used.
+ */
+#ifndef POSTCOPY_TABLE_H
+#define POSTCOPY_TABLE_H
+
+#include <stdint.h>
+
+#include "client/lib/reason.h"
+#include "client/lib/region.h"
+#include "protocol/pagetable.h"
+
+typedef struct Table {
+    int fd;
+    uint64_t size;
+    PageTableHeader *header; /* shared; size bytes are mapped */
+    uint32_t n_regions;
+    uint64_t first_word[LIMIT_REGIONS];
+    uint64_t n_words[LIMIT_REGIONS];
+} Table;
+
+typedef struct TableCounts {
+    uint32_t region; /* the first one with such pages */
+    uint64_t missing;
+    uint64_t requested;
+    uint64_t received;
+} TableCounts;
+
+/*
+ * Takes fd over, also on failure, and maps it.  -EPERM: it could be shrunk under our feet;
+ * -EINVAL: it does not describe these regions.
+ */
+int table_init(Table *table, int fd, uint64_t size, const Regions *regions, Reason *ret_reason);
+void table_deinit(Table *table);
+
+/* PAGE_TABLE_* of progress. */
+uint32_t table_progress(const Table *table);
+void table_set_armed(Table *table);
+
+/* Counts the pages whose content is still elsewhere.  True if there are any. */
+bool table_count_unresolved(const Table *table, TableCounts *ret_counts);
+
+#endif

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The userfaultfd system calls that the client makes.  Placing pages is the daemon's.
+ */
+#ifndef POSTCOPY_UFFD_H
+#define POSTCOPY_UFFD_H
+
+#include <stdint.h>
+
+#include "client/lib/reason.h"
+
+/*
+ * A new userfaultfd with thread ids in its messages, close-on-exec and non-blocking (a blocking one
+ * polls as an error).  Made from device_fd if that is >= 0, else by the system call, else by
+ * /dev/userfaultfd.  The caller's to close; or negative errno.
+ */
+int uffd_open(int device_fd, Reason *ret_reason);
+
+/* Missing pages of the range wait for this uffd.  -EBUSY: another holds a part of it. */
+int uffd_register(int uffd, const void *address, uint64_t length, Reason *ret_reason);
+
+/* Lets go of the range; who waits there goes on, and reads zeroes from what is still missing. */
+void uffd_unregister(int uffd, const void *address, uint64_t length);
+
+#endif

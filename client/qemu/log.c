@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "client/qemu/log.h"
+
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Opened for every line: events are rare, and QEMU keeps no fd of ours for it. */
+static void append(const char *text, int length)
+{
+    const char *path = getenv("POSTCOPY_LOG");
+    int fd = path ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644) : -1;
+
+    if (fd < 0)
+        return;
+    if (write(fd, text, (size_t)length) < 0) {
+        /* There is nobody to tell. */
+    }
+    close(fd);
+}
+
+void log_line(const char *format, ...)
+{
+    char text[1400];
+    struct timespec now;
+    va_list arguments;
+    int used, more;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    used = snprintf(text, sizeof text, "%lld.%06ld %d ", (long long)now.tv_sec, now.tv_nsec / 1000,
+                    (int)getpid());
+    va_start(arguments, format);
+    more = vsnprintf(text + used, sizeof text - (size_t)used - 1, format, arguments);
+    va_end(arguments);
+    if (more < 0)
+        return;
+    used += more;
+    if (used > (int)sizeof text - 2)
+        used = (int)sizeof text - 2;
+    text[used++] = '\n';
+    append(text, used);
+}

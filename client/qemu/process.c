@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "client/qemu/process.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Not a guest's doing alone: making a vCPU costs some, too. */
+enum { TICKS_OF_A_GUEST = 10 };
+
+static bool look_at_exe(void)
+{
+    char path[4096];
+    ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
+    const char *base;
+
+    if (length <= 0)
+        return false;
+    path[length] = '\0';
+    base = strrchr(path, '/');
+    base = base ? base + 1 : path;
+    return strncmp(base, "qemu-system", 11) == 0 || strcmp(base, "qemu-kvm") == 0 ||
+           strcmp(base, "kvm") == 0;
+}
+
+bool process_is_qemu(void)
+{
+    static int known; /* 0: not yet; threads that race here find the same */
+    int is = __atomic_load_n(&known, __ATOMIC_RELAXED);
+
+    if (!is) {
+        is = look_at_exe() ? 1 : -1;
+        __atomic_store_n(&known, is, __ATOMIC_RELAXED);
+    }
+    return is > 0;
+}
+
+/* Which vCPU a thread of this id is, by the name QEMU gave it, or -1. */
+static int vcpu_number(const char *tid)
+{
+    char path[64], name[32] = "";
+    char kind[4] = "";
+    int number = -1;
+    FILE *file;
+
+    snprintf(path, sizeof path, "/proc/self/task/%.16s/comm", tid);
+    file = fopen(path, "re");
+    if (!file)
+        return -1;
+    if (!fgets(name, sizeof name, file))
+        name[0] = '\0';
+    fclose(file);
+    if (sscanf(name, "CPU %d/%3s", &number, kind) != 2 ||
+        (strcmp(kind, "KVM") != 0 && strcmp(kind, "TCG") != 0))
+        return -1;
+    return number;
+}
+
+size_t process_vcpus(uint32_t *ret_tids, size_t max)
+{
+    DIR *tasks = opendir("/proc/self/task");
+    struct dirent *entry;
+    size_t n = 0;
+
+    if (!tasks)
+        return 0;
+    memset(ret_tids, 0, max * sizeof *ret_tids);
+    while ((entry = readdir(tasks))) {
+        int number = vcpu_number(entry->d_name);
+        if (number < 0 || (size_t)number >= max)
+            continue;
+        ret_tids[number] = (uint32_t)strtoul(entry->d_name, NULL, 10);
+        if (n <= (size_t)number)
+            n = (size_t)number + 1;
+    }
+    closedir(tasks);
+    return n;
+}
+
+/* In clock ticks, time in the guest included. */
+static unsigned long user_time(uint32_t tid)
+{
+    char path[64], text[512];
+    unsigned long ticks = 0;
+    const char *after_name;
+    FILE *file;
+
+    snprintf(path, sizeof path, "/proc/self/task/%u/stat", tid);
+    file = fopen(path, "re");
+    if (!file)
+        return 0;
+    if (!fgets(text, sizeof text, file))
+        text[0] = '\0';
+    fclose(file);
+    after_name = strrchr(text, ')');
+    if (!after_name ||
+        sscanf(after_name, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu", &ticks) != 1)
+        return 0;
+    return ticks;
+}
+
+bool process_vcpus_have_run(const uint32_t *tids, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (tids[i] && user_time(tids[i]) >= TICKS_OF_A_GUEST)
+            return true;
+    return false;
+}
+
+bool process_has_vfio(void)
+{
+    DIR *fds = opendir("/proc/self/fd");
+    struct dirent *entry;
+    bool found = false;
+
+    if (!fds)
+        return false;
+    while (!found && (entry = readdir(fds))) {
+        char link[64];
+        ssize_t length = readlinkat(dirfd(fds), entry->d_name, link, sizeof link - 1);
+        link[length > 0 ? length : 0] = '\0';
+        found = strncmp(link, "/dev/vfio/", 10) == 0;
+    }
+    closedir(fds);
+    return found;
+}

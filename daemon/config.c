@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/config.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/transport/address.h"
+#include "paths.h"
+
+typedef enum KeyKind { KEY_STRING, KEY_BOOLEAN, KEY_NUMBER, KEY_BYTES } KeyKind;
+
+/* Every key there is; the example file documents the same ones, and a test compares them. */
+typedef struct Key {
+    const char *group;
+    const char *name;
+    KeyKind kind;
+    size_t offset; /* in Settings */
+    guint64 low, high;
+} Key;
+
+#define AT(field) offsetof(Settings, field)
+
+static const Key keys[] = {
+    {"daemon", "socket", KEY_STRING, AT(socket), 0, 0},
+    {"daemon", "group", KEY_STRING, AT(group), 0, 0},
+    {"daemon", "operator_group", KEY_STRING, AT(operator_group), 0, 0},
+    {"daemon", "runtime_dir", KEY_STRING, AT(runtime_dir), 0, 0},
+    {"peer", "listen", KEY_STRING, AT(listen), 0, 0},
+    {"peer", "advertise", KEY_STRING, AT(advertise), 0, 0},
+    {"peer", "insecure_plaintext", KEY_BOOLEAN, AT(insecure_plaintext), 0, 0},
+    {"peer", "ping_ms", KEY_NUMBER, AT(import.ping_ms), 50, 60000},
+    {"import", "resolvers", KEY_NUMBER, AT(import.resolvers), 0, IMPORT_RESOLVERS_MAX},
+    {"import", "shards", KEY_NUMBER, AT(import.shards), 0, 256},
+    {"import", "bulk_channels", KEY_NUMBER, AT(import.bulk_channels), 1, STREAM_CHANNELS_MAX},
+    {"import", "chunk", KEY_BYTES, AT(import.chunk), 4096, PEER_READ_MAX},
+    {"import", "window", KEY_BYTES, AT(import.window), 65536, G_GUINT64_CONSTANT(256) << 20},
+    {"import", "stream_delay_ms", KEY_NUMBER, AT(import.stream_delay_ms), 0, 60000},
+};
+
+static GQuark config_error(void)
+{
+    return g_quark_from_static_string("postcopyd-config");
+}
+
+static void set_defaults(Settings *settings)
+{
+    memset(settings, 0, sizeof *settings);
+    settings->socket = g_strdup(POSTCOPYD_SOCKET);
+    settings->runtime_dir = g_strdup(POSTCOPYD_RUN_DIR);
+    settings->listen = g_strdup("127.0.0.1:16520");
+    settings->import = (ImportConfig){
+        .bulk_channels = 1,
+        .chunk = 256 * 1024,
+        .window = 2 << 20,
+        .ping_ms = 1000,
+        .stream_delay_ms = 2000,
+    };
+}
+
+void settings_clear(Settings *settings)
+{
+    g_free(settings->socket);
+    g_free(settings->group);
+    g_free(settings->operator_group);
+    g_free(settings->runtime_dir);
+    g_free(settings->listen);
+    g_free(settings->advertise);
+    memset(settings, 0, sizeof *settings);
+}
+
+static const Key *find_key(const char *group, const char *name)
+{
+    for (gsize i = 0; i < G_N_ELEMENTS(keys); i++)
+        if (strcmp(keys[i].group, group) == 0 && strcmp(keys[i].name, name) == 0)
+            return &keys[i];
+    return NULL;
+}
+
+/* "2M" and the like. */
+static gboolean parse_number(const char *text, gboolean bytes, guint64 *ret_value)
+{
+    char *end;
+
+    if (!g_ascii_isdigit(text[0]))
+        return FALSE;
+    *ret_value = g_ascii_strtoull(text, &end, 10);
+    if (bytes && (*end == 'K' || *end == 'M')) {
+        *ret_value <<= *end == 'K' ? 10 : 20;
+        end++;
+    }
+    return *end == '\0' && *ret_value < G_GUINT64_CONSTANT(1) << 40;
+}
+
+static gboolean store_number(const Key *key, const char *text, void *at, GError **error)
+{
+    guint64 value;
+
+    if (!parse_number(text, key->kind == KEY_BYTES, &value) || value < key->low ||
+        value > key->high) {
+        g_set_error(error, config_error(), 0,
+                    "[%s] %s = %s: must be a number from %" G_GUINT64_FORMAT
+                    " to %" G_GUINT64_FORMAT "%s",
+                    key->group, key->name, text, key->low, key->high,
+                    key->kind == KEY_BYTES ? " (bytes; K and M are understood)" : "");
+        return FALSE;
+    }
+    if (key->kind == KEY_BYTES)
+        *(guint64 *)at = value;
+    else
+        *(unsigned *)at = (unsigned)value;
+    return TRUE;
+}
+
+static gboolean store(Settings *settings, const Key *key, const char *text, GError **error)
+{
+    void *at = (char *)settings + key->offset;
+
+    switch (key->kind) {
+    case KEY_STRING:
+        g_free(*(char **)at);
+        *(char **)at = text[0] ? g_strdup(text) : NULL;
+        return TRUE;
+    case KEY_BOOLEAN:
+        if (strcmp(text, "yes") != 0 && strcmp(text, "no") != 0) {
+            g_set_error(error, config_error(), 0, "[%s] %s = %s: must be yes or no", key->group,
+                        key->name, text);
+            return FALSE;
+        }
+        *(gboolean *)at = strcmp(text, "yes") == 0;
+        return TRUE;
+    default:
+        return store_number(key, text, at, error);
+    }
+}
+
+static gboolean load_group(Settings *settings, GKeyFile *file, const char *group, GError **error)
+{
+    g_auto(GStrv) names = g_key_file_get_keys(file, group, NULL, error);
+
+    for (gsize i = 0; names && names[i]; i++) {
+        const Key *key = find_key(group, names[i]);
+        g_autofree char *text = g_key_file_get_string(file, group, names[i], error);
+
+        if (!key) {
+            g_clear_error(error);
+            g_set_error(error, config_error(), 0, "[%s] has no key '%s'", group, names[i]);
+            return FALSE;
+        }
+        if (!text || !store(settings, key, g_strstrip(text), error))
+            return FALSE;
+    }
+    return names != NULL;
+}
+
+static gboolean load_file(Settings *settings, const char *path, GError **error)
+{
+    g_autoptr(GKeyFile) file = g_key_file_new();
+    g_auto(GStrv) groups = NULL;
+
+    if (!g_key_file_load_from_file(file, path, G_KEY_FILE_NONE, error)) {
+        g_prefix_error(error, "%s: ", path);
+        return FALSE;
+    }
+    groups = g_key_file_get_groups(file, NULL);
+    for (gsize i = 0; groups[i]; i++)
+        if (!load_group(settings, file, groups[i], error)) {
+            g_prefix_error(error, "%s: ", path);
+            return FALSE;
+        }
+    return TRUE;
+}
+
+static gboolean check_address(const char *what, const char *text, GError **error)
+{
+    Address address;
+
+    if (text && address_parse(text, &address)) {
+        g_set_error(error, config_error(), 0,
+                    "%s %s: must be HOST:PORT, with an IPv6 address in brackets", what, text);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+/* Until there is TLS nothing but loopback is listened on unless somebody says so. */
+static gboolean check_plaintext(const Settings *settings, GError **error)
+{
+    Address address;
+
+    if (address_parse(settings->listen, &address) == 0 && !address_is_loopback(&address) &&
+        !settings->insecure_plaintext) {
+        g_set_error(error, config_error(), 0,
+                    "listening on %s would send guests' memory unencrypted over the network: set "
+                    "insecure_plaintext=yes in [peer] if that network is trusted",
+                    settings->listen);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean check(Settings *settings, GError **error)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+
+    if (!settings->socket || !settings->runtime_dir || !settings->listen) {
+        g_set_error(error, config_error(), 0, "socket, runtime_dir and listen must not be empty");
+        return FALSE;
+    }
+    if (strlen(settings->socket) > 107) {
+        g_set_error(error, config_error(), 0, "socket %s: longer than 107 bytes",
+                    settings->socket);
+        return FALSE;
+    }
+    if (settings->import.resolvers == 0)
+        settings->import.resolvers = (unsigned)CLAMP(cores / 2, 1, IMPORT_RESOLVERS_MAX);
+    if (settings->import.shards == 0)
+        settings->import.shards = settings->import.resolvers;
+    return check_address("listen", settings->listen, error) &&
+           check_address("advertise", settings->advertise, error) &&
+           check_plaintext(settings, error);
+}
+
+gboolean config_load(int *argc, char ***argv, Settings *ret_settings, CommandLine *ret_command,
+                     GError **error)
+{
+    g_autofree char *path = NULL, *socket = NULL, *listen = NULL;
+    const GOptionEntry entries[] = {
+        {"config", 'c', 0, G_OPTION_ARG_FILENAME, &path, "Config file", "FILE"},
+        {"socket", 's', 0, G_OPTION_ARG_FILENAME, &socket, "UNIX socket for clients", "PATH"},
+        {"listen", 'l', 0, G_OPTION_ARG_STRING, &listen, "Address for other daemons", "HOST:PORT"},
+        {"check", 0, 0, G_OPTION_ARG_NONE, &ret_command->check_only,
+         "Check the configuration and exit", NULL},
+        {"version", 0, 0, G_OPTION_ARG_NONE, &ret_command->show_version, "Show the version", NULL},
+        {NULL, 0, 0, 0, NULL, NULL, NULL},
+    };
+    g_autoptr(GOptionContext) context = g_option_context_new("- post-copy migration daemon");
+
+    set_defaults(ret_settings);
+    memset(ret_command, 0, sizeof *ret_command);
+    g_option_context_add_main_entries(context, entries, NULL);
+    if (!g_option_context_parse(context, argc, argv, error))
+        return FALSE;
+    if (*argc > 1) {
+        g_set_error(error, config_error(), 0, "unknown argument '%s', see --help", (*argv)[1]);
+        return FALSE;
+    }
+    if (path ? !load_file(ret_settings, path, error)
+             : g_file_test(POSTCOPYD_CONFIG_FILE, G_FILE_TEST_EXISTS) &&
+                   !load_file(ret_settings, POSTCOPYD_CONFIG_FILE, error))
+        return FALSE;
+    if (socket)
+        store(ret_settings, find_key("daemon", "socket"), socket, NULL);
+    if (listen)
+        store(ret_settings, find_key("peer", "listen"), listen, NULL);
+    return check(ret_settings, error);
+}

@@ -1,0 +1,537 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/control/arrival.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "daemon/core/log.h"
+#include "daemon/transport/address.h"
+
+enum { INVITE_TIMEOUT_S = 20, RELEASE_RETRY_MS = 50 };
+
+gboolean arrival_is_open(const Arrival *arrival)
+{
+    return arrival->stage < ARRIVAL_RELEASED;
+}
+
+/* --- the invitation's answer --------------------------------------------------------------- */
+
+static void answer(Invitation *invitation, PeerErrorCode code, const char *text,
+                   const char *incoming)
+{
+    g_mutex_lock(&invitation->lock);
+    invitation->code = code;
+    g_strlcpy(invitation->text, text, sizeof invitation->text);
+    g_strlcpy(invitation->incoming, incoming, sizeof invitation->incoming);
+    invitation->answered = TRUE;
+    g_cond_signal(&invitation->answered_cond);
+    g_mutex_unlock(&invitation->lock);
+}
+
+static void answer_arrival(Arrival *arrival, PeerErrorCode code, const char *text)
+{
+    if (!arrival->invitation)
+        return;
+    answer(arrival->invitation, code, text, arrival->incoming);
+    arrival->invitation = NULL;
+}
+
+/* --- ending -------------------------------------------------------------------------------- */
+
+static void remove_incoming(Arrival *arrival)
+{
+    if (arrival->incoming[0])
+        unlink(arrival->incoming);
+    arrival->incoming[0] = '\0';
+}
+
+static void send_release(Arrival *arrival, guint32 flags)
+{
+    ClientMessage *reply = arrival->control->reply;
+
+    if (!arrival->connection)
+        return;
+    reply->type = CLIENT_RELEASE;
+    reply->serial = 0;
+    reply->release.flags = flags;
+    connection_send(arrival->connection, NULL, 0);
+}
+
+static void send_state(Arrival *arrival)
+{
+    Import *import = arrival->import;
+    char text[LIMIT_TEXT + 1];
+
+    if (!arrival->connection || !import)
+        return;
+    pthread_mutex_lock(&import->text_lock);
+    memcpy(text, import->text, sizeof text);
+    pthread_mutex_unlock(&import->text_lock);
+    connection_send_state(arrival->connection, import_state(import),
+                          atomic_load(&import->counters.populated_bytes),
+                          import_present_bytes(import), atomic_load(&import->counters.faults),
+                          text);
+}
+
+/* Undone before the gate: the client lets go of memory that nobody touched. */
+static void abandon(Arrival *arrival, PeerErrorCode code, const char *text)
+{
+    gboolean armed = arrival->stage >= ARRIVAL_JOINING;
+
+    log_warning("%s: arrival undone: %s", arrival->import->name, text);
+    arrival->stage = ARRIVAL_ENDED;
+    import_stop_data(arrival->import);
+    atomic_store(&arrival->import->state, CLIENT_STATE_CANCELLED);
+    if (armed)
+        send_release(arrival, CLIENT_RELEASE_DISARM);
+    send_state(arrival);
+    remove_incoming(arrival);
+    answer_arrival(arrival, code, text);
+}
+
+void arrival_free(Arrival *arrival)
+{
+    answer_arrival(arrival, PEER_ERROR_CLIENT_GONE, "the destination's client is gone");
+    remove_incoming(arrival);
+    if (arrival->connection)
+        arrival->connection->arrival = NULL;
+    if (arrival->pid_event)
+        event_free(arrival->pid_event);
+    event_free(arrival->timer);
+    if (arrival->pidfd >= 0)
+        close(arrival->pidfd);
+    import_free(arrival->import);
+    g_ptr_array_remove(arrival->control->arrivals, arrival);
+    g_free(arrival);
+}
+
+static void on_process_gone(evutil_socket_t fd, short what, void *argument)
+{
+    Arrival *arrival = argument;
+
+    (void)fd;
+    (void)what;
+    if (arrival_is_open(arrival))
+        log_error("%s: its process %d died with memory still missing: import ended",
+                  arrival->import->name, arrival->pid);
+    arrival_free(arrival);
+}
+
+/* --- what the import tells ----------------------------------------------------------------- */
+
+typedef struct Told {
+    Import *import;
+    ImportEvent event;
+    char text[LIMIT_TEXT + 1];
+} Told;
+
+static void on_told(Control *control, gpointer data);
+
+static void notify(void *owner, Import *import, ImportEvent event, const char *text)
+{
+    Told *told = g_new0(Told, 1);
+
+    told->import = import;
+    told->event = event;
+    g_strlcpy(told->text, text, sizeof told->text);
+    control_post(owner, on_told, told);
+}
+
+static void send_arm(Arrival *arrival)
+{
+    Control *control = arrival->control;
+    ClientMessage *reply = control->reply;
+    int fds[2] = {arrival->import->table.fd, control->uffd_device};
+
+    arrival->stage = ARRIVAL_ARMING;
+    arrival->n_shards = import_plan_shards(arrival->import, arrival->shards);
+    reply->type = CLIENT_ARM;
+    reply->serial = ++arrival->connection->next_serial;
+    reply->arm.flags = control->uffd_device >= 0 ? CLIENT_ARM_DEVICE : 0;
+    reply->arm.table_size = arrival->import->table.size;
+    reply->arm.n_shards = arrival->n_shards;
+    memcpy(reply->arm.shards, arrival->shards, arrival->n_shards * sizeof arrival->shards[0]);
+    connection_send(arrival->connection, fds, control->uffd_device >= 0 ? 2 : 1);
+}
+
+static void on_attached(Arrival *arrival)
+{
+    if (arrival->stage != ARRIVAL_INVITED)
+        return;
+    if (arrival->connection)
+        send_arm(arrival);
+    else
+        abandon(arrival, PEER_ERROR_CLIENT_GONE, "the destination's client is gone");
+}
+
+static void on_ready(Arrival *arrival)
+{
+    if (arrival->stage != ARRIVAL_JOINING)
+        return;
+    arrival->stage = ARRIVAL_READY;
+    event_del(arrival->timer);
+    log_info("%s: armed, gate shut, fetching from %s", arrival->import->name,
+             arrival->import->source);
+    answer_arrival(arrival, PEER_ERROR_NONE, "");
+}
+
+static void on_complete(Arrival *arrival)
+{
+    log_info("%s: all memory is here", arrival->import->name);
+    arrival->stage = ARRIVAL_RELEASING;
+    send_release(arrival, 0);
+}
+
+static Arrival *find_by_import(Control *control, const Import *import)
+{
+    for (guint i = 0; i < control->arrivals->len; i++) {
+        Arrival *arrival = control->arrivals->pdata[i];
+        if (arrival->import == import)
+            return arrival;
+    }
+    return NULL;
+}
+
+static void on_told(Control *control, gpointer data)
+{
+    g_autofree Told *told = data;
+    Arrival *arrival = find_by_import(control, told->import);
+
+    if (!arrival || arrival->stage == ARRIVAL_ENDED)
+        return;
+    switch (told->event) {
+    case IMPORT_ATTACHED:
+        on_attached(arrival);
+        break;
+    case IMPORT_ATTACH_FAILED:
+        if (arrival->invitation)
+            abandon(arrival, PEER_ERROR_REFUSED, told->text);
+        break;
+    case IMPORT_READY:
+        on_ready(arrival);
+        break;
+    case IMPORT_CHANGED:
+        send_state(arrival);
+        break;
+    case IMPORT_COMPLETE:
+        on_complete(arrival);
+        break;
+    case IMPORT_CANCELLED:
+        abandon(arrival, PEER_ERROR_REFUSED, told->text);
+        break;
+    case IMPORT_FINISHED:
+        import_stop_data(arrival->import);
+        break;
+    }
+}
+
+/* --- the invitation ------------------------------------------------------------------------ */
+
+/* Before READY: the invitation took too long.  RELEASING: the client was busy, ask again. */
+static void on_timer(evutil_socket_t fd, short what, void *argument)
+{
+    Arrival *arrival = argument;
+
+    (void)fd;
+    (void)what;
+    if (arrival->stage < ARRIVAL_READY)
+        abandon(arrival, PEER_ERROR_REFUSED,
+                "the destination's client or the source's daemon did not answer in time");
+    else if (arrival->stage == ARRIVAL_RELEASING)
+        send_release(arrival, 0);
+}
+
+static Arrival *arrival_new(Connection *connection)
+{
+    Arrival *arrival = g_new0(Arrival, 1);
+
+    arrival->control = connection->control;
+    arrival->connection = connection;
+    arrival->pid = connection->peer.pid;
+    arrival->pidfd = (int)syscall(SYS_pidfd_open, arrival->pid, 0);
+    if (arrival->pidfd >= 0) {
+        arrival->pid_event =
+            event_new(arrival->control->base, arrival->pidfd, EV_READ, on_process_gone, arrival);
+        event_add(arrival->pid_event, NULL);
+    }
+    arrival->timer = event_new(arrival->control->base, -1, 0, on_timer, arrival);
+    connection->arrival = arrival;
+    g_ptr_array_add(arrival->control->arrivals, arrival);
+    return arrival;
+}
+
+static ImportIdentity identity_of(const Connection *connection, const Arrival *arrival)
+{
+    ImportIdentity identity = {
+        .name = connection->name,
+        .client_pid = connection->peer.pid,
+        .incoming = arrival->incoming,
+        .vcpus = connection->vcpus,
+        .n_vcpus = connection->n_vcpus,
+    };
+
+    memcpy(identity.uuid, connection->uuid, sizeof identity.uuid);
+    return identity;
+}
+
+/* Why this VM cannot be invited now, or NONE. */
+static PeerErrorCode check_invitation(const Connection *connection, const char **ret_text)
+{
+    if (!connection) {
+        *ret_text = "no such VM waits at the destination's daemon: is it started with -incoming, "
+                    "the preload and the same name or uuid?";
+        return PEER_ERROR_UNKNOWN_VM;
+    }
+    if (connection->role != CLIENT_ROLE_DESTINATION) {
+        *ret_text = "the VM of that name at the destination is not waiting for memory";
+        return PEER_ERROR_REFUSED;
+    }
+    if (connection->problem[0]) {
+        *ret_text = connection->problem;
+        return PEER_ERROR_REFUSED;
+    }
+    if (connection->arrival && arrival_is_open(connection->arrival)) {
+        *ret_text = "the VM at the destination is arriving already";
+        return PEER_ERROR_BUSY;
+    }
+    return PEER_ERROR_NONE;
+}
+
+/* ":PORT" means the host that invited us. */
+static gboolean source_address(const Invitation *invitation, char *ret_source)
+{
+    Address address;
+
+    return address_parse(invitation->message->invite.source, &address) == 0 &&
+           address_format(address.host[0] ? address.host : invitation->peer_host, address.port,
+                          ret_source) == 0;
+}
+
+
+static Import *make_import(Arrival *arrival, Invitation *invitation, char *ret_text)
+{
+    Control *control = arrival->control;
+    ImportIdentity identity = identity_of(arrival->connection, arrival);
+    guint32 map[LIMIT_REGIONS];
+    char source[LIMIT_ADDRESS + 1];
+    Import *import;
+    int error;
+
+    if (!source_address(invitation, source)) {
+        g_strlcpy(ret_text, "the source's address is unusable", LIMIT_TEXT + 1);
+        return NULL;
+    }
+    if (region_set_map(&arrival->connection->regions, &invitation->message->invite.regions, map,
+                       ret_text))
+        return NULL;
+    region_set_take_names(&arrival->connection->regions, &invitation->message->invite.regions,
+                          map);
+    import = import_new(&control->settings->import, &identity, &arrival->connection->regions,
+                        source, invitation->message->invite.token, notify, control, &error);
+    if (!import)
+        g_strlcpy(ret_text, strerror(-error), LIMIT_TEXT + 1);
+    return import;
+}
+
+void arrival_invite(Control *control, gpointer data)
+{
+    const struct timeval timeout = {.tv_sec = INVITE_TIMEOUT_S};
+    Invitation *invitation = data;
+    const PeerMessage *message = invitation->message;
+    Connection *connection =
+        connection_by_vm(control, message->invite.uuid, message->invite.name);
+    const char *reason = "";
+    PeerErrorCode code = check_invitation(connection, &reason);
+    char text[LIMIT_TEXT + 1] = "";
+    Arrival *arrival;
+
+    if (code != PEER_ERROR_NONE) {
+        answer(invitation, code, reason, "");
+        return;
+    }
+    if (connection->arrival)
+        arrival_free(connection->arrival);
+    arrival = arrival_new(connection);
+    g_snprintf(arrival->incoming, sizeof arrival->incoming, "%s/relay/in-%d-%" G_GUINT64_FORMAT,
+               control->settings->runtime_dir, connection->peer.pid, control->next_id++);
+    arrival->import = make_import(arrival, invitation, text);
+    if (!arrival->import) {
+        log_warning("%s: invitation refused: %s", connection_vm(connection), text);
+        answer(invitation, PEER_ERROR_REGIONS, text, "");
+        arrival->incoming[0] = '\0';
+        arrival_free(arrival);
+        return;
+    }
+    arrival->invitation = invitation;
+    event_add(arrival->timer, &timeout);
+}
+
+/* --- what the client tells ----------------------------------------------------------------- */
+
+/* The uffds that came with ARMED (or HELLO), first being the index of the first. NULL: not all. */
+static Shard *take_shards(Connection *connection, const ClientShard *shards, guint32 n,
+                          guint32 first)
+{
+    Shard *result = calloc(n ? n : 1, sizeof *result);
+    gboolean all = result != NULL;
+
+    for (guint32 i = 0; i < n && result; i++) {
+        const Region *region = &connection->regions.regions[shards[i].region];
+        result[i] = (Shard){
+            .uffd = client_channel_take_fd(&connection->channel, first + i),
+            .region = shards[i].region,
+            .start = region->address + shards[i].start,
+            .length = shards[i].length,
+        };
+        all = all && result[i].uffd >= 0;
+    }
+    for (guint32 i = 0; i < n && result && !all; i++)
+        if (result[i].uffd >= 0)
+            close(result[i].uffd);
+    if (all)
+        return result;
+    free(result);
+    return NULL;
+}
+
+void arrival_armed(Connection *connection, const ClientStatus *status, guint32 n_fds)
+{
+    Arrival *arrival = connection->arrival;
+    Shard *shards = NULL;
+    int error = 0;
+
+    if (!arrival || arrival->stage != ARRIVAL_ARMING)
+        return;
+    if (status->status < 0) {
+        abandon(arrival, PEER_ERROR_REFUSED, status->text);
+        return;
+    }
+    if (n_fds == arrival->n_shards)
+        shards = take_shards(connection, arrival->shards, arrival->n_shards, 0);
+    arrival->stage = ARRIVAL_JOINING;
+    if (shards)
+        error = import_arm(arrival->import, shards, arrival->n_shards);
+    if (!shards || error)
+        abandon(arrival, PEER_ERROR_REFUSED,
+                shards ? strerror(-error) : "the client sent no userfaultfd for every shard");
+}
+
+void arrival_released(Connection *connection, const ClientStatus *status)
+{
+    const struct timeval pause = {.tv_usec = RELEASE_RETRY_MS * 1000};
+    Arrival *arrival = connection->arrival;
+
+    if (!arrival || arrival->stage != ARRIVAL_RELEASING)
+        return;
+    if (status->status == -EBUSY) { /* a last fault on a hole is being answered */
+        event_add(arrival->timer, &pause);
+        return;
+    }
+    if (status->status < 0) {
+        log_error("%s: its client will not let go: %s", arrival->import->name, status->text);
+        return;
+    }
+    arrival->stage = ARRIVAL_RELEASED;
+    connection->role = CLIENT_ROLE_SOURCE;
+    remove_incoming(arrival);
+    import_finish(arrival->import);
+    log_info("%s: released", arrival->import->name);
+}
+
+void arrival_running(Connection *connection)
+{
+    if (connection->arrival->import)
+        import_running(connection->arrival->import);
+}
+
+void arrival_disconnected(Arrival *arrival)
+{
+    arrival->connection->arrival = NULL;
+    arrival->connection = NULL;
+    if (arrival->stage < ARRIVAL_READY)
+        abandon(arrival, PEER_ERROR_CLIENT_GONE, "the destination's client is gone");
+    else if (arrival_is_open(arrival))
+        log_warning("%s: its client disconnected; its import goes on while process %d lives",
+                    arrival->import->name, arrival->pid);
+}
+
+/* --- coming back --------------------------------------------------------------------------- */
+
+static Arrival *find_by_pid(Control *control, const Connection *connection)
+{
+    for (guint i = 0; i < control->arrivals->len; i++) {
+        Arrival *arrival = control->arrivals->pdata[i];
+        if (arrival->pid == connection->peer.pid && arrival_is_open(arrival) &&
+            strcmp(arrival->import->name, connection->name) == 0)
+            return arrival;
+    }
+    return NULL;
+}
+
+static gboolean adopt(Connection *connection, const ClientHello *hello, char *ret_text)
+{
+    Control *control = connection->control;
+    Arrival *arrival = arrival_new(connection);
+    ImportIdentity identity = identity_of(connection, arrival);
+    Shard *shards = take_shards(connection, hello->shards, hello->n_shards, hello->table_fd + 1);
+    int error = -EPROTO;
+
+    arrival->stage = ARRIVAL_READY;
+    arrival->n_shards = hello->n_shards;
+    memcpy(arrival->shards, hello->shards, hello->n_shards * sizeof hello->shards[0]);
+    if (shards)
+        arrival->import =
+            import_adopt(&control->settings->import, &identity, &connection->regions,
+                         client_channel_take_fd(&connection->channel, hello->table_fd), shards,
+                         hello->n_shards, notify, control, &error);
+    if (!arrival->import) {
+        g_snprintf(ret_text, LIMIT_TEXT + 1, "cannot take over its memory: %s", strerror(-error));
+        arrival_free(arrival);
+        return FALSE;
+    }
+    log_info("%s: taken over from an earlier daemon, fetching from %s", arrival->import->name,
+             arrival->import->source);
+    return TRUE;
+}
+
+static gboolean shards_fit(const Connection *connection, const ClientHello *hello)
+{
+    for (guint32 i = 0; i < hello->n_shards; i++) {
+        const Region *region = &connection->regions.regions[hello->shards[i].region];
+        if (hello->shards[i].start > region->length ||
+            hello->shards[i].length > region->length - hello->shards[i].start ||
+            (hello->shards[i].start | hello->shards[i].length) & (region->page_size - 1))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+gboolean arrival_resume(Connection *connection, const ClientHello *hello, char *ret_text)
+{
+    Arrival *arrival = find_by_pid(connection->control, connection);
+
+    connection->role = CLIENT_ROLE_DESTINATION;
+    if (!shards_fit(connection, hello)) {
+        g_strlcpy(ret_text, "its shards do not fit its regions", LIMIT_TEXT + 1);
+        return FALSE;
+    }
+    if (!arrival)
+        return adopt(connection, hello, ret_text);
+    arrival->connection = connection;
+    connection->arrival = arrival;
+    if (arrival->stage == ARRIVAL_RELEASING)
+        send_release(arrival, 0);
+    return TRUE;
+}
+
+void arrival_tick(Control *control)
+{
+    for (guint i = 0; i < control->arrivals->len; i++) {
+        Arrival *arrival = control->arrivals->pdata[i];
+        if (arrival->stage == ARRIVAL_READY && import_gate_is_open(arrival->import))
+            send_state(arrival);
+    }
+}

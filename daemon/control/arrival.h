@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A VM that arrives: its import, from the source's invitation until its client let go.
+ *
+ *   INVITED -> (import attaches) -> ARMING -> (client armed) -> JOINING -> READY
+ *   READY: the invitation is answered; the import runs by itself from here on
+ *   COMPLETE -> RELEASING -> RELEASED
+ *   before the gate: anything wrong -> the client disarms, the invitation is refused
+ *
+ * Control thread.  The import lives on without its client's connection as long as the process lives.
+ */
+#ifndef POSTCOPYD_CONTROL_ARRIVAL_H
+#define POSTCOPYD_CONTROL_ARRIVAL_H
+
+#include "daemon/control/connection.h"
+#include "daemon/fault/import.h"
+
+typedef enum ArrivalStage {
+    ARRIVAL_INVITED,
+    ARRIVAL_ARMING,
+    ARRIVAL_JOINING,
+    ARRIVAL_READY,
+    ARRIVAL_RELEASING,
+    ARRIVAL_RELEASED,
+    ARRIVAL_ENDED, /* cancelled, or its client died */
+} ArrivalStage;
+
+/* An invitation waiting for its answer on a peer connection's thread. */
+typedef struct Invitation {
+    GMutex lock;
+    GCond answered_cond;
+    gboolean answered;
+    const PeerMessage *message; /* the INVITE; the thread's, which waits */
+    const char *peer_host;
+    PeerErrorCode code;
+    char text[LIMIT_TEXT + 1];
+    char incoming[LIMIT_ADDRESS + 1];
+} Invitation;
+
+typedef struct Arrival {
+    Control *control;
+    Connection *connection; /* NULL while its client is reconnecting */
+    int pid;
+    int pidfd;
+    struct event *pid_event, *timer;
+    ArrivalStage stage;
+    Import *import;
+    Invitation *invitation; /* not answered yet */
+    guint32 n_shards;
+    ClientShard shards[LIMIT_SHARDS]; /* as sent in ARM */
+    char incoming[LIMIT_ADDRESS + 1];
+} Arrival;
+
+/* A control_post() function; data is an Invitation. */
+void arrival_invite(Control *control, gpointer invitation);
+
+/* HELLO of a client that is armed: joins the living import, or adopts a dead daemon's. FALSE with a
+ * line in ret_text. */
+gboolean arrival_resume(Connection *connection, const ClientHello *hello, char *ret_text);
+
+/* Messages of the client. */
+void arrival_armed(Connection *connection, const ClientStatus *status, guint32 n_fds);
+void arrival_released(Connection *connection, const ClientStatus *status);
+void arrival_running(Connection *connection);
+
+/* The client's connection ended. */
+void arrival_disconnected(Arrival *arrival);
+
+/* Tells clients how their imports fare; every tick. */
+void arrival_tick(Control *control);
+
+void arrival_free(Arrival *arrival);
+
+/* True while the memory is not yet the client's own (rule 10). */
+gboolean arrival_is_open(const Arrival *arrival);
+
+#endif

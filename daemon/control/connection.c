@@ -1,0 +1,491 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/control/connection.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/control/arrival.h"
+#include "daemon/control/departure.h"
+#include "daemon/control/operator.h"
+#include "daemon/core/log.h"
+
+/* --- names --------------------------------------------------------------------------------- */
+
+gboolean uuid_is_set(const guint8 *uuid)
+{
+    for (int i = 0; i < LIMIT_UUID; i++)
+        if (uuid[i])
+            return TRUE;
+    return FALSE;
+}
+
+char *uuid_to_text(const guint8 *uuid)
+{
+    GString *text = g_string_new(NULL);
+
+    if (!uuid_is_set(uuid))
+        return g_string_free(text, FALSE);
+    for (int i = 0; i < LIMIT_UUID; i++)
+        g_string_append_printf(text, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "",
+                               uuid[i]);
+    return g_string_free(text, FALSE);
+}
+
+gboolean uuid_from_text(const char *text, guint8 *ret_uuid)
+{
+    int digits = 0;
+
+    memset(ret_uuid, 0, LIMIT_UUID);
+    for (; *text; text++) {
+        if (*text == '-')
+            continue;
+        if (!g_ascii_isxdigit(*text) || digits == 2 * LIMIT_UUID)
+            return FALSE;
+        ret_uuid[digits / 2] = (guint8)(ret_uuid[digits / 2] << 4 | g_ascii_xdigit_value(*text));
+        digits++;
+    }
+    return digits == 2 * LIMIT_UUID;
+}
+
+const char *connection_vm(const Connection *connection)
+{
+    return connection->name[0] ? connection->name : "(unnamed)";
+}
+
+Connection *connection_by_id(Control *control, guint64 id)
+{
+    for (guint i = 0; i < control->connections->len; i++) {
+        Connection *connection = control->connections->pdata[i];
+        if (connection->id == id)
+            return connection;
+    }
+    return NULL;
+}
+
+Connection *connection_by_vm(Control *control, const guint8 *uuid, const char *name)
+{
+    for (guint i = 0; i < control->connections->len; i++) {
+        Connection *connection = control->connections->pdata[i];
+        if (!connection->greeted)
+            continue;
+        if (uuid && uuid_is_set(uuid)
+                ? memcmp(connection->uuid, uuid, LIMIT_UUID) == 0
+                : name[0] && strcmp(connection->name, name) == 0)
+            return connection;
+    }
+    return NULL;
+}
+
+Connection *connection_by_text(Control *control, const char *vm)
+{
+    Connection *connection = connection_by_vm(control, NULL, vm);
+    guint8 uuid[LIMIT_UUID];
+
+    if (!connection && uuid_from_text(vm, uuid))
+        connection = connection_by_vm(control, uuid, "");
+    return connection;
+}
+
+/* --- who it is ----------------------------------------------------------------------------- */
+
+static gboolean is_in_group(uid_t uid, gid_t primary, gid_t wanted)
+{
+    struct passwd *user = getpwuid(uid);
+    gid_t groups[256];
+    int n = G_N_ELEMENTS(groups);
+
+    if (primary == wanted)
+        return TRUE;
+    if (!user || getgrouplist(user->pw_name, primary, groups, &n) < 0)
+        return FALSE;
+    for (int i = 0; i < n; i++)
+        if (groups[i] == wanted)
+            return TRUE;
+    return FALSE;
+}
+
+gboolean connection_is_operator(const Connection *connection)
+{
+    const Control *control = connection->control;
+
+    return connection->peer.uid == 0 || connection->peer.uid == geteuid() ||
+           (control->has_operator_gid && is_in_group(connection->peer.uid, connection->peer.gid,
+                                                     control->operator_gid));
+}
+
+/* --- sending ------------------------------------------------------------------------------- */
+
+void connection_send(Connection *connection, const int *fds, gsize n_fds)
+{
+    int error = client_message_send(connection->fd, connection->control->reply, fds, n_fds,
+                                    connection->control->packet);
+
+    if (error && error != -EPIPE && error != -ECONNRESET)
+        log_warning("%s: cannot answer pid %d: %s", connection_vm(connection),
+                    connection->peer.pid, strerror(-error));
+    if (error == -EAGAIN)
+        shutdown(connection->fd, SHUT_RDWR); /* the loop sees the end and cleans up */
+}
+
+void connection_send_status(Connection *connection, ClientMessageType type, guint32 serial,
+                            int status, guint64 seal, const char *text)
+{
+    ClientMessage *reply = connection->control->reply;
+
+    reply->type = type;
+    reply->serial = serial;
+    reply->status.status = status;
+    reply->status.seal = seal;
+    g_strlcpy(reply->status.text, text, sizeof reply->status.text);
+    connection_send(connection, NULL, 0);
+}
+
+void connection_send_simple(Connection *connection, ClientMessageType type, guint32 serial)
+{
+    connection->control->reply->type = type;
+    connection->control->reply->serial = serial;
+    connection_send(connection, NULL, 0);
+}
+
+void connection_send_state(Connection *connection, ClientState state, guint64 populated,
+                           guint64 present, guint64 faults, const char *text)
+{
+    ClientMessage *reply = connection->control->reply;
+
+    reply->type = CLIENT_STATE;
+    reply->serial = 0;
+    reply->state.state = state;
+    reply->state.populated_bytes = populated;
+    reply->state.present_bytes = present;
+    reply->state.faults = faults;
+    g_strlcpy(reply->state.text, text, sizeof reply->state.text);
+    connection_send(connection, NULL, 0);
+}
+
+/* --- HELLO --------------------------------------------------------------------------------- */
+
+/* Takes the regions and their RAM fds out of the message. FALSE with a line in ret_text. */
+static gboolean take_regions(Connection *connection, const ClientHello *hello, char *ret_text)
+{
+    for (guint32 i = 0; i < hello->n_regions; i++) {
+        const ClientRegion *region = &hello->regions[i];
+        int fd = -1;
+
+        /* Two regions may name the same fd, so each gets a copy of its own. */
+        if (region->fd >= 0)
+            fd = fcntl(connection->channel.fds[region->fd], F_DUPFD_CLOEXEC, 3);
+        if (region->fd >= 0 && fd < 0) {
+            g_snprintf(ret_text, LIMIT_TEXT + 1, "cannot keep the RAM fd: %s", strerror(errno));
+            return FALSE;
+        }
+        region_init(&connection->regions.regions[i], region, fd);
+        connection->regions.n = i + 1;
+    }
+    if (!region_set_overlaps(&connection->regions))
+        return TRUE;
+    g_snprintf(ret_text, LIMIT_TEXT + 1, "two of its regions overlap");
+    return FALSE;
+}
+
+static void take_vcpus(Connection *connection, const guint32 *tids, guint32 n)
+{
+    g_free(connection->vcpus);
+    connection->vcpus = g_memdup2(tids, n * sizeof *tids);
+    connection->n_vcpus = n;
+}
+
+/* One VM, one connection: a second process cannot take a name over. */
+static gboolean check_unique(Connection *connection, const ClientHello *hello, char *ret_text)
+{
+    Connection *other = connection_by_vm(connection->control, hello->uuid, hello->name);
+
+    if (!other)
+        return TRUE;
+    if (other->peer.pid == connection->peer.pid) {
+        connection_close(other); /* its process came back before its old end was noticed */
+        return TRUE;
+    }
+    g_snprintf(ret_text, LIMIT_TEXT + 1,
+               "VM '%s' is already served for process %d: give one of them another name or uuid",
+               hello->name, other->peer.pid);
+    return FALSE;
+}
+
+static gboolean greet(Connection *connection, const ClientHello *hello, char *ret_text)
+{
+    if (hello->n_regions == 0 && hello->problem[0] == '\0') {
+        g_snprintf(ret_text, LIMIT_TEXT + 1, "it names no memory");
+        return FALSE;
+    }
+    if (!check_unique(connection, hello, ret_text) ||
+        !take_regions(connection, hello, ret_text))
+        return FALSE;
+    connection->role = hello->role;
+    memcpy(connection->uuid, hello->uuid, sizeof connection->uuid);
+    g_strlcpy(connection->name, hello->name, sizeof connection->name);
+    g_strlcpy(connection->problem, hello->problem, sizeof connection->problem);
+    take_vcpus(connection, hello->vcpus, hello->n_vcpus);
+    connection->blob_length = hello->blob_length;
+    memcpy(connection->blob, hello->blob, hello->blob_length);
+    connection->greeted = TRUE;
+    return !(hello->flags & CLIENT_HELLO_ARMED) || arrival_resume(connection, hello, ret_text);
+}
+
+static void on_hello(Connection *connection)
+{
+    ClientMessage *message = connection->control->message;
+    guint32 serial = message->serial;
+    char text[LIMIT_TEXT + 1] = "";
+
+    if (connection->greeted || !greet(connection, &message->hello, text)) {
+        log_warning("client pid %d refused: %s", connection->peer.pid,
+                    text[0] ? text : "a second HELLO");
+        connection_send_status(connection, CLIENT_ERROR, serial, -EINVAL, 0,
+                               text[0] ? text : "a second HELLO");
+        connection_close(connection);
+        return;
+    }
+    log_info("%s: client pid %d uid %d, %s, %u regions, %" G_GUINT64_FORMAT " MiB%s%s",
+             connection_vm(connection), connection->peer.pid, connection->peer.uid,
+             connection->role == CLIENT_ROLE_SOURCE ? "source" : "destination",
+             connection->regions.n, region_set_length(&connection->regions) >> 20,
+             connection->problem[0] ? "; cannot be served: " : "", connection->problem);
+    connection->control->reply->type = CLIENT_WELCOME;
+    connection->control->reply->serial = serial;
+    connection->control->reply->welcome.session = connection->id;
+    connection->control->reply->welcome.features = 0;
+    connection_send(connection, NULL, 0);
+}
+
+/* --- other messages ------------------------------------------------------------------------ */
+
+static void on_vcpus(Connection *connection)
+{
+    const ClientMessage *message = connection->control->message;
+
+    take_vcpus(connection, message->vcpus.tids, message->vcpus.n);
+    if (connection->arrival && connection->arrival->import)
+        import_set_vcpus(connection->arrival->import, connection->vcpus, connection->n_vcpus);
+    connection_send_simple(connection, CLIENT_OK, message->serial);
+}
+
+static gboolean is_busy(const Connection *connection)
+{
+    return (connection->arrival && arrival_is_open(connection->arrival)) ||
+           (connection->departure && departure_is_open(connection->departure));
+}
+
+static void on_region_add(Connection *connection)
+{
+    const ClientMessage *message = connection->control->message;
+    RegionSet *set = &connection->regions;
+    guint32 serial = message->serial;
+    int fd = -1;
+
+    if (is_busy(connection) || set->n == LIMIT_REGIONS) {
+        connection_send_status(connection, CLIENT_ERROR, serial, -EBUSY, 0,
+                               "regions cannot change while the VM moves");
+        return;
+    }
+    if (message->region.fd >= 0)
+        fd = client_channel_take_fd(&connection->channel, (gsize)message->region.fd);
+    region_init(&set->regions[set->n++], &message->region, fd);
+    if (region_set_overlaps(set)) {
+        if (fd >= 0)
+            close(fd);
+        set->n--;
+        connection_send_status(connection, CLIENT_ERROR, serial, -EINVAL, 0,
+                               "the region overlaps another");
+        return;
+    }
+    connection_send_simple(connection, CLIENT_OK, serial);
+}
+
+static void on_region_remove(Connection *connection)
+{
+    const ClientMessage *message = connection->control->message;
+    RegionSet *set = &connection->regions;
+
+    for (guint32 i = 0; i < set->n && !is_busy(connection); i++) {
+        if (set->regions[i].address != message->region.address)
+            continue;
+        if (set->regions[i].fd >= 0)
+            close(set->regions[i].fd);
+        memmove(&set->regions[i], &set->regions[i + 1],
+                (set->n - i - 1) * sizeof set->regions[0]);
+        set->n--;
+        connection_send_simple(connection, CLIENT_OK, message->serial);
+        return;
+    }
+    connection_send_status(connection, CLIENT_ERROR, message->serial, -EINVAL, 0,
+                           "there is no such region, or the VM moves");
+}
+
+static void on_cancel(Connection *connection)
+{
+    Asker asker = {connection->id, connection->control->message->serial, CLIENT_OK};
+    gboolean done = connection->departure && departure_is_open(connection->departure) &&
+                    departure_cancel(connection->departure, "cancelled by its client");
+
+    asker_answer(connection->control, &asker, done ? 0 : -EBUSY, 0,
+                 done ? "" : "there is nothing to cancel, or the destination may run already");
+}
+
+static void on_running(Connection *connection)
+{
+    Asker asker = {connection->id, connection->control->message->serial, CLIENT_OK};
+
+    if (connection->arrival && arrival_is_open(connection->arrival))
+        arrival_running(connection);
+    else if (connection->departure && departure_is_open(connection->departure))
+        departure_fence(connection->departure, "its client says it runs again");
+    asker_answer(connection->control, &asker, 0, 0, "");
+}
+
+static void on_seal(Connection *connection)
+{
+    Asker asker = {connection->id, connection->control->message->serial, CLIENT_SEALED};
+
+    if (connection->departure && departure_is_open(connection->departure))
+        departure_seal(connection->departure, -1, asker);
+    else
+        asker_answer(connection->control, &asker, -EINVAL, 0, "nothing was offered");
+}
+
+static void on_offer(Connection *connection)
+{
+    const ClientMessage *message = connection->control->message;
+    Asker asker = {connection->id, message->serial, CLIENT_OFFERED};
+
+    departure_offer(connection, message->offer.destination, NULL, FALSE, asker, 0);
+}
+
+/* What only a client that introduced itself may send. TRUE: it was such a message. */
+static gboolean on_client_message(Connection *connection)
+{
+    ClientMessage *message = connection->control->message;
+
+    switch (message->type) {
+    case CLIENT_ARMED:
+        arrival_armed(connection, &message->status, message->n_fds);
+        return TRUE;
+    case CLIENT_RELEASED:
+        arrival_released(connection, &message->status);
+        return TRUE;
+    case CLIENT_EXPORTED:
+        departure_exported(connection, &message->status);
+        return TRUE;
+    case CLIENT_VCPUS:
+        on_vcpus(connection);
+        return TRUE;
+    case CLIENT_REGION_ADD:
+        on_region_add(connection);
+        return TRUE;
+    case CLIENT_REGION_REMOVE:
+        on_region_remove(connection);
+        return TRUE;
+    case CLIENT_OFFER:
+        on_offer(connection);
+        return TRUE;
+    case CLIENT_SEAL:
+        on_seal(connection);
+        return TRUE;
+    case CLIENT_CANCEL:
+        on_cancel(connection);
+        return TRUE;
+    case CLIENT_RUNNING:
+        on_running(connection);
+        return TRUE;
+    default:
+        return FALSE;
+    }
+}
+
+static void dispatch(Connection *connection)
+{
+    ClientMessage *message = connection->control->message;
+
+    if (message->type == CLIENT_HELLO)
+        on_hello(connection);
+    else if (message->type == CLIENT_OPERATOR)
+        operator_request(connection, client_channel_take_fd(&connection->channel, 0));
+    else if (message->type == CLIENT_ERROR)
+        log_warning("%s: client pid %d: %s", connection_vm(connection), connection->peer.pid,
+                    message->status.text);
+    else if (!connection->greeted)
+        connection_send_status(connection, CLIENT_ERROR, message->serial, -EPROTO, 0,
+                               "HELLO must come first");
+    else if (!on_client_message(connection))
+        connection_send_status(connection, CLIENT_ERROR, message->serial, -EOPNOTSUPP, 0,
+                               "this daemon does not know that message");
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *argument)
+{
+    Connection *connection = argument;
+    Control *control = connection->control;
+    guint64 id = connection->id;
+    int result;
+
+    (void)fd;
+    (void)what;
+    result = client_channel_receive(&connection->channel, control->message);
+    if (result == 1) {
+        dispatch(connection);
+        return;
+    }
+    if (result == -EAGAIN)
+        return;
+    if (result == -EPROTONOSUPPORT || result == -EPROTO || result == -EMSGSIZE) {
+        const char *text = result == -EPROTONOSUPPORT
+                               ? "this daemon speaks version 1 of the client protocol"
+                               : "malformed message";
+        log_warning("%s: client pid %d disconnected: %s", connection_vm(connection),
+                    connection->peer.pid, text);
+        connection_send_status(connection, CLIENT_ERROR, 0, result, 0, text);
+    }
+    if (connection_by_id(control, id))
+        connection_close(connection);
+}
+
+/* --- life ---------------------------------------------------------------------------------- */
+
+Connection *connection_new(Control *control, int fd)
+{
+    Connection *connection = g_new0(Connection, 1);
+    socklen_t length = sizeof connection->peer;
+
+    connection->control = control;
+    connection->id = control->next_id++;
+    connection->fd = fd;
+    connection->since_us = g_get_monotonic_time();
+    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &connection->peer, &length);
+    client_channel_init(&connection->channel, fd);
+    connection->event =
+        event_new(control->base, fd, EV_READ | EV_PERSIST, on_readable, connection);
+    event_add(connection->event, NULL);
+    g_ptr_array_add(control->connections, connection);
+    return connection;
+}
+
+void connection_close(Connection *connection)
+{
+    Control *control = connection->control;
+
+    g_ptr_array_remove_fast(control->connections, connection);
+    if (connection->arrival)
+        arrival_disconnected(connection->arrival);
+    if (connection->departure)
+        departure_disconnected(connection->departure);
+    departure_owner_gone(control, connection->id);
+    event_free(connection->event);
+    client_channel_deinit(&connection->channel);
+    region_set_deinit(&connection->regions);
+    close(connection->fd);
+    g_free(connection->vcpus);
+    g_free(connection);
+}

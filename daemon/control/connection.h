@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * One connection to the UNIX socket: a client with its VM (after HELLO), or an operator.
+ * Who it is comes from SO_PEERCRED; a client acts on its own VM only.  Control thread.
+ */
+#ifndef POSTCOPYD_CONTROL_CONNECTION_H
+#define POSTCOPYD_CONTROL_CONNECTION_H
+
+#include <sys/socket.h>
+
+#include "daemon/control/control.h"
+#include "daemon/core/region.h"
+
+struct Arrival;
+struct Departure;
+
+typedef struct Connection {
+    Control *control;
+    guint64 id;
+    int fd;
+    struct event *event;
+    ClientChannel channel;
+    struct ucred peer;
+    gint64 since_us;
+
+    gboolean greeted; /* HELLO came: the rest describes its VM */
+    ClientRole role;
+    guint8 uuid[LIMIT_UUID];
+    char name[LIMIT_NAME + 1];
+    char problem[LIMIT_TEXT + 1];
+    RegionSet regions;
+    guint32 n_vcpus;
+    guint32 *vcpus;
+    guint32 blob_length;
+    guint8 blob[LIMIT_BLOB];
+    struct Arrival *arrival;     /* its memory being filled, or filled; owned by Control */
+    struct Departure *departure; /* its memory being read; owned by Control */
+    guint32 next_serial;
+} Connection;
+
+/* Takes the accepted socket. */
+Connection *connection_new(Control *control, int fd);
+
+/* Closes it; what hangs on it is told. */
+void connection_close(Connection *connection);
+
+Connection *connection_by_id(Control *control, guint64 id);
+
+/* A greeted one whose VM has this uuid (if not all zero), else this name. */
+Connection *connection_by_vm(Control *control, const guint8 *uuid, const char *name);
+
+/* The same by what an operator typed: a name or a uuid. */
+Connection *connection_by_text(Control *control, const char *vm);
+
+/* True if the peer may act for the operator. */
+gboolean connection_is_operator(const Connection *connection);
+
+/* Sends control->reply, with fds that stay the caller's. A client that does not read loses us. */
+void connection_send(Connection *connection, const int *fds, gsize n_fds);
+
+/* Short forms of common replies. */
+void connection_send_status(Connection *connection, ClientMessageType type, guint32 serial,
+                            int status, guint64 seal, const char *text);
+void connection_send_simple(Connection *connection, ClientMessageType type, guint32 serial);
+void connection_send_state(Connection *connection, ClientState state, guint64 populated,
+                           guint64 present, guint64 faults, const char *text);
+
+/* "name" or its uuid, for logs. */
+const char *connection_vm(const Connection *connection);
+
+char *uuid_to_text(const guint8 *uuid);
+gboolean uuid_from_text(const char *text, guint8 *ret_uuid);
+gboolean uuid_is_set(const guint8 *uuid);
+
+#endif

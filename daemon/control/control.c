@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/control/control.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "daemon/control/arrival.h"
+#include "daemon/control/connection.h"
+#include "daemon/control/departure.h"
+#include "daemon/control/peer_session.h"
+#include "daemon/core/log.h"
+#include "daemon/transport/address.h"
+
+enum { TICK_MS = 50, REPORT_TICKS = 10 };
+
+typedef struct Posted {
+    ControlFunction function;
+    gpointer data;
+} Posted;
+
+static gboolean fail(GError **error, int code, const char *format, ...) G_GNUC_PRINTF(3, 4);
+
+static gboolean fail(GError **error, int code, const char *format, ...)
+{
+    va_list arguments;
+    g_autofree char *text = NULL;
+
+    va_start(arguments, format);
+    text = g_strdup_vprintf(format, arguments);
+    va_end(arguments);
+    g_set_error_literal(error, g_quark_from_static_string("postcopyd"), code, text);
+    return FALSE;
+}
+
+/* --- what other threads ask ---------------------------------------------------------------- */
+
+void control_post(Control *control, ControlFunction function, gpointer data)
+{
+    Posted *posted = g_new(Posted, 1);
+    uint64_t one = 1;
+
+    *posted = (Posted){.function = function, .data = data};
+    g_async_queue_push(control->posted, posted);
+    while (write(control->posted_fd, &one, sizeof one) < 0 && errno == EINTR)
+        ;
+}
+
+static void on_posted(evutil_socket_t fd, short what, void *argument)
+{
+    Control *control = argument;
+    uint64_t count;
+    Posted *posted;
+
+    (void)what;
+    if (read(fd, &count, sizeof count) < 0)
+        return;
+    while ((posted = g_async_queue_try_pop(control->posted))) {
+        posted->function(control, posted->data);
+        g_free(posted);
+    }
+}
+
+/* --- listeners ----------------------------------------------------------------------------- */
+
+static void on_client(evutil_socket_t fd, short what, void *argument)
+{
+    int accepted = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+    (void)what;
+    if (accepted >= 0)
+        connection_new(argument, accepted);
+}
+
+static void on_peer(evutil_socket_t fd, short what, void *argument)
+{
+    int accepted = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+    (void)what;
+    if (accepted >= 0)
+        peer_session_start(argument, accepted);
+}
+
+static gboolean find_group(const char *name, gid_t *ret_gid, GError **error)
+{
+    struct group *group = getgrnam(name);
+
+    if (!group)
+        return fail(error, ENOENT, "group '%s' does not exist: create it, or change the config",
+                    name);
+    *ret_gid = group->gr_gid;
+    return TRUE;
+}
+
+/* A socket file may be left over; a living daemon's must not be taken away from it. */
+static gboolean lock_socket(Control *control, GError **error)
+{
+    g_autofree char *path = g_strconcat(control->settings->socket, ".lock", NULL);
+    g_autofree char *folder = g_path_get_dirname(control->settings->socket);
+
+    if (g_mkdir_with_parents(folder, 0755))
+        return fail(error, errno, "cannot make %s: %s", folder, strerror(errno));
+    control->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (control->lock_fd < 0)
+        return fail(error, errno, "cannot open %s: %s", path, strerror(errno));
+    if (flock(control->lock_fd, LOCK_EX | LOCK_NB))
+        return fail(error, errno, "another postcopyd serves %s: stop it, or use another --socket",
+                    control->settings->socket);
+    return TRUE;
+}
+
+static gboolean bind_client_socket(Control *control, GError **error)
+{
+    const char *path = control->settings->socket;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    gid_t gid = (gid_t)-1;
+
+    if (!lock_socket(control, error) ||
+        (control->settings->group && !find_group(control->settings->group, &gid, error)))
+        return FALSE;
+    g_strlcpy(address.sun_path, path, sizeof address.sun_path);
+    unlink(path);
+    control->client_listener =
+        socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (control->client_listener < 0 ||
+        bind(control->client_listener, (struct sockaddr *)&address, sizeof address) ||
+        chmod(path, 0660) || (gid != (gid_t)-1 && chown(path, (uid_t)-1, gid)) ||
+        listen(control->client_listener, 64))
+        return fail(error, errno, "cannot listen on %s: %s", path, strerror(errno));
+    return TRUE;
+}
+
+/* From systemd's socket unit if it started us, else our own. */
+static gboolean open_client_listener(Control *control, GError **error)
+{
+    int n = sd_listen_fds(0);
+
+    for (int i = 0; i < n; i++)
+        if (sd_is_socket_unix(SD_LISTEN_FDS_START + i, SOCK_SEQPACKET, 1, NULL, 0) > 0) {
+            control->client_listener = SD_LISTEN_FDS_START + i;
+            evutil_make_socket_nonblocking(control->client_listener);
+            evutil_make_socket_closeonexec(control->client_listener);
+            return TRUE;
+        }
+    return bind_client_socket(control, error);
+}
+
+static gboolean open_peer_listener(Control *control, GError **error)
+{
+    const char *text = control->settings->listen;
+    Address address;
+    int fd;
+
+    if (address_parse(text, &address))
+        return fail(error, EINVAL, "listen %s: must be HOST:PORT", text);
+    fd = address_listen(&address);
+    if (fd == -EADDRINUSE)
+        return fail(error, EADDRINUSE,
+                    "port %s is taken: is another postcopyd running? choose another with --listen",
+                    text);
+    if (fd < 0)
+        return fail(error, -fd, "cannot listen on %s: %s", text, strerror(-fd));
+    control->peer_listener = fd;
+    address_own_port(fd, control->peer_port, sizeof control->peer_port);
+    if (control->settings->insecure_plaintext && !address_is_loopback(&address))
+        log_warning("listening on %s without encryption (insecure_plaintext=yes): guests' memory "
+                    "can be read and changed by whoever reaches that network",
+                    text);
+    return TRUE;
+}
+
+static gboolean open_runtime_dir(Control *control, GError **error)
+{
+    g_autofree char *relay = g_build_filename(control->settings->runtime_dir, "relay", NULL);
+
+    if (g_mkdir_with_parents(control->settings->runtime_dir, 0755) ||
+        g_mkdir_with_parents(relay, 0700))
+        return fail(error, errno, "cannot make %s: %s", relay, strerror(errno));
+    /* QEMU, whoever it runs as, makes its incoming socket there; nobody removes another's. */
+    if (chmod(relay, 01733))
+        return fail(error, errno, "cannot change the mode of %s: %s", relay, strerror(errno));
+    return TRUE;
+}
+
+/* --- life ---------------------------------------------------------------------------------- */
+
+static void on_tick(evutil_socket_t fd, short what, void *argument)
+{
+    Control *control = argument;
+
+    (void)fd;
+    (void)what;
+    if (++control->ticks % REPORT_TICKS == 0)
+        arrival_tick(control);
+    departure_tick(control);
+}
+
+static void on_signal(evutil_socket_t signal_number, short what, void *argument)
+{
+    Control *control = argument;
+
+    (void)what;
+    log_info("stopping on signal %d; guests with missing memory wait for the next daemon",
+             (int)signal_number);
+    event_base_loopbreak(control->base);
+}
+
+static struct event *add_event(Control *control, int fd, short what, event_callback_fn function)
+{
+    struct event *event = event_new(control->base, fd, what, function, control);
+
+    event_add(event, NULL);
+    return event;
+}
+
+static void add_events(Control *control)
+{
+    const struct timeval tick = {.tv_usec = TICK_MS * 1000};
+
+    control->posted_event = add_event(control, control->posted_fd, EV_READ | EV_PERSIST, on_posted);
+    control->client_event =
+        add_event(control, control->client_listener, EV_READ | EV_PERSIST, on_client);
+    control->peer_event =
+        add_event(control, control->peer_listener, EV_READ | EV_PERSIST, on_peer);
+    control->signal_events[0] = add_event(control, SIGTERM, EV_SIGNAL | EV_PERSIST, on_signal);
+    control->signal_events[1] = add_event(control, SIGINT, EV_SIGNAL | EV_PERSIST, on_signal);
+    control->tick_event = event_new(control->base, -1, EV_PERSIST, on_tick, control);
+    event_add(control->tick_event, &tick);
+}
+
+static gboolean open_all(Control *control, GError **error)
+{
+    if (control->settings->operator_group) {
+        if (!find_group(control->settings->operator_group, &control->operator_gid, error))
+            return FALSE;
+        control->has_operator_gid = TRUE;
+    }
+    control->uffd_device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+    if (control->uffd_device < 0)
+        log_warning("cannot open /dev/userfaultfd (%s): clients that may not call userfaultfd(2) "
+                    "themselves cannot be destinations; run as root",
+                    strerror(errno));
+    return open_runtime_dir(control, error) && open_peer_listener(control, error) &&
+           open_client_listener(control, error);
+}
+
+Control *control_new(const Settings *settings, GError **error)
+{
+    Control *control = g_new0(Control, 1);
+
+    signal(SIGPIPE, SIG_IGN);
+    control->settings = settings;
+    control->client_listener = control->peer_listener = control->lock_fd = -1;
+    control->base = event_base_new();
+    control->posted = g_async_queue_new();
+    control->posted_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    control->connections = g_ptr_array_new();
+    control->arrivals = g_ptr_array_new();
+    control->departures = g_ptr_array_new();
+    control->message = g_new0(ClientMessage, 1);
+    control->reply = g_new0(ClientMessage, 1);
+    control->started_us = g_get_monotonic_time();
+    control->next_id = 1;
+    if (!open_all(control, error))
+        return NULL; /* the process ends: nothing of it is worth taking apart */
+    add_events(control);
+    return control;
+}
+
+gboolean control_run(Control *control, GError **error)
+{
+    sd_notify(0, "READY=1");
+    log_info("serving clients on %s, daemons on %s", control->settings->socket,
+             control->settings->listen);
+    if (event_base_dispatch(control->base) < 0)
+        return fail(error, EIO, "the event loop failed");
+    sd_notify(0, "STOPPING=1");
+    return TRUE;
+}
+
+/*
+ * Armed clients are left as they are: they hold all that the next daemon needs.  What was only being
+ * prepared is undone.  The struct itself stays: threads of peers may still post to it until exit.
+ */
+void control_free(Control *control)
+{
+    while (control->arrivals->len > 0)
+        arrival_free(control->arrivals->pdata[0]);
+    while (control->connections->len > 0)
+        connection_close(control->connections->pdata[0]);
+    while (control->departures->len > 0)
+        departure_free(control->departures->pdata[0]);
+    if (control->client_listener >= 0 && control->lock_fd >= 0)
+        unlink(control->settings->socket);
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The control thread: libevent's loop, and everything that decides.
+ *
+ * It owns all client sessions, arrivals (imports and what surrounds them) and departures (exports).
+ * Other threads reach them only by control_post(): a function that the control thread runs later.
+ */
+#ifndef POSTCOPYD_CONTROL_CONTROL_H
+#define POSTCOPYD_CONTROL_CONTROL_H
+
+#include <event2/event.h>
+#include <glib.h>
+
+#include "daemon/control/settings.h"
+#include "protocol/client.h"
+
+typedef struct Control {
+    const Settings *settings;
+    struct event_base *base;
+    struct event *posted_event, *client_event, *peer_event, *tick_event;
+    struct event *signal_events[2];
+    GAsyncQueue *posted;
+    int posted_fd;
+    int client_listener, peer_listener;
+    int lock_fd;
+    char peer_port[8]; /* the listener's own, decimal */
+    int uffd_device;   /* /dev/userfaultfd for clients that may not open it; -1 */
+    gid_t operator_gid;
+    gboolean has_operator_gid;
+    GPtrArray *connections; /* of Connection, owned */
+    GPtrArray *arrivals;    /* of Arrival, owned */
+    GPtrArray *departures;  /* of Departure, owned */
+    guint64 next_id;
+    guint64 ticks;
+    gint64 started_us;
+    ClientMessage *message; /* the one being handled */
+    ClientMessage *reply;   /* the one being built */
+    guint8 packet[CLIENT_PACKET_MAX];
+} Control;
+
+typedef void (*ControlFunction)(Control *control, gpointer data);
+
+/* Opens the sockets. NULL with one line in error. */
+Control *control_new(const Settings *settings, GError **error);
+
+/* Serves until SIGTERM or SIGINT. FALSE with error. */
+gboolean control_run(Control *control, GError **error);
+
+/* Ends what control_new() and control_run() began, at the end of the process. */
+void control_free(Control *control);
+
+/* Runs function(control, data) on the control thread, soon. Any thread. */
+void control_post(Control *control, ControlFunction function, gpointer data);
+
+#endif

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A VM that leaves: its export, from the offer until its destination has everything.
+ *
+ *   ASKING (its client agrees) -> INVITING (the destination's daemon arms) -> OFFERED
+ *   -> SEALED (read from now on) -> DONE
+ *   before SEALED: anything wrong, or cancelled -> ENDED, undone on both sides
+ *   after SEALED: the source ran again, or its switchover failed -> FENCED
+ *
+ * Control thread, but for the thread that invites and the one that asks the monitor.
+ */
+#ifndef POSTCOPYD_CONTROL_DEPARTURE_H
+#define POSTCOPYD_CONTROL_DEPARTURE_H
+
+#include "daemon/control/connection.h"
+#include "daemon/source/export.h"
+
+typedef enum DepartureStage {
+    DEPARTURE_ASKING,
+    DEPARTURE_INVITING,
+    DEPARTURE_OFFERED,
+    DEPARTURE_SEALING,
+    DEPARTURE_SEALED,
+    DEPARTURE_DONE,
+    DEPARTURE_ENDED,
+} DepartureStage;
+
+/* Whom to answer, and how: a client's OFFER or SEAL, or an operator's request. */
+typedef struct Asker {
+    guint64 connection;
+    guint32 serial;
+    ClientMessageType answer; /* OFFERED, SEALED, OK; REPLY for an operator */
+} Asker;
+
+/* What the driver of a QEMU found out about its regions at both monitors. */
+typedef struct DriverRegions {
+    PeerRegions names;                             /* address_hint: in the source's client */
+    guint64 destination_addresses[LIMIT_REGIONS]; /* in the destination's */
+} DriverRegions;
+
+typedef struct Departure {
+    Control *control;
+    Connection *connection; /* NULL once its client is gone */
+    guint64 id;
+    int pid;
+    DepartureStage stage;
+    Export *export;
+    char destination[LIMIT_ADDRESS + 1];
+    DriverRegions driver; /* names.n is 0 if the client itself knows */
+    gboolean relay;
+    char relay_path[LIMIT_ADDRESS + 1]; /* our socket for the source's QEMU */
+    char incoming[LIMIT_ADDRESS + 1];   /* the destination's socket */
+    Asker asker;                        /* of the step under way */
+    gboolean waiting;                   /* it has not been answered */
+    Asker relay_asker;
+    gboolean relay_waiting;
+    guint64 owner; /* the connection whose end undoes it before the seal; 0 */
+    guint32 n_vcpus;
+    guint32 *vcpus;
+    gboolean watched; /* a QEMU: its vCPU threads may not run after the seal */
+    guint64 cpu_at_seal_ns;
+} Departure;
+
+/* Starts a departure; the answer comes later. driver may be NULL. */
+void departure_offer(Connection *connection, const char *destination, const DriverRegions *driver,
+                     gboolean relay, Asker asker, guint64 owner);
+
+/* EXPORTED of the client. */
+void departure_exported(Connection *connection, const ClientStatus *status);
+
+/* monitor_fd (taken): ask there whether the guest is stopped; -1: the client itself said so. */
+void departure_seal(Departure *departure, int monitor_fd, Asker asker);
+
+/* Undoes it; FALSE after the seal. */
+gboolean departure_cancel(Departure *departure, const char *reason);
+
+void departure_relay(Departure *departure, Asker asker);
+void departure_running(Departure *departure);
+void departure_fence(Departure *departure, const char *reason);
+
+/* A connection ended: a client, or the one that drives. */
+void departure_disconnected(Departure *departure);
+void departure_owner_gone(Control *control, guint64 connection);
+
+/* Looks whether sealed sources still stand still; every tick. */
+void departure_tick(Control *control);
+
+void departure_free(Departure *departure);
+
+/* True while it is under way or sealed. */
+gboolean departure_is_open(const Departure *departure);
+
+ClientState departure_state(const Departure *departure);
+
+/* Answers: to a client with a status, to an operator with JSON built from members or an error. */
+void asker_answer(Control *control, const Asker *asker, int status, guint64 seal,
+                  const char *text);
+
+#endif

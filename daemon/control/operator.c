@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/control/operator.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/control/arrival.h"
+#include "daemon/control/departure.h"
+#include "daemon/control/report.h"
+
+/* A request being handled. */
+typedef struct Request {
+    Connection *connection;
+    guint32 serial;
+    JsonObject *object;
+    int fd; /* -1, or taken by whoever handles it */
+} Request;
+
+/* --- answers ------------------------------------------------------------------------------- */
+
+void operator_reply(Connection *connection, guint32 serial, JsonNode *node)
+{
+    g_autofree char *text = json_to_string(node, FALSE);
+    ClientMessage *reply = connection->control->reply;
+    gsize length = strlen(text), at = 0;
+
+    json_node_unref(node);
+    do {
+        gsize part = MIN(length - at, CLIENT_JSON_MAX);
+        reply->type = CLIENT_REPLY;
+        reply->serial = serial;
+        reply->json.flags = at + part < length ? CLIENT_REPLY_MORE : 0;
+        reply->json.length = (guint32)part;
+        memcpy(reply->json.text, text + at, part);
+        connection_send(connection, NULL, 0);
+        at += part;
+    } while (at < length);
+}
+
+void operator_reply_error(Connection *connection, guint32 serial, int status, const char *text)
+{
+    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
+    JsonObject *object = json_object_new();
+
+    json_object_set_string_member(object, "error", text);
+    json_object_set_int_member(object, "errno", -status);
+    json_node_take_object(node, object);
+    operator_reply(connection, serial, node);
+}
+
+static void refuse(const Request *request, int status, const char *text)
+{
+    operator_reply_error(request->connection, request->serial, status, text);
+}
+
+static void done(const Request *request)
+{
+    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
+
+    json_node_take_object(node, json_object_new());
+    operator_reply(request->connection, request->serial, node);
+}
+
+/* --- fields -------------------------------------------------------------------------------- */
+
+static const char *string_field(JsonObject *object, const char *name)
+{
+    JsonNode *node = json_object_get_member(object, name);
+
+    return node && JSON_NODE_HOLDS_VALUE(node) && json_node_get_value_type(node) == G_TYPE_STRING
+               ? json_node_get_string(node)
+               : NULL;
+}
+
+static guint64 number_field(JsonObject *object, const char *name, guint64 fallback)
+{
+    JsonNode *node = json_object_get_member(object, name);
+
+    return node && JSON_NODE_HOLDS_VALUE(node) && json_node_get_value_type(node) == G_TYPE_INT64
+               ? (guint64)json_node_get_int(node)
+               : fallback;
+}
+
+static JsonArray *array_field(JsonObject *object, const char *name)
+{
+    JsonNode *node = json_object_get_member(object, name);
+
+    return node && JSON_NODE_HOLDS_ARRAY(node) ? json_node_get_array(node) : NULL;
+}
+
+static Connection *vm_field(const Request *request)
+{
+    const char *vm = string_field(request->object, "vm");
+    Connection *connection = vm ? connection_by_text(request->connection->control, vm) : NULL;
+
+    if (!vm)
+        refuse(request, -EINVAL, "the request names no vm");
+    else if (!connection) {
+        g_autofree char *text = g_strdup_printf(
+            "no VM '%s' is connected to this daemon: is it started with the preload, and with "
+            "this daemon's socket? see postcopyctl status",
+            vm);
+        refuse(request, -ENOENT, text);
+    }
+    return connection;
+}
+
+/* The VM's departure, also when its process is gone. */
+static Departure *departure_field(const Request *request)
+{
+    Control *control = request->connection->control;
+    const char *vm = string_field(request->object, "vm");
+    guint8 uuid[LIMIT_UUID];
+    gboolean is_uuid = vm && uuid_from_text(vm, uuid);
+
+    for (guint i = control->departures->len; vm && i-- > 0;) {
+        Departure *departure = control->departures->pdata[i];
+        const Export *export = departure->export;
+        if (export && (strcmp(export->name, vm) == 0 ||
+                       (is_uuid && memcmp(export->uuid, uuid, sizeof uuid) == 0)))
+            return departure;
+    }
+    refuse(request, -ENOENT, "that VM is not leaving this host");
+    return NULL;
+}
+
+/* --- requests ------------------------------------------------------------------------------ */
+
+static gboolean parse_region(JsonObject *object, PeerRegion *ret_region, guint64 *ret_destination)
+{
+    const char *id = string_field(object, "id");
+
+    if (!id || strlen(id) > LIMIT_REGION_ID)
+        return FALSE;
+    memset(ret_region, 0, sizeof *ret_region);
+    g_strlcpy(ret_region->id, id, sizeof ret_region->id);
+    ret_region->guest_address = number_field(object, "guest_address", GUEST_ADDRESS_UNKNOWN);
+    ret_region->length = number_field(object, "length", 0);
+    ret_region->address_hint = number_field(object, "address", 0);
+    *ret_destination = number_field(object, "destination_address", 0);
+    return TRUE;
+}
+
+static gboolean parse_regions(JsonObject *object, DriverRegions *ret_driver)
+{
+    JsonArray *array = array_field(object, "regions");
+    guint n = array ? json_array_get_length(array) : 0;
+
+    ret_driver->names.n = 0;
+    if (n > LIMIT_REGIONS)
+        return FALSE;
+    for (guint i = 0; i < n; i++) {
+        JsonNode *node = json_array_get_element(array, i);
+        if (!JSON_NODE_HOLDS_OBJECT(node) ||
+            !parse_region(json_node_get_object(node), &ret_driver->names.regions[i],
+                          &ret_driver->destination_addresses[i]))
+            return FALSE;
+    }
+    ret_driver->names.n = n;
+    return TRUE;
+}
+
+static void on_prepare(const Request *request)
+{
+    g_autofree DriverRegions *driver = g_new0(DriverRegions, 1);
+    Asker asker = {request->connection->id, request->serial, CLIENT_REPLY};
+    const char *destination = string_field(request->object, "destination");
+    Connection *vm = vm_field(request);
+    guint64 pid = number_field(request->object, "pid", 0);
+
+    if (!vm)
+        return;
+    if (pid != 0 && pid != (guint64)vm->peer.pid) {
+        g_autofree char *text = g_strdup_printf(
+            "the VM of that name is process %d, the monitor belongs to process %" G_GUINT64_FORMAT,
+            vm->peer.pid, pid);
+        refuse(request, -EINVAL, text);
+    } else if (!destination || !parse_regions(request->object, driver)) {
+        refuse(request, -EINVAL, "prepare: destination or regions are missing or malformed");
+    } else {
+        departure_offer(vm, destination, driver,
+                        json_object_get_boolean_member_with_default(request->object, "relay",
+                                                                    FALSE),
+                        asker, request->connection->id);
+    }
+}
+
+static void on_relay(const Request *request)
+{
+    Asker asker = {request->connection->id, request->serial, CLIENT_REPLY};
+    Departure *departure = departure_field(request);
+
+    if (departure)
+        departure_relay(departure, asker);
+}
+
+static void on_seal(Request *request)
+{
+    Asker asker = {request->connection->id, request->serial, CLIENT_REPLY};
+    Departure *departure;
+
+    if (request->fd < 0) {
+        refuse(request, -EINVAL, "seal: the source's monitor did not come along");
+        return;
+    }
+    departure = departure_field(request);
+    if (!departure)
+        return;
+    departure_seal(departure, request->fd, asker);
+    request->fd = -1;
+}
+
+static void on_running(const Request *request)
+{
+    Departure *departure = departure_field(request);
+
+    if (!departure)
+        return;
+    departure_running(departure);
+    done(request);
+}
+
+static void on_abandon(const Request *request)
+{
+    Departure *departure = departure_field(request);
+
+    if (!departure)
+        return;
+    departure_fence(departure, "its switchover failed");
+    done(request);
+}
+
+static void on_cancel(const Request *request)
+{
+    Departure *departure = departure_field(request);
+
+    if (!departure)
+        return;
+    if (departure_is_open(departure) && departure_cancel(departure, "cancelled by the operator"))
+        done(request);
+    else
+        refuse(request, -EBUSY,
+               departure_is_open(departure)
+                   ? "the gate is open: the guest may run at its destination already, and its "
+                     "memory must go on arriving"
+                   : "that migration has ended");
+}
+
+static void on_progress(const Request *request)
+{
+    Departure *departure = departure_field(request);
+
+    if (departure)
+        operator_reply(request->connection, request->serial, report_progress(departure));
+}
+
+static void on_vcpus(const Request *request)
+{
+    JsonArray *array = array_field(request->object, "tids");
+    guint n = array ? json_array_get_length(array) : 0;
+    Connection *vm = vm_field(request);
+
+    if (!vm)
+        return;
+    if (n > LIMIT_VCPUS) {
+        refuse(request, -EINVAL, "too many vCPUs");
+        return;
+    }
+    g_free(vm->vcpus);
+    vm->vcpus = g_new0(guint32, n + 1);
+    vm->n_vcpus = n;
+    for (guint i = 0; i < n; i++)
+        vm->vcpus[i] = (guint32)json_array_get_int_element(array, i);
+    if (vm->arrival && vm->arrival->import)
+        import_set_vcpus(vm->arrival->import, vm->vcpus, vm->n_vcpus);
+    done(request);
+}
+
+static void on_report(const Request *request, gboolean full)
+{
+    int pid = connection_is_operator(request->connection) ? -1 : request->connection->peer.pid;
+
+    operator_reply(request->connection, request->serial,
+                   report_all(request->connection->control, string_field(request->object, "vm"),
+                              pid, full));
+}
+
+static void on_operator_op(Request *request, const char *op)
+{
+    if (!connection_is_operator(request->connection))
+        refuse(request, -EPERM,
+               "only root, the daemon's user and the operator group may do that");
+    else if (strcmp(op, "prepare") == 0)
+        on_prepare(request);
+    else if (strcmp(op, "relay") == 0)
+        on_relay(request);
+    else if (strcmp(op, "seal") == 0)
+        on_seal(request);
+    else if (strcmp(op, "running") == 0)
+        on_running(request);
+    else if (strcmp(op, "abandon") == 0)
+        on_abandon(request);
+    else if (strcmp(op, "cancel") == 0)
+        on_cancel(request);
+    else if (strcmp(op, "progress") == 0)
+        on_progress(request);
+    else if (strcmp(op, "vcpus") == 0)
+        on_vcpus(request);
+    else
+        refuse(request, -EOPNOTSUPP, "this daemon does not know that request");
+}
+
+void operator_request(Connection *connection, int fd)
+{
+    const ClientMessage *message = connection->control->message;
+    Request request = {.connection = connection, .serial = message->serial, .fd = fd};
+    g_autoptr(JsonParser) parser = json_parser_new();
+    JsonNode *root = NULL;
+    const char *op;
+
+    if (json_parser_load_from_data(parser, message->json.text, message->json.length, NULL))
+        root = json_parser_get_root(parser);
+    if (!root || !JSON_NODE_HOLDS_OBJECT(root)) {
+        refuse(&request, -EINVAL, "the request is not a JSON object");
+    } else {
+        request.object = json_node_get_object(root);
+        op = string_field(request.object, "op");
+        if (op && strcmp(op, "status") == 0)
+            on_report(&request, FALSE);
+        else if (op && strcmp(op, "stats") == 0)
+            on_report(&request, TRUE);
+        else
+            on_operator_op(&request, op ? op : "");
+    }
+    if (request.fd >= 0)
+        close(request.fd);
+}

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/control/peer_session.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "daemon/control/arrival.h"
+#include "daemon/control/departure_relay.h"
+#include "daemon/core/log.h"
+#include "daemon/source/server.h"
+#include "daemon/transport/address.h"
+
+enum { PEER_SESSIONS_MAX = 1024, PEER_DEAD_MS = 15000 };
+
+static _Atomic int sessions;
+
+typedef struct PeerSession {
+    Control *control;
+    PeerSocket *peer;
+    PeerMessage *message;
+    char host[LIMIT_ADDRESS + 1];
+} PeerSession;
+
+static void refuse(PeerSession *session, PeerErrorCode code, const char *text)
+{
+    log_warning("daemon at %s refused: %s", session->host, text);
+    peer_socket_refuse(session->peer, session->message, code, text);
+}
+
+static void on_invite(PeerSession *session)
+{
+    Invitation invitation = {.message = session->message, .peer_host = session->host};
+    PeerMessage *reply;
+
+    g_mutex_init(&invitation.lock);
+    g_cond_init(&invitation.answered_cond);
+    control_post(session->control, arrival_invite, &invitation);
+    g_mutex_lock(&invitation.lock);
+    while (!invitation.answered)
+        g_cond_wait(&invitation.answered_cond, &invitation.lock);
+    g_mutex_unlock(&invitation.lock);
+    g_cond_clear(&invitation.answered_cond);
+    g_mutex_clear(&invitation.lock);
+
+    reply = session->message;
+    memset(reply, 0, sizeof *reply);
+    reply->type = PEER_INVITED;
+    reply->status.code = invitation.code;
+    g_strlcpy(reply->status.text, invitation.text, sizeof reply->status.text);
+    g_strlcpy(reply->status.incoming, invitation.incoming, sizeof reply->status.incoming);
+    peer_socket_send(session->peer, reply);
+}
+
+static void on_attach(PeerSession *session)
+{
+    Export *export = export_find_by_token(session->message->attach.token);
+
+    if (export && (memcmp(export->uuid, session->message->attach.uuid, LIMIT_UUID) != 0 ||
+                   strcmp(export->name, session->message->attach.name) != 0)) {
+        export_unref(export);
+        export = NULL;
+    }
+    if (!export) {
+        refuse(session, PEER_ERROR_TOKEN, "no VM is exported for that token");
+        return;
+    }
+    pthread_mutex_lock(&export->lock);
+    g_strlcpy(export->destination, session->host, sizeof export->destination);
+    pthread_mutex_unlock(&export->lock);
+    export_serve_control(export, session->peer, session->message);
+    session->peer = NULL;
+    export_unref(export);
+}
+
+static void make_blocking(int fd)
+{
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+}
+
+static void serve_channel(PeerSession *session, Export *export, ExportChannel *channel,
+                          uint32_t number, uint32_t generation)
+{
+    int fd = session->peer->fd;
+
+    if (channel->kind == PEER_CHANNEL_RELAY) {
+        export->notify(export->owner, export, EXPORT_RELAYED);
+        departure_relay_run(export, fd);
+        return;
+    }
+    make_blocking(fd);
+    server_run(export, channel, fd, number, generation);
+}
+
+static void on_join(PeerSession *session)
+{
+    PeerMessage *m = session->message;
+    uint32_t number = m->session, generation = m->generation, index = m->join.index;
+    PeerChannelKind kind = m->join.kind;
+    Export *export = export_find_by_secret(number, m->join.secret);
+    ExportChannel *channel = NULL;
+
+    if (!export) {
+        refuse(session, PEER_ERROR_TOKEN, "no session has that secret");
+        return;
+    }
+    if (kind != PEER_CHANNEL_CONTROL)
+        channel = export_enter_channel(export, session->peer->fd, number, kind, index);
+    if (!channel) {
+        refuse(session, PEER_ERROR_BUSY, "too many channels");
+    } else {
+        memset(m, 0, sizeof *m);
+        m->type = PEER_JOINED;
+        m->session = number;
+        if (peer_socket_send(session->peer, m) == 0)
+            serve_channel(session, export, channel, number, generation);
+        export_leave_channel(export, channel);
+    }
+    export_unref(export);
+}
+
+static void serve(PeerSession *session)
+{
+    char text[LIMIT_TEXT + 1] = "";
+    int error = peer_socket_welcome(session->peer, session->message, text);
+
+    if (error && error != -ECONNRESET) {
+        refuse(session, error == -EPROTONOSUPPORT ? PEER_ERROR_VERSION : PEER_ERROR_PROTOCOL,
+               text[0] ? text : "it does not speak postcopyd's protocol");
+        return;
+    }
+    if (error || peer_socket_receive(session->peer, session->message, PEER_HANDSHAKE_MS))
+        return;
+    switch (session->message->type) {
+    case PEER_INVITE:
+        on_invite(session);
+        break;
+    case PEER_ATTACH:
+        on_attach(session);
+        break;
+    case PEER_JOIN:
+        on_join(session);
+        break;
+    default:
+        refuse(session, PEER_ERROR_PROTOCOL, "it sent a frame out of turn");
+    }
+}
+
+static void session_free(PeerSession *session)
+{
+    peer_socket_free(session->peer);
+    g_free(session->message);
+    g_free(session);
+    atomic_fetch_sub(&sessions, 1);
+}
+
+static void *run(void *argument)
+{
+    PeerSession *session = argument;
+
+    prctl(PR_SET_NAME, "peer");
+    serve(session);
+    session_free(session);
+    return NULL;
+}
+
+void peer_session_start(Control *control, int fd)
+{
+    PeerSession *session = g_new0(PeerSession, 1);
+    pthread_attr_t attributes;
+    pthread_t thread;
+
+    session->control = control;
+    session->message = g_new0(PeerMessage, 1);
+    if (address_peer_host(fd, session->host, sizeof session->host))
+        g_strlcpy(session->host, "unknown", sizeof session->host);
+    address_tune(fd, PEER_DEAD_MS);
+    session->peer = peer_socket_new(fd);
+    if (atomic_fetch_add(&sessions, 1) >= PEER_SESSIONS_MAX || !session->peer) {
+        log_warning("daemon at %s refused: too many connections", session->host);
+        session_free(session);
+        return;
+    }
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    if (pthread_create(&thread, &attributes, run, session))
+        session_free(session);
+    pthread_attr_destroy(&attributes);
+}

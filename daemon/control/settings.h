@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What a running daemon was told; constant after start-up. configs/postcopyd.conf explains each. */
+#ifndef POSTCOPYD_CONTROL_SETTINGS_H
+#define POSTCOPYD_CONTROL_SETTINGS_H
+
+#include <glib.h>
+
+#include "daemon/fault/import.h"
+
+typedef struct Settings {
+    char *socket;         /* [daemon] socket */
+    char *group;          /* [daemon] group: owns the socket; NULL: the daemon's own */
+    char *operator_group; /* [daemon] operator_group; NULL: root and the daemon's user only */
+    char *runtime_dir;    /* [daemon] runtime_dir */
+    char *listen;         /* [peer] listen, HOST:PORT */
+    char *advertise;      /* [peer] advertise, HOST:PORT or NULL */
+    gboolean insecure_plaintext; /* [peer] */
+    ImportConfig import;         /* [import] */
+} Settings;
+
+void settings_clear(Settings *settings);
+
+#endif

@@ -1,0 +1,399 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/core/page_table.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define TABLE_SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+
+/* 0x1111…: one in every nibble. */
+#define EACH UINT64_C(0x1111111111111111)
+
+static void lay_out(PageTable *table, const RegionSet *regions)
+{
+    uint64_t words = 0;
+
+    table->n_regions = regions->n;
+    for (uint32_t i = 0; i < regions->n; i++) {
+        const Region *region = &regions->regions[i];
+        table->first_word[i] = words;
+        table->pages[i] = region_pages(region);
+        words += page_table_region_words(region->length, region->page_size);
+    }
+    table->size = PAGE_TABLE_HEADER_SIZE + words * sizeof(uint64_t);
+}
+
+static int map(PageTable *table)
+{
+    void *base = mmap(NULL, table->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+                      table->fd, 0);
+
+    if (base == MAP_FAILED)
+        return -errno;
+    table->header = base;
+    table->words = (_Atomic uint64_t *)((char *)base + PAGE_TABLE_HEADER_SIZE);
+    return 0;
+}
+
+static void describe(PageTable *table, const RegionSet *regions)
+{
+    PageTableHeader *header = table->header;
+
+    header->magic = PAGE_TABLE_MAGIC;
+    header->version = PAGE_TABLE_VERSION;
+    header->n_regions = regions->n;
+    header->n_words = (table->size - PAGE_TABLE_HEADER_SIZE) / sizeof(uint64_t);
+    for (uint32_t i = 0; i < regions->n; i++) {
+        PageTableRegion *to = &header->regions[i];
+        const Region *from = &regions->regions[i];
+        to->length = from->length;
+        to->page_size = from->page_size;
+        to->first_word = table->first_word[i];
+        to->guest_address = from->guest_address;
+        memcpy(to->id, from->id, sizeof to->id);
+    }
+}
+
+int page_table_create(PageTable *table, const RegionSet *regions)
+{
+    int error;
+
+    memset(table, 0, sizeof *table);
+    lay_out(table, regions);
+    table->fd = memfd_create("postcopyd-pages", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (table->fd < 0)
+        return -errno;
+    if (ftruncate(table->fd, (off_t)table->size) || fcntl(table->fd, F_ADD_SEALS, TABLE_SEALS))
+        error = -errno;
+    else
+        error = map(table);
+    if (error) {
+        close(table->fd);
+        table->fd = -1;
+        return error;
+    }
+    describe(table, regions);
+    return 0;
+}
+
+static bool header_fits(const PageTable *table, const RegionSet *regions)
+{
+    const PageTableHeader *header = table->header;
+
+    if (header->magic != PAGE_TABLE_MAGIC || header->version != PAGE_TABLE_VERSION ||
+        header->n_regions != regions->n)
+        return false;
+    for (uint32_t i = 0; i < regions->n; i++)
+        if (header->regions[i].length != regions->regions[i].length ||
+            header->regions[i].page_size != regions->regions[i].page_size ||
+            header->regions[i].first_word != table->first_word[i])
+            return false;
+    return memchr(header->source, '\0', sizeof header->source) != NULL;
+}
+
+int page_table_adopt(PageTable *table, const RegionSet *regions, int fd)
+{
+    struct stat status;
+    int seals, error;
+
+    memset(table, 0, sizeof *table);
+    table->fd = fd;
+    lay_out(table, regions);
+    seals = fcntl(fd, F_GET_SEALS);
+    /* Rule 13: mapped only because it cannot shrink under us. */
+    if (seals < 0 || (seals & TABLE_SEALS) != TABLE_SEALS || fstat(fd, &status) ||
+        (uint64_t)status.st_size != table->size)
+        error = -EINVAL;
+    else
+        error = map(table);
+    if (!error && !header_fits(table, regions))
+        error = -EINVAL;
+    if (error)
+        page_table_deinit(table);
+    return error;
+}
+
+void page_table_deinit(PageTable *table)
+{
+    if (table->header)
+        munmap(table->header, table->size);
+    if (table->fd >= 0)
+        close(table->fd);
+    table->header = NULL;
+    table->fd = -1;
+}
+
+static inline _Atomic uint64_t *word_of(const PageTable *table, uint32_t region, uint64_t page)
+{
+    return &table->words[table->first_word[region] + page / PAGE_TABLE_PAGES_PER_WORD];
+}
+
+static inline unsigned shift_of(uint64_t page)
+{
+    return (unsigned)(page % PAGE_TABLE_PAGES_PER_WORD) * PAGE_TABLE_BITS;
+}
+
+uint64_t page_table_get(const PageTable *table, uint32_t region, uint64_t page)
+{
+    uint64_t word = atomic_load_explicit(word_of(table, region, page), memory_order_acquire);
+
+    return (word >> shift_of(page)) & 15;
+}
+
+static inline uint64_t with_nibble(uint64_t word, unsigned shift, uint64_t nibble)
+{
+    return (word & ~(UINT64_C(15) << shift)) | (nibble << shift);
+}
+
+/* What a fault on a page in this state means, and the state it leads to (or stays in). */
+static PageClaim judge(uint64_t nibble, bool mapped, uint64_t *ret_next)
+{
+    *ret_next = PAGE_REQUESTED;
+    switch (nibble & PAGE_STATE_MASK) {
+    case PAGE_HOLE:
+        return mapped ? PAGE_CLAIM_ZERO : PAGE_CLAIM_FETCH;
+    case PAGE_MISSING:
+        return PAGE_CLAIM_FETCH;
+    case PAGE_REQUESTED:
+    case PAGE_RECEIVED:
+        *ret_next = nibble | PAGE_WAITED;
+        return PAGE_CLAIM_WAIT;
+    case PAGE_PRESENT:
+        *ret_next = nibble;
+        return PAGE_CLAIM_PRESENT;
+    default:
+        *ret_next = nibble;
+        return PAGE_CLAIM_REMOVED;
+    }
+}
+
+/*
+ * Two orders matter here.  The map bit is read before the word: once it is set no HOLE becomes
+ * MISSING any more, so a HOLE read after it is a hole for good.  And unresolved goes up before the
+ * page leaves MISSING, so whoever finds no MISSING page and then unresolved at 0 knows that all is
+ * here.
+ */
+PageClaim page_table_claim_fault(PageTable *table, uint32_t region, uint64_t page)
+{
+    bool mapped = page_table_has(table, PAGE_TABLE_MAP_COMPLETE);
+    _Atomic uint64_t *at = word_of(table, region, page);
+    unsigned shift = shift_of(page);
+    uint64_t word, next;
+    PageClaim claim;
+
+    atomic_fetch_add_explicit(&table->unresolved, 1, memory_order_acq_rel);
+    word = atomic_load_explicit(at, memory_order_acquire);
+    do
+        claim = judge((word >> shift) & 15, mapped, &next);
+    while (claim != PAGE_CLAIM_PRESENT && claim != PAGE_CLAIM_REMOVED &&
+           !atomic_compare_exchange_weak_explicit(at, &word, with_nibble(word, shift, next),
+                                                  memory_order_acq_rel, memory_order_acquire));
+    if (claim != PAGE_CLAIM_FETCH && claim != PAGE_CLAIM_ZERO)
+        atomic_fetch_sub_explicit(&table->unresolved, 1, memory_order_acq_rel);
+    return claim;
+}
+
+/* How many MISSING nibbles follow each other in word from shift on, at most limit. */
+static uint64_t missing_run(uint64_t word, unsigned shift, uint64_t limit)
+{
+    uint64_t n = 0;
+
+    while (n < limit && shift < 64 && ((word >> shift) & 15) == PAGE_MISSING) {
+        shift += PAGE_TABLE_BITS;
+        n++;
+    }
+    return n;
+}
+
+/* Nibbles [shift, shift + n) of a word, all set to value. */
+static uint64_t fill(unsigned shift, uint64_t n, uint64_t value)
+{
+    uint64_t mask = n == PAGE_TABLE_PAGES_PER_WORD ? ~UINT64_C(0)
+                                                   : (UINT64_C(1) << (n * PAGE_TABLE_BITS)) - 1;
+
+    return ((EACH * value) & mask) << shift;
+}
+
+/* Claims what it can of one word; 0 when the page at its start is not MISSING. */
+static uint64_t claim_word(_Atomic uint64_t *at, unsigned shift, uint64_t limit)
+{
+    uint64_t word = atomic_load_explicit(at, memory_order_acquire);
+    uint64_t n, next;
+
+    do {
+        n = missing_run(word, shift, limit);
+        if (n == 0)
+            return 0;
+        next = (word & ~fill(shift, n, 15)) | fill(shift, n, PAGE_REQUESTED);
+    } while (!atomic_compare_exchange_weak_explicit(at, &word, next, memory_order_acq_rel,
+                                                    memory_order_acquire));
+    return n;
+}
+
+uint64_t page_table_claim_run(PageTable *table, uint32_t region, uint64_t page, uint64_t limit)
+{
+    uint64_t claimed = 0;
+
+    if (limit > table->pages[region] - page)
+        limit = table->pages[region] - page;
+    atomic_fetch_add_explicit(&table->unresolved, limit, memory_order_acq_rel);
+    while (claimed < limit) {
+        unsigned shift = shift_of(page + claimed);
+        uint64_t fits = (64 - shift) / PAGE_TABLE_BITS;
+        uint64_t want = limit - claimed < fits ? limit - claimed : fits;
+        uint64_t n = claim_word(word_of(table, region, page + claimed), shift, want);
+
+        claimed += n;
+        if (n < want)
+            break;
+    }
+    atomic_fetch_sub_explicit(&table->unresolved, limit - claimed, memory_order_acq_rel);
+    return claimed;
+}
+
+/* One bit (the lowest of its nibble) for every nibble of word that is exactly MISSING. */
+static uint64_t missing_bits(uint64_t word)
+{
+    uint64_t other = word ^ (EACH * PAGE_MISSING);
+
+    return ~(other | other >> 1 | other >> 2 | other >> 3) & EACH;
+}
+
+uint64_t page_table_find_missing(const PageTable *table, uint32_t region, uint64_t page,
+                                 uint64_t end)
+{
+    if (end > table->pages[region])
+        end = table->pages[region];
+    while (page < end) {
+        uint64_t word = atomic_load_explicit(word_of(table, region, page), memory_order_relaxed);
+        uint64_t bits = missing_bits(word) >> shift_of(page);
+
+        if (bits) {
+            page += (uint64_t)__builtin_ctzll(bits) / PAGE_TABLE_BITS;
+            return page < end ? page : end;
+        }
+        page = (page / PAGE_TABLE_PAGES_PER_WORD + 1) * PAGE_TABLE_PAGES_PER_WORD;
+    }
+    return end;
+}
+
+/* REMOVED stays: it is terminal, whatever was placed meanwhile (rule 8). */
+bool page_table_finish(PageTable *table, uint32_t region, uint64_t page)
+{
+    _Atomic uint64_t *at = word_of(table, region, page);
+    unsigned shift = shift_of(page);
+    uint64_t word = atomic_load_explicit(at, memory_order_acquire);
+    uint64_t nibble, next;
+
+    do {
+        nibble = (word >> shift) & 15;
+        next = (nibble & PAGE_STATE_MASK) == PAGE_REMOVED ? PAGE_REMOVED : PAGE_PRESENT;
+    } while (!atomic_compare_exchange_weak_explicit(at, &word, with_nibble(word, shift, next),
+                                                    memory_order_acq_rel, memory_order_acquire));
+    atomic_fetch_sub_explicit(&table->unresolved, 1, memory_order_acq_rel);
+    return (nibble & PAGE_WAITED) != 0;
+}
+
+uint64_t page_table_mark_missing(PageTable *table, uint32_t region, uint64_t page, uint64_t count)
+{
+    uint64_t end = page + count;
+    uint64_t marked = 0;
+
+    while (page < end) {
+        _Atomic uint64_t *at = word_of(table, region, page);
+        unsigned shift = shift_of(page);
+        uint64_t fits = (64 - shift) / PAGE_TABLE_BITS;
+        uint64_t n = end - page < fits ? end - page : fits;
+        uint64_t mask = fill(shift, n, 1);
+        uint64_t word = atomic_load_explicit(at, memory_order_acquire);
+        uint64_t holes;
+
+        do /* a nibble that is zero is a HOLE without a mark */
+            holes = ~(word | word >> 1 | word >> 2 | word >> 3) & mask;
+        while (holes && !atomic_compare_exchange_weak_explicit(
+                            at, &word, word | holes * PAGE_MISSING, memory_order_acq_rel,
+                            memory_order_acquire));
+        marked += (uint64_t)__builtin_popcountll(holes);
+        page += n;
+    }
+    return marked;
+}
+
+/* REQUESTED nibbles of a word become MISSING; others stay, without their marks. */
+static uint64_t forget_word(uint64_t word)
+{
+    for (unsigned shift = 0; shift < 64; shift += PAGE_TABLE_BITS) {
+        uint64_t state = (word >> shift) & PAGE_STATE_MASK;
+        word = with_nibble(word, shift, state == PAGE_REQUESTED ? PAGE_MISSING : state);
+    }
+    return word;
+}
+
+/*
+ * Calls each for every word ever written, with its region.  Parts of the memfd that never were hold
+ * only HOLEs: they are skipped, not walked.
+ */
+static void walk(const PageTable *table,
+                 void (*each)(_Atomic uint64_t *word, uint32_t region, void *user), void *user)
+{
+    off_t at = PAGE_TABLE_HEADER_SIZE;
+    uint32_t region = 0;
+
+    while ((at = lseek(table->fd, at, SEEK_DATA)) >= 0) {
+        off_t end = lseek(table->fd, at, SEEK_HOLE);
+        uint64_t word = ((uint64_t)at - PAGE_TABLE_HEADER_SIZE) / sizeof(uint64_t);
+        uint64_t last = ((uint64_t)end - PAGE_TABLE_HEADER_SIZE) / sizeof(uint64_t);
+
+        for (; end >= 0 && word < last; word++) {
+            while (region + 1 < table->n_regions && word >= table->first_word[region + 1])
+                region++;
+            each(&table->words[word], region, user);
+        }
+        if (end < 0)
+            return;
+        at = end;
+    }
+}
+
+static void forget(_Atomic uint64_t *word, uint32_t region, void *user)
+{
+    uint64_t old = atomic_load_explicit(word, memory_order_relaxed);
+    uint64_t new = forget_word(old);
+
+    (void)region;
+    (void)user;
+    if (new != old)
+        atomic_store_explicit(word, new, memory_order_relaxed);
+}
+
+void page_table_forget_requests(PageTable *table)
+{
+    walk(table, forget, NULL);
+}
+
+typedef struct PresentCount {
+    const uint64_t *page_sizes;
+    uint64_t bytes;
+} PresentCount;
+
+static void count_present(_Atomic uint64_t *word, uint32_t region, void *user)
+{
+    uint64_t value = atomic_load_explicit(word, memory_order_relaxed);
+    PresentCount *count = user;
+
+    for (unsigned shift = 0; shift < 64; shift += PAGE_TABLE_BITS)
+        if (((value >> shift) & PAGE_STATE_MASK) == PAGE_PRESENT)
+            count->bytes += count->page_sizes[region];
+}
+
+uint64_t page_table_present_bytes(const PageTable *table, const uint64_t *page_sizes)
+{
+    PresentCount count = {.page_sizes = page_sizes};
+
+    walk(table, count_present, &count);
+    return count.bytes;
+}

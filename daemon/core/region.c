@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/core/region.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+void region_init(Region *region, const ClientRegion *from, int fd)
+{
+    memcpy(region->id, from->id, sizeof region->id);
+    region->guest_address = from->guest_address;
+    region->address = from->address;
+    region->length = from->length;
+    region->page_size = from->page_size;
+    region->fd_offset = from->fd_offset;
+    region->kind = from->kind;
+    region->page_shift = (unsigned)__builtin_ctzll(from->page_size);
+    region->fd = fd;
+}
+
+void region_set_deinit(RegionSet *set)
+{
+    for (uint32_t i = 0; i < set->n; i++)
+        if (set->regions[i].fd >= 0)
+            close(set->regions[i].fd);
+    set->n = 0;
+}
+
+int region_set_copy(const RegionSet *from, RegionSet *ret_set)
+{
+    ret_set->n = 0;
+    for (uint32_t i = 0; i < from->n; i++) {
+        Region *to = &ret_set->regions[i];
+
+        *to = from->regions[i];
+        if (to->fd >= 0 && (to->fd = fcntl(to->fd, F_DUPFD_CLOEXEC, 3)) < 0) {
+            int error = -errno;
+            region_set_deinit(ret_set);
+            return error;
+        }
+        ret_set->n = i + 1;
+    }
+    return 0;
+}
+
+uint64_t region_set_length(const RegionSet *set)
+{
+    uint64_t length = 0;
+
+    for (uint32_t i = 0; i < set->n; i++)
+        length += set->regions[i].length;
+    return length;
+}
+
+bool region_set_overlaps(const RegionSet *set)
+{
+    for (uint32_t i = 0; i < set->n; i++)
+        for (uint32_t j = 0; j < i; j++) {
+            const Region *a = &set->regions[i], *b = &set->regions[j];
+            if (a->address < b->address + b->length && b->address < a->address + a->length)
+                return true;
+        }
+    return false;
+}
+
+void region_set_describe(const RegionSet *set, PeerRegions *ret_regions)
+{
+    ret_regions->n = set->n;
+    for (uint32_t i = 0; i < set->n; i++) {
+        PeerRegion *to = &ret_regions->regions[i];
+        memcpy(to->id, set->regions[i].id, sizeof to->id);
+        to->guest_address = set->regions[i].guest_address;
+        to->length = set->regions[i].length;
+        to->page_size = set->regions[i].page_size;
+        to->address_hint = 0;
+    }
+}
+
+static bool is_nameless(const Region *region)
+{
+    return region->id[0] == '\0' && region->guest_address == GUEST_ADDRESS_UNKNOWN;
+}
+
+static bool is_counterpart(const Region *region, const PeerRegion *theirs)
+{
+    if (is_nameless(region))
+        return theirs->address_hint != 0 && region->address == theirs->address_hint;
+    return strcmp(region->id, theirs->id) == 0 && region->guest_address == theirs->guest_address;
+}
+
+static int mismatch(char *ret_text, const PeerRegion *wanted, const char *what, uint64_t here)
+{
+    snprintf(ret_text, LIMIT_TEXT + 1,
+             "region '%s' at guest address 0x%" PRIx64 " has %s 0x%" PRIx64
+             " here and 0x%" PRIx64 " at the source: start both sides with the same memory",
+             wanted->id, wanted->guest_address, what, here,
+             what[0] == 'p' ? wanted->page_size : wanted->length);
+    return -EINVAL;
+}
+
+static int check_counterpart(const Region *region, unsigned matches, const PeerRegion *theirs,
+                             char *ret_text)
+{
+    if (matches != 1) {
+        snprintf(ret_text, LIMIT_TEXT + 1,
+                 "the source has %s region like '%s' at guest address 0x%" PRIx64
+                 " (0x%" PRIx64 " bytes) here: start both sides with the same memory",
+                 matches ? "more than one" : "no", region->id, region->guest_address,
+                 region->length);
+        return -EINVAL;
+    }
+    if (region->length != theirs->length)
+        return mismatch(ret_text, theirs, "length", region->length);
+    if (region->page_size != theirs->page_size)
+        return mismatch(ret_text, theirs, "page size", region->page_size);
+    return 0;
+}
+
+int region_set_map(const RegionSet *set, const PeerRegions *source, uint32_t *ret_map,
+                   char *ret_text)
+{
+    bool taken[LIMIT_REGIONS] = {false};
+
+    if (set->n != source->n) {
+        snprintf(ret_text, LIMIT_TEXT + 1,
+                 "%u regions here and %u at the source: start both sides with the same memory",
+                 set->n, source->n);
+        return -EINVAL;
+    }
+    for (uint32_t i = 0; i < set->n; i++) {
+        uint32_t found = 0;
+        unsigned matches = 0;
+        int error;
+
+        for (uint32_t j = 0; j < source->n; j++)
+            if (is_counterpart(&set->regions[i], &source->regions[j])) {
+                found = j;
+                matches += taken[j] ? 2 : 1;
+            }
+        error = check_counterpart(&set->regions[i], matches, &source->regions[found], ret_text);
+        if (error)
+            return error;
+        taken[found] = true;
+        ret_map[i] = found;
+    }
+    return 0;
+}
+
+void region_set_take_names(RegionSet *set, const PeerRegions *source, const uint32_t *map)
+{
+    for (uint32_t i = 0; i < set->n; i++) {
+        memcpy(set->regions[i].id, source->regions[map[i]].id, sizeof set->regions[i].id);
+        set->regions[i].guest_address = source->regions[map[i]].guest_address;
+    }
+}
+
+int region_set_name(RegionSet *set, const PeerRegions *names, char *ret_text)
+{
+    for (uint32_t i = 0; i < set->n; i++) {
+        Region *region = &set->regions[i];
+        const PeerRegion *name = NULL;
+
+        if (!is_nameless(region))
+            continue;
+        for (uint32_t j = 0; j < names->n; j++)
+            if (names->regions[j].address_hint == region->address)
+                name = &names->regions[j];
+        if (!name || name->length != region->length) {
+            snprintf(ret_text, LIMIT_TEXT + 1,
+                     "the region of 0x%" PRIx64 " bytes at 0x%" PRIx64
+                     " is not known to the guest's monitor",
+                     region->length, region->address);
+            return -EINVAL;
+        }
+        memcpy(region->id, name->id, sizeof region->id);
+        region->guest_address = name->guest_address;
+    }
+    return 0;
+}

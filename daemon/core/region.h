@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A region: a contiguous range of guest RAM.  Immutable once its import or export exists, so any
+ * thread may read it.
+ */
+#ifndef POSTCOPYD_CORE_REGION_H
+#define POSTCOPYD_CORE_REGION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "protocol/client.h"
+#include "protocol/peer.h"
+
+typedef struct Region {
+    char id[LIMIT_REGION_ID + 1];
+    uint64_t guest_address;
+    uint64_t address; /* in the client's address space */
+    uint64_t length;
+    uint64_t page_size;
+    uint64_t fd_offset;
+    ClientRegionKind kind;
+    unsigned page_shift;
+    int fd; /* -1 if anonymous; owned by the RegionSet */
+} Region;
+
+typedef struct RegionSet {
+    uint32_t n;
+    Region regions[LIMIT_REGIONS];
+} RegionSet;
+
+/* Fills in a region from a client's description, which the decoder has bounded; takes fd. */
+void region_init(Region *region, const ClientRegion *from, int fd);
+
+/* Closes the fds. */
+void region_set_deinit(RegionSet *set);
+
+/* A copy with its own fds.  0 or negative errno, then empty. */
+int region_set_copy(const RegionSet *from, RegionSet *ret_set);
+
+/* Bytes over all regions. */
+uint64_t region_set_length(const RegionSet *set);
+
+/* True if two regions overlap in the client's address space. */
+bool region_set_overlaps(const RegionSet *set);
+
+static inline uint64_t region_pages(const Region *region)
+{
+    return region->length >> region->page_shift;
+}
+
+/* What goes over the wire to describe the set. */
+void region_set_describe(const RegionSet *set, PeerRegions *ret_regions);
+
+/*
+ * Rule 12: finds each region's counterpart at the source, by id and guest physical address, never by
+ * order or size; ret_map[own index] is the source's index.  A region whose client knew neither is
+ * found by the entry whose address_hint is its address.  0, or -EINVAL with a line in
+ * ret_text[LIMIT_TEXT + 1].
+ */
+int region_set_map(const RegionSet *set, const PeerRegions *source, uint32_t *ret_map,
+                   char *ret_text);
+
+/* Gives regions whose client knew neither the ids and guest addresses of their counterparts. */
+void region_set_take_names(RegionSet *set, const PeerRegions *source, const uint32_t *map);
+
+/* Names the regions a driver described (by address_hint) of a client that could not know them. 0 or
+ * -EINVAL with a line in ret_text. */
+int region_set_name(RegionSet *set, const PeerRegions *names, char *ret_text);
+
+#endif

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/core/ring.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#ifdef __SANITIZE_THREAD__
+#define RING_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define RING_TSAN 1
+#endif
+#endif
+
+/*
+ * The kernel orders a wake-up against what the waker wrote before; ThreadSanitizer does not see
+ * through the ring, so it is told here, and only here.
+ */
+#ifdef RING_TSAN
+void __tsan_acquire(void *address);
+void __tsan_release(void *address);
+#define hand_over_release(ring) __tsan_release(ring)
+#define hand_over_acquire(ring) __tsan_acquire(ring)
+#else
+#define hand_over_release(ring) ((void)(ring))
+#define hand_over_acquire(ring) ((void)(ring))
+#endif
+
+static void wake_done(RingWatch *watch, int result)
+{
+    Ring *ring = (Ring *)((char *)watch - offsetof(Ring, wake));
+    uint64_t count;
+
+    (void)result;
+    if (read(ring->wake_fd, &count, sizeof count) > 0)
+        hand_over_acquire(ring);
+    ring_poll(ring, &ring->wake, ring->wake_fd, POLLIN, false);
+    ring->woken(watch->owner);
+}
+
+int ring_init(Ring *ring, void (*woken)(void *owner), void *owner)
+{
+    *ring = (Ring){.woken = woken, .wake = {.done = wake_done, .owner = owner}};
+    ring->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return ring->wake_fd < 0 ? -errno : 0;
+}
+
+int ring_start(Ring *ring, unsigned entries)
+{
+    /* One task submits and reaps, and completions run when it asks: no interrupts in between. */
+    struct io_uring_params params = {
+        .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
+    };
+    int error = io_uring_queue_init_params(entries, &ring->uring, &params);
+
+    if (error == -EINVAL) { /* before Linux 6.1 */
+        params = (struct io_uring_params){0};
+        error = io_uring_queue_init_params(entries, &ring->uring, &params);
+    }
+    if (error)
+        return error;
+    ring_poll(ring, &ring->wake, ring->wake_fd, POLLIN, false);
+    return 0;
+}
+
+void ring_stop(Ring *ring)
+{
+    io_uring_queue_exit(&ring->uring);
+}
+
+void ring_deinit(Ring *ring)
+{
+    if (ring->wake_fd >= 0)
+        close(ring->wake_fd);
+    ring->wake_fd = -1;
+}
+
+void ring_wake(Ring *ring)
+{
+    uint64_t one = 1;
+
+    hand_over_release(ring);
+    while (write(ring->wake_fd, &one, sizeof one) < 0 && errno == EINTR)
+        ;
+}
+
+/* The submission queue only fills up when many operations start at once: then it is flushed. */
+static struct io_uring_sqe *take_entry(Ring *ring, RingWatch *watch)
+{
+    struct io_uring_sqe *entry;
+
+    while (!(entry = io_uring_get_sqe(&ring->uring)))
+        io_uring_submit(&ring->uring);
+    watch->busy = true;
+    return entry;
+}
+
+void ring_poll(Ring *ring, RingWatch *watch, int fd, unsigned events, bool exclusive)
+{
+    struct io_uring_sqe *entry = take_entry(ring, watch);
+
+    io_uring_prep_poll_add(entry, fd, events);
+    if (exclusive)
+        entry->poll32_events |= EPOLLEXCLUSIVE;
+    io_uring_sqe_set_data(entry, watch);
+}
+
+void ring_receive(Ring *ring, RingWatch *watch, int socket, void *buffer, size_t length)
+{
+    struct io_uring_sqe *entry = take_entry(ring, watch);
+
+    io_uring_prep_recv(entry, socket, buffer, length, 0);
+    io_uring_sqe_set_data(entry, watch);
+}
+
+void ring_send(Ring *ring, RingWatch *watch, int socket, const void *data, size_t length)
+{
+    struct io_uring_sqe *entry = take_entry(ring, watch);
+
+    io_uring_prep_send(entry, socket, data, length, MSG_NOSIGNAL | MSG_WAITALL);
+    io_uring_sqe_set_data(entry, watch);
+}
+
+static void dispatch(Ring *ring)
+{
+    struct io_uring_cqe *cqe;
+
+    while (io_uring_peek_cqe(&ring->uring, &cqe) == 0) {
+        RingWatch *watch = io_uring_cqe_get_data(cqe);
+        int result = cqe->res;
+
+        io_uring_cqe_seen(&ring->uring, cqe);
+        watch->busy = false;
+        watch->done(watch, result);
+    }
+}
+
+int ring_wait(Ring *ring, int timeout_ms)
+{
+    struct __kernel_timespec timeout = {
+        .tv_sec = timeout_ms / 1000,
+        .tv_nsec = (long long)(timeout_ms % 1000) * 1000000,
+    };
+    struct io_uring_cqe *cqe;
+    int result;
+
+    ring->waits++;
+    if (timeout_ms < 0)
+        result = io_uring_submit_and_wait(&ring->uring, 1);
+    else
+        result = io_uring_submit_and_wait_timeout(&ring->uring, &cqe, 1, &timeout, NULL);
+    if (result < 0 && result != -EINTR && result != -ETIME && result != -EAGAIN &&
+        result != -EBUSY)
+        return result;
+    dispatch(ring);
+    return 0;
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A data thread's io_uring: its single wait point, for uffds, sockets and a wake-up by others.
+ *
+ * A ring belongs to the thread that initialised it; ring_wake() alone may be called by any thread.
+ * An operation names a RingWatch, which must live until its completion was dispatched.  Nothing is
+ * allocated after ring_init().
+ */
+#ifndef POSTCOPYD_CORE_RING_H
+#define POSTCOPYD_CORE_RING_H
+
+#include <liburing.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct RingWatch RingWatch;
+struct RingWatch {
+    /* result: the operation's, negative errno if it failed.  On the ring's thread. */
+    void (*done)(RingWatch *watch, int result);
+    void *owner;
+    bool busy; /* an operation is under way */
+};
+
+typedef struct Ring {
+    struct io_uring uring;
+    int wake_fd; /* an eventfd, made by the one who may call ring_wake() before the thread starts */
+    RingWatch wake;
+    void (*woken)(void *owner); /* called on the ring's thread after ring_wake(), once for many */
+    uint64_t waits;             /* system calls made to wait */
+} Ring;
+
+/* Makes the wake-up end; any thread, before ring_start() and ring_wake(). 0 or negative errno. */
+int ring_init(Ring *ring, void (*woken)(void *owner), void *owner);
+
+/* Makes the ring itself; on the thread that will use it.  0 or negative errno. */
+int ring_start(Ring *ring, unsigned entries);
+
+/* Ends the ring; operations under way are cancelled, their watches not called. On its thread. */
+void ring_stop(Ring *ring);
+
+/* Closes the wake-up end, once nobody can call ring_wake() any more.  Any thread. */
+void ring_deinit(Ring *ring);
+
+/* Wakes the ring's thread: its woken() runs afterwards.  What the caller wrote before is seen. */
+void ring_wake(Ring *ring);
+
+/*
+ * One-shot poll; with exclusive, of all rings that poll this file one is woken for an event.
+ * A further event while nobody polls is not lost: a new poll looks first.
+ */
+void ring_poll(Ring *ring, RingWatch *watch, int fd, unsigned events, bool exclusive);
+void ring_receive(Ring *ring, RingWatch *watch, int socket, void *buffer, size_t length);
+void ring_send(Ring *ring, RingWatch *watch, int socket, const void *data, size_t length);
+
+/* Submits what is queued, waits for a completion and dispatches all there are; timeout_ms < 0: no
+ * time-out.  0 or negative errno, which is fatal for the thread. */
+int ring_wait(Ring *ring, int timeout_ms);
+
+#endif

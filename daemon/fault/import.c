@@ -1,0 +1,399 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/fault/import.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/core/clock.h"
+#include "daemon/core/log.h"
+#include "daemon/fault/uffd.h"
+
+enum { SHARD_ALIGNMENT_SHIFT = 21, SHARD_MINIMUM = 64 << 20 };
+
+/* --- state --------------------------------------------------------------------------------- */
+
+void import_set_state(Import *import, ClientState state, const char *text)
+{
+    pthread_mutex_lock(&import->text_lock);
+    snprintf(import->text, sizeof import->text, "%s", text);
+    atomic_store_explicit(&import->state, state, memory_order_release);
+    pthread_mutex_unlock(&import->text_lock);
+    import->notify(import->owner, import, IMPORT_CHANGED, text);
+}
+
+void import_halt(Import *import, ClientState state, const char *text)
+{
+    if (atomic_exchange_explicit(&import->halted, true, memory_order_acq_rel))
+        return;
+    log_error("%s: import stopped (%s): %s", import->name, client_state_name(state), text);
+    import_set_state(import, state, text);
+}
+
+static void wake_data_threads(Import *import)
+{
+    for (unsigned i = 0; i < import->n_resolvers; i++)
+        ring_wake(&import->resolvers[i].ring);
+    stream_wake(&import->stream);
+}
+
+void import_open_gate(Import *import, uint64_t seal)
+{
+    if (import_gate_is_open(import)) {
+        if (atomic_load(&import->seal) != seal)
+            import_halt(import, CLIENT_STATE_FENCED, "the source was sealed a second time");
+        return;
+    }
+    atomic_store(&import->gate_ns, clock_ns());
+    import->table.header->seal = seal;
+    page_table_set(&import->table, PAGE_TABLE_GATE_OPEN);
+    atomic_store_explicit(&import->seal, seal, memory_order_release);
+    wake_data_threads(import);
+    import_set_state(import, CLIENT_STATE_RUNNING, "");
+}
+
+void import_running(Import *import)
+{
+    if (atomic_load(&import->running_ns) != 0)
+        return;
+    atomic_store(&import->present_at_running, import_present_bytes(import));
+    atomic_store(&import->running_ns, clock_ns());
+    page_table_set(&import->table, PAGE_TABLE_STREAMING);
+    wake_data_threads(import);
+}
+
+/* --- figures ------------------------------------------------------------------------------- */
+
+uint64_t import_present_bytes(const Import *import)
+{
+    uint64_t present = atomic_load(&import->counters.present_bytes) + import->adopted_bytes;
+    uint64_t populated = atomic_load(&import->counters.populated_bytes);
+
+    return page_table_has(&import->table, PAGE_TABLE_MAP_COMPLETE) && present > populated
+               ? populated
+               : present;
+}
+
+uint64_t import_missing_at_running(const Import *import)
+{
+    uint64_t populated = atomic_load(&import->counters.populated_bytes);
+    uint64_t present = atomic_load(&import->present_at_running);
+
+    return populated > present ? populated - present : 0;
+}
+
+uint64_t import_received_bytes(const Import *import)
+{
+    uint64_t bytes = 0;
+
+    for (unsigned i = 0; i < import->n_resolvers; i++)
+        bytes += atomic_load(&import->resolvers[i].channel.bytes);
+    for (unsigned i = 0; i < import->stream.n_channels; i++)
+        bytes += atomic_load(&import->stream.channels[i].channel.bytes);
+    return bytes;
+}
+
+void import_count_fetched(Import *import, uint32_t region, uint64_t pages, bool zero)
+{
+    atomic_fetch_add_explicit(zero ? &import->counters.zero : &import->counters.copied, pages,
+                              memory_order_relaxed);
+    atomic_fetch_add_explicit(&import->counters.present_bytes, pages * import->page_sizes[region],
+                              memory_order_relaxed);
+}
+
+static unsigned slot_of(uint32_t tid)
+{
+    return (tid * UINT32_C(0x9e3779b9) >> 16) % IMPORT_VCPU_SLOTS;
+}
+
+uint32_t import_vcpu(const Import *import, uint32_t tid)
+{
+    if (!import->vcpu_slots)
+        return import->n_vcpus;
+    for (unsigned i = 0; i < IMPORT_VCPU_SLOTS; i++) {
+        uint64_t entry = atomic_load_explicit(
+            &import->vcpu_slots[(slot_of(tid) + i) % IMPORT_VCPU_SLOTS], memory_order_relaxed);
+        if (entry == 0)
+            break;
+        if (entry >> 32 == tid)
+            return (uint32_t)entry - 1;
+    }
+    return import->n_vcpus;
+}
+
+void import_account(Import *import, uint32_t vcpu, uint64_t since_ns, uint64_t now_ns)
+{
+    histogram_record(&import->latency, now_ns - since_ns);
+    if (import->vcpu_latency)
+        histogram_record(&import->vcpu_latency[vcpu], now_ns - since_ns);
+}
+
+void import_set_vcpus(Import *import, const uint32_t *tids, uint32_t n)
+{
+    if (n == 0 || (import->n_vcpus != 0 && n != import->n_vcpus))
+        return;
+    if (!import->vcpu_slots) {
+        import->vcpu_slots = calloc(IMPORT_VCPU_SLOTS, sizeof *import->vcpu_slots);
+        import->vcpu_latency = calloc(n + 1, sizeof *import->vcpu_latency);
+        import->vcpu_tids = calloc(n, sizeof *import->vcpu_tids);
+    }
+    if (!import->vcpu_slots || !import->vcpu_latency || !import->vcpu_tids)
+        return;
+    for (unsigned i = 0; i < IMPORT_VCPU_SLOTS; i++)
+        atomic_store_explicit(&import->vcpu_slots[i], 0, memory_order_relaxed);
+    for (uint32_t i = 0; i < n; i++) {
+        unsigned at = slot_of(tids[i]);
+        while (atomic_load_explicit(&import->vcpu_slots[at], memory_order_relaxed) != 0)
+            at = (at + 1) % IMPORT_VCPU_SLOTS;
+        atomic_store_explicit(&import->vcpu_slots[at], (uint64_t)tids[i] << 32 | (i + 1),
+                              memory_order_relaxed);
+        import->vcpu_tids[i] = tids[i];
+    }
+    import->n_vcpus = n;
+}
+
+/* --- life ---------------------------------------------------------------------------------- */
+
+static Import *new_without_table(const ImportConfig *config, const ImportIdentity *identity,
+                                 const RegionSet *regions, ImportNotify notify, void *owner)
+{
+    Import *import = calloc(1, sizeof *import);
+
+    if (!import)
+        return NULL;
+    import->config = *config;
+    import->notify = notify;
+    import->owner = owner;
+    import->client_pid = identity->client_pid;
+    import->table.fd = -1;
+    import->link.wake_fd = -1;
+    import->stream.ring.wake_fd = -1;
+    pthread_mutex_init(&import->text_lock, NULL);
+    memcpy(import->uuid, identity->uuid, sizeof import->uuid);
+    snprintf(import->name, sizeof import->name, "%s", identity->name);
+    snprintf(import->incoming, sizeof import->incoming, "%s",
+             identity->incoming ? identity->incoming : "");
+    import->waiters = calloc(1, sizeof *import->waiters);
+    import_set_vcpus(import, identity->vcpus, identity->n_vcpus);
+    if (!import->waiters || region_set_copy(regions, &import->regions)) {
+        import_free(import);
+        return NULL;
+    }
+    for (uint32_t i = 0; i < regions->n; i++)
+        import->page_sizes[i] = regions->regions[i].page_size;
+    return import;
+}
+
+/* Field 22 of /proc/PID/stat: with the pid it names a process for good. 0: it is not running. */
+static uint64_t process_start(uint64_t pid)
+{
+    char path[64], text[1024], *at;
+    unsigned long long start = 0;
+    size_t n;
+    FILE *file;
+
+    snprintf(path, sizeof path, "/proc/%llu/stat", (unsigned long long)pid);
+    file = fopen(path, "re");
+    if (!file)
+        return 0;
+    n = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    text[n] = '\0';
+    at = strrchr(text, ')'); /* the name may hold anything */
+    if (at && (strncmp(at, ") Z", 3) == 0 || strncmp(at, ") X", 3) == 0))
+        return 0; /* dead, and not waited for yet: it holds nothing any more */
+    for (int field = 2; at && field < 22; field++)
+        at = strchr(at + 1, ' ');
+    if (at)
+        sscanf(at, "%llu", &start);
+    return start;
+}
+
+static void hold(Import *import)
+{
+    PageTableHeader *header = import->table.header;
+
+    import->generation = ++header->generation;
+    header->holder_pid = (uint64_t)getpid();
+    header->holder_start = process_start(header->holder_pid);
+}
+
+static bool earlier_holder_lives(const PageTableHeader *header)
+{
+    uint64_t start = process_start(header->holder_pid);
+
+    return start != 0 && start == header->holder_start &&
+           header->holder_pid != (uint64_t)getpid();
+}
+
+Import *import_new(const ImportConfig *config, const ImportIdentity *identity,
+                   const RegionSet *regions, const char *source, const uint8_t token[LIMIT_TOKEN],
+                   ImportNotify notify, void *owner, int *ret_error)
+{
+    Import *import = new_without_table(config, identity, regions, notify, owner);
+
+    *ret_error = import ? page_table_create(&import->table, &import->regions) : -ENOMEM;
+    if (*ret_error == 0) {
+        memcpy(import->token, token, LIMIT_TOKEN);
+        snprintf(import->source, sizeof import->source, "%s", source);
+        memcpy(import->table.header->token, token, LIMIT_TOKEN);
+        memcpy(import->table.header->source, import->source, sizeof import->source);
+        hold(import);
+        *ret_error = link_start(&import->link, import);
+    }
+    if (*ret_error == 0)
+        return import;
+    import_free(import);
+    return NULL;
+}
+
+/*
+ * What a dead daemon left: REQUESTED pages are asked again, which is safe only because nobody can
+ * place them any more.  Faults it read and did not resolve are not reported again until woken.
+ */
+static int take_over(Import *import, Shard *shards, uint32_t n_shards)
+{
+    PageTableHeader *header = import->table.header;
+    bool open = page_table_has(&import->table, PAGE_TABLE_GATE_OPEN) && header->seal != 0;
+    int error;
+
+    if (earlier_holder_lives(header))
+        return -EBUSY;
+    import->adopted = true;
+    memcpy(import->token, header->token, LIMIT_TOKEN);
+    memcpy(import->source, header->source, LIMIT_ADDRESS); /* the terminator is calloc's */
+    atomic_store(&import->seal, open ? header->seal : 0);
+    for (uint32_t i = 0; i < import->regions.n; i++) {
+        Region *region = &import->regions.regions[i];
+        memcpy(region->id, header->regions[i].id, LIMIT_REGION_ID); /* ends with its own zero */
+        region->guest_address = header->regions[i].guest_address;
+    }
+    page_table_forget_requests(&import->table);
+    import->adopted_bytes = page_table_present_bytes(&import->table, import->page_sizes);
+    hold(import);
+    if (open)
+        atomic_store(&import->gate_ns, clock_ns());
+    atomic_store(&import->state, open ? CLIENT_STATE_PAUSED : CLIENT_STATE_ARMED);
+    error = import_arm(import, shards, n_shards);
+    if (!error)
+        error = link_start(&import->link, import);
+    if (!error)
+        link_arm(&import->link);
+    for (uint32_t i = 0; i < n_shards && !error; i++)
+        uffd_wake(shards[i].uffd, shards[i].start, shards[i].length);
+    return error;
+}
+
+Import *import_adopt(const ImportConfig *config, const ImportIdentity *identity,
+                     const RegionSet *regions, int table_fd, Shard *shards, uint32_t n_shards,
+                     ImportNotify notify, void *owner, int *ret_error)
+{
+    Import *import = new_without_table(config, identity, regions, notify, owner);
+
+    if (import) {
+        *ret_error = page_table_adopt(&import->table, &import->regions, table_fd);
+    } else {
+        *ret_error = -ENOMEM;
+        close(table_fd);
+    }
+    if (*ret_error == 0) {
+        import->shards = shards;
+        import->n_shards = n_shards;
+        *ret_error = take_over(import, shards, n_shards);
+        if (*ret_error == 0)
+            return import;
+    } else {
+        for (uint32_t i = 0; i < n_shards; i++)
+            close(shards[i].uffd);
+        free(shards);
+    }
+    import_free(import);
+    return NULL;
+}
+
+uint32_t import_plan_shards(const Import *import, ClientShard *ret_shards)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < import->regions.n; i++) {
+        const Region *region = &import->regions.regions[i];
+        uint64_t wanted = import->config.shards;
+        uint64_t room = (LIMIT_SHARDS - n) / (import->regions.n - i);
+        uint64_t step;
+
+        if (wanted > room)
+            wanted = room;
+        if (region->length / wanted < SHARD_MINIMUM)
+            wanted = region->length / SHARD_MINIMUM ? region->length / SHARD_MINIMUM : 1;
+        step = region->length / wanted >> SHARD_ALIGNMENT_SHIFT << SHARD_ALIGNMENT_SHIFT;
+        if (step == 0)
+            step = region->length;
+        for (uint64_t at = 0, k = 0; k < wanted; k++, at += step)
+            ret_shards[n++] = (ClientShard){
+                .region = i,
+                .start = at,
+                .length = k + 1 == wanted ? region->length - at : step,
+            };
+    }
+    return n;
+}
+
+int import_arm(Import *import, Shard *shards, uint32_t n_shards)
+{
+    int error;
+
+    import->shards = shards;
+    import->n_shards = n_shards;
+    import->resolvers = calloc(import->config.resolvers, sizeof *import->resolvers);
+    if (!import->resolvers)
+        return -ENOMEM;
+    error = stream_start(&import->stream, import);
+    for (unsigned i = 0; i < import->config.resolvers && !error; i++) {
+        error = resolver_start(&import->resolvers[i], import, i);
+        if (!error)
+            import->n_resolvers = i + 1;
+    }
+    if (error)
+        return error;
+    import->armed = true;
+    if (!import->adopted)
+        import_set_state(import, CLIENT_STATE_ARMED, "");
+    link_arm(&import->link);
+    return 0;
+}
+
+/* The link goes first: it hands connections to the data threads. */
+void import_stop_data(Import *import)
+{
+    link_stop(&import->link);
+    for (unsigned i = 0; i < import->n_resolvers; i++)
+        resolver_stop(&import->resolvers[i]);
+    stream_stop(&import->stream);
+}
+
+void import_finish(Import *import)
+{
+    link_release(&import->link);
+}
+
+void import_free(Import *import)
+{
+    if (!import)
+        return;
+    import_stop_data(import);
+    for (uint32_t i = 0; i < import->n_shards; i++)
+        if (import->shards[i].uffd >= 0)
+            close(import->shards[i].uffd);
+    free(import->shards);
+    free(import->resolvers);
+    free(import->vcpu_slots);
+    free(import->vcpu_latency);
+    free(import->vcpu_tids);
+    free(import->waiters);
+    page_table_deinit(&import->table);
+    region_set_deinit(&import->regions);
+    pthread_mutex_destroy(&import->text_lock);
+    free(import);
+}

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * An import: a VM's memory being filled on its destination.
+ *
+ * Threads of an import, all started and joined here:
+ *   resolvers  turn faults into pages (resolver.c)
+ *   stream     fetches what nobody asked for yet (stream.c)
+ *   link       keeps the connection to the source's daemon (link.c)
+ * They share the page table, the counters and this struct's constants; everything they change is
+ * atomic.  The control thread creates, arms, watches and frees an import.
+ *
+ * Life: import_new() attaches to the source; ATTACHED; the client arms; import_arm(); READY;
+ * the source seals, the gate opens; COMPLETE; the client lets go; import_finish().
+ */
+#ifndef POSTCOPYD_FAULT_IMPORT_H
+#define POSTCOPYD_FAULT_IMPORT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/core/histogram.h"
+#include "daemon/core/page_table.h"
+#include "daemon/core/region.h"
+#include "daemon/core/waiters.h"
+#include "daemon/fault/link.h"
+#include "daemon/fault/resolver.h"
+#include "daemon/fault/stream.h"
+#include "protocol/client.h"
+
+enum { IMPORT_RESOLVERS_MAX = 16, IMPORT_VCPU_SLOTS = 2 * LIMIT_VCPUS };
+
+typedef struct ImportConfig {
+    unsigned resolvers;     /* 1 to IMPORT_RESOLVERS_MAX */
+    unsigned shards;        /* a region is split into at most so many */
+    unsigned bulk_channels; /* 1 to STREAM_CHANNELS_MAX */
+    uint64_t chunk;         /* bytes of one bulk request */
+    uint64_t window;        /* bytes of bulk requests under way */
+    unsigned ping_ms;       /* a peer silent for three of these is gone */
+    unsigned stream_delay_ms; /* the stream starts so long after the gate if nobody says RUNNING */
+} ImportConfig;
+
+typedef enum ImportEvent {
+    IMPORT_ATTACHED,      /* the source's regions match: arm the client */
+    IMPORT_ATTACH_FAILED, /* the first attempt; later ones are tried again for ever */
+    IMPORT_READY,         /* armed and all channels are joined */
+    IMPORT_CHANGED,       /* state or text changed */
+    IMPORT_COMPLETE,      /* nothing is missing any more */
+    IMPORT_CANCELLED,     /* the source took the invitation back, before the gate */
+    IMPORT_FINISHED,      /* the source knows that all is here: import_stop_data() */
+} ImportEvent;
+
+typedef struct Shard {
+    int uffd; /* owned by the import */
+    uint32_t region;
+    uint64_t start; /* client address */
+    uint64_t length;
+} Shard;
+
+/* Written with relaxed atomics by the data threads, read by anyone. */
+typedef struct ImportCounters {
+    _Atomic uint64_t copied, zero, hole, continued; /* pages, by kind */
+    _Atomic uint64_t by_fault, by_stream;           /* pages fetched, by cause */
+    _Atomic uint64_t waited, eexist, retried, poisoned;
+    _Atomic uint64_t faults, faults_present;
+    _Atomic uint64_t present_bytes; /* of those the source has content for */
+    _Atomic uint64_t populated_bytes;
+} ImportCounters;
+
+typedef struct Import Import;
+
+/* Called on the import's threads; posts to the control thread and returns. */
+typedef void (*ImportNotify)(void *owner, Import *import, ImportEvent event, const char *text);
+
+struct Import {
+    ImportConfig config;
+    uint8_t uuid[LIMIT_UUID];
+    char name[LIMIT_NAME + 1];
+    int client_pid;
+    char incoming[LIMIT_ADDRESS + 1]; /* where the client's QEMU listens for its device state */
+    ImportNotify notify;
+    void *owner;
+
+    RegionSet regions; /* in the client's order; constant */
+    uint64_t page_sizes[LIMIT_REGIONS];
+    uint32_t wire_regions[LIMIT_REGIONS]; /* the source's numbers; set by the first attach */
+    PageTable table;
+    /* Also in the table's header, for a successor only: the client can write there. */
+    char source[LIMIT_ADDRESS + 1]; /* HOST:PORT of the source's daemon */
+    uint8_t token[LIMIT_TOKEN];
+    uint32_t generation;
+    _Atomic uint64_t seal; /* 0: the gate is shut */
+    bool adopted; /* from a dead daemon: EEXIST is success (rule 5) */
+    uint64_t adopted_bytes; /* that were PRESENT then */
+    uint32_t n_shards;
+    Shard *shards;
+
+    _Atomic uint32_t state; /* ClientState */
+    _Atomic bool halted;    /* FENCED or BROKEN: nothing is placed any more */
+    pthread_mutex_t text_lock;
+    char text[LIMIT_TEXT + 1];
+
+    ImportCounters counters;
+    Histogram latency;
+    uint32_t n_vcpus;
+    Histogram *vcpu_latency;               /* by vCPU; the last for other threads */
+    _Atomic uint64_t *vcpu_slots;          /* tid << 32 | vCPU + 1, open addressing */
+    uint32_t *vcpu_tids;
+    Waiters *waiters;
+    _Atomic uint64_t last_fault; /* (region + 1) << 48 | page: where the stream goes first */
+    _Atomic uint64_t gate_ns, running_ns, complete_ns;
+    _Atomic uint64_t present_at_running; /* bytes */
+
+    bool armed; /* the data threads run, or ran */
+    unsigned n_resolvers;
+    Resolver *resolvers;
+    Stream stream;
+    Link link;
+};
+
+typedef struct ImportIdentity {
+    uint8_t uuid[LIMIT_UUID];
+    const char *name;
+    int client_pid;
+    const char *incoming;
+    const uint32_t *vcpus;
+    uint32_t n_vcpus;
+} ImportIdentity;
+
+/*
+ * A new import of these regions (copied, with own fds), which starts attaching to the daemon at
+ * source, HOST:PORT.  NULL with *ret_error.
+ */
+Import *import_new(const ImportConfig *config, const ImportIdentity *identity,
+                   const RegionSet *regions, const char *source, const uint8_t token[LIMIT_TOKEN],
+                   ImportNotify notify, void *owner, int *ret_error);
+
+/*
+ * Takes over from a daemon that is proven dead: table (a fd, taken) and uffds are what the client
+ * kept.  shards and their uffds are taken.  Wakes all waiters, so that they fault again.
+ */
+Import *import_adopt(const ImportConfig *config, const ImportIdentity *identity,
+                     const RegionSet *regions, int table_fd, Shard *shards, uint32_t n_shards,
+                     ImportNotify notify, void *owner, int *ret_error);
+
+/* How the memory is split: into ret_shards[LIMIT_SHARDS]; how many. */
+uint32_t import_plan_shards(const Import *import, ClientShard *ret_shards);
+
+/* The client registered its memory: takes the shards and starts the data threads. 0 or -errno. */
+int import_arm(Import *import, Shard *shards, uint32_t n_shards);
+
+/* Stops the data threads; the memory stays registered and faults wait. */
+void import_stop_data(Import *import);
+
+/* All is here and the client let go: tells the source, keeps the figures. */
+void import_finish(Import *import);
+
+/* Stops and joins everything. NULL is allowed. */
+void import_free(Import *import);
+
+/* Sets the vCPU threads' ids; n must be what it was created with, or 0 before. */
+void import_set_vcpus(Import *import, const uint32_t *tids, uint32_t n);
+
+/* The rest is for the import's own threads. */
+
+static inline ClientState import_state(const Import *import)
+{
+    return atomic_load_explicit(&import->state, memory_order_acquire);
+}
+
+static inline bool import_gate_is_open(const Import *import)
+{
+    return atomic_load_explicit(&import->seal, memory_order_acquire) != 0;
+}
+
+static inline bool import_is_halted(const Import *import)
+{
+    return atomic_load_explicit(&import->halted, memory_order_acquire);
+}
+
+void import_set_state(Import *import, ClientState state, const char *text);
+
+/* FENCED or BROKEN: nothing is placed any more, waiting faults stay where they are. */
+void import_halt(Import *import, ClientState state, const char *text);
+
+/* The source is sealed: faults are served from now on. */
+void import_open_gate(Import *import, uint64_t seal);
+
+/* The destination's guest runs: the stream may go. */
+void import_running(Import *import);
+
+/* The vCPU of a thread id, n_vcpus if it is none of them. */
+uint32_t import_vcpu(const Import *import, uint32_t tid);
+
+/* A fault of this vCPU was resolved. */
+void import_account(Import *import, uint32_t vcpu, uint64_t since_ns, uint64_t now_ns);
+
+/* For reports, any thread; lag behind by what is under way. */
+uint64_t import_present_bytes(const Import *import);
+uint64_t import_missing_at_running(const Import *import);
+uint64_t import_received_bytes(const Import *import);
+
+/* Pages came from the source, as content or as zeroes. */
+void import_count_fetched(Import *import, uint32_t region, uint64_t pages, bool zero);
+
+#endif

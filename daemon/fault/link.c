@@ -1,0 +1,467 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/fault/link.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "daemon/core/clock.h"
+#include "daemon/core/log.h"
+#include "daemon/fault/import.h"
+#include "daemon/fault/link_relay.h"
+
+enum {
+    LINK_PAUSE_MIN_MS = 50,
+    LINK_PAUSE_MAX_MS = 1000,
+    LINK_REPORT_MS = 100,
+};
+
+static void wake(Link *link)
+{
+    uint64_t one = 1;
+
+    while (write(link->wake_fd, &one, sizeof one) < 0 && errno == EINTR)
+        ;
+}
+
+void link_channel_down(Link *link, const char *reason)
+{
+    (void)reason;
+    atomic_store(&link->channel_down, true);
+    wake(link);
+}
+
+void link_arm(Link *link)
+{
+    atomic_store(&link->armed, true);
+    wake(link);
+}
+
+void link_release(Link *link)
+{
+    atomic_store(&link->released, true);
+    wake(link);
+}
+
+static unsigned dead_ms(const Link *link)
+{
+    return 3 * link->import->config.ping_ms;
+}
+
+static Offer *channel_offer(Import *import, unsigned index)
+{
+    return index < import->n_resolvers
+               ? &import->resolvers[index].offer
+               : &import->stream.channels[index - import->n_resolvers].offer;
+}
+
+/* The data threads are there for good once the link was told so. */
+static unsigned channel_count(Link *link)
+{
+    Import *import = link->import;
+
+    return atomic_load(&link->armed) ? import->n_resolvers + import->stream.n_channels : 0;
+}
+
+/* --- taking it down ------------------------------------------------------------------------ */
+
+static bool all_idle(Link *link)
+{
+    for (unsigned i = 0; i < channel_count(link); i++)
+        if (!offer_is_idle(channel_offer(link->import, i)))
+            return false;
+    return true;
+}
+
+/* Channels may be joined anew only when their threads have let go of the old connections. */
+static void disconnect(Link *link, const char *reason)
+{
+    Import *import = link->import;
+    struct pollfd none;
+
+    if (link->control && import_state(import) == CLIENT_STATE_RUNNING)
+        import_set_state(import, CLIENT_STATE_PAUSED, reason);
+    if (link->control)
+        log_warning("%s: link to %s lost: %s", import->name, import->source, reason);
+    snprintf(link->reason, sizeof link->reason, "%s", reason);
+    atomic_store(&link->connected, false);
+    peer_socket_free(link->control);
+    link->control = NULL;
+    if (link->joined)
+        for (unsigned i = 0; i < channel_count(link); i++)
+            offer_revoke(channel_offer(import, i));
+    while (link->joined && !all_idle(link) && !atomic_load(&link->stop))
+        poll(&none, 0, 1);
+    link->joined = false;
+    atomic_store(&link->channel_down, false);
+}
+
+/* --- building it up ------------------------------------------------------------------------ */
+
+/* The first attach tells the source's order of regions; later ones must tell the same. */
+static int map_regions(Link *link, const PeerRegions *theirs, char *ret_text)
+{
+    Import *import = link->import;
+    uint32_t map[LIMIT_REGIONS];
+    int error = region_set_map(&import->regions, theirs, map, ret_text);
+    size_t size = theirs->n * sizeof map[0];
+
+    if (error)
+        return error;
+    if (link->attached_once && memcmp(map, import->wire_regions, size) != 0) {
+        snprintf(ret_text, LIMIT_TEXT + 1, "the source changed the order of its regions");
+        return -EPROTO;
+    }
+    if (!link->attached_once)
+        memcpy(import->wire_regions, map, size);
+    return 0;
+}
+
+static int attach(Link *link, char *ret_text)
+{
+    Import *import = link->import;
+    PeerMessage *m = link->message;
+    int error;
+
+    memset(m, 0, sizeof *m);
+    m->type = PEER_ATTACH;
+    memcpy(m->attach.uuid, import->uuid, sizeof m->attach.uuid);
+    memcpy(m->attach.name, import->name, sizeof m->attach.name);
+    memcpy(m->attach.token, import->token, sizeof m->attach.token);
+    error = peer_socket_send(link->control, m);
+    if (!error)
+        error = peer_socket_receive(link->control, m, PEER_HANDSHAKE_MS);
+    if (!error && m->type != PEER_ATTACHED)
+        error = -EPROTO;
+    if (error) {
+        snprintf(ret_text, LIMIT_TEXT + 1, "attaching: %s", strerror(-error));
+        return error;
+    }
+    if (m->attached.code == PEER_ERROR_FENCED)
+        import_halt(import, CLIENT_STATE_FENCED, m->attached.text);
+    if (m->attached.code != PEER_ERROR_NONE) {
+        snprintf(ret_text, LIMIT_TEXT + 1, "%s", m->attached.text);
+        return -ECONNREFUSED;
+    }
+    error = map_regions(link, &m->attached.regions, ret_text);
+    if (error)
+        return error;
+    link->session = m->session;
+    memcpy(link->secret, m->attached.secret, sizeof link->secret);
+    link->seal = m->attached.seal;
+    return 0;
+}
+
+static int connect_control(Link *link, char *ret_text)
+{
+    int error;
+
+    link->control = peer_socket_connect(link->import->source, (int)dead_ms(link),
+                                        link->message, &error, ret_text);
+    if (!link->control)
+        return error;
+    error = attach(link, ret_text);
+    if (error) {
+        peer_socket_free(link->control);
+        link->control = NULL;
+        return error;
+    }
+    link->heard_ns = clock_ns();
+    link->pinged_ns = link->heard_ns;
+    atomic_store(&link->connected, true);
+    return 0;
+}
+
+int link_join(Link *link, PeerMessage *message, PeerChannelKind kind, uint32_t index,
+              char *ret_text)
+{
+    PeerSocket *peer;
+    int error;
+
+    peer = peer_socket_connect(link->import->source, (int)dead_ms(link), message,
+                               &error, ret_text);
+    if (!peer)
+        return error;
+    memset(message, 0, sizeof *message);
+    message->type = PEER_JOIN;
+    message->session = link->session;
+    message->generation = link->import->generation;
+    memcpy(message->join.secret, link->secret, sizeof message->join.secret);
+    message->join.kind = kind;
+    message->join.index = index;
+    error = peer_socket_send(peer, message);
+    if (!error)
+        error = peer_socket_receive(peer, message, PEER_HANDSHAKE_MS);
+    if (!error && (message->type != PEER_JOINED || message->status.code != PEER_ERROR_NONE))
+        error = -ECONNREFUSED;
+    if (!error)
+        return peer_socket_steal(peer);
+    snprintf(ret_text, LIMIT_TEXT + 1, "joining a channel: %s", strerror(-error));
+    peer_socket_free(peer);
+    return error;
+}
+
+/* Before the gate opens already: the first faults after it should not wait for handshakes. */
+static int join_channels(Link *link, char *ret_text)
+{
+    Import *import = link->import;
+
+    for (unsigned i = 0; i < channel_count(link); i++) {
+        bool urgent = i < import->n_resolvers;
+        int fd = link_join(link, link->message, urgent ? PEER_CHANNEL_URGENT : PEER_CHANNEL_BULK,
+                           urgent ? i : i - import->n_resolvers, ret_text);
+        if (fd < 0)
+            return fd;
+        link->joined = true;
+        offer_put(channel_offer(import, i), fd, link->session, import->generation);
+    }
+    link->joined = true;
+    return 0;
+}
+
+/* --- what the source says ------------------------------------------------------------------ */
+
+/* However early a source speaks of its seal: the gate opens once there is somebody to pass it. */
+static void open_gate_if_due(Link *link)
+{
+    if (link->seal != 0 && link->joined)
+        import_open_gate(link->import, link->seal);
+}
+
+/* 0, or negative errno: the connection is of no use any more. */
+static int take_message(Link *link)
+{
+    Import *import = link->import;
+    PeerMessage *m = link->message;
+
+    switch (m->type) {
+    case PEER_SEALED:
+        link->seal = m->sealed.seal;
+        open_gate_if_due(link);
+        return 0;
+    case PEER_RUNNING:
+        import_running(import);
+        return 0;
+    case PEER_RELAY:
+        link_relay_start(link);
+        return 0;
+    case PEER_CANCEL:
+        if (!import_gate_is_open(import))
+            import->notify(import->owner, import, IMPORT_CANCELLED, "the source took it back");
+        return 0;
+    case PEER_FENCED:
+        import_halt(import, CLIENT_STATE_FENCED, m->status.text);
+        return 0;
+    case PEER_PING:
+        m->type = PEER_PONG;
+        return peer_socket_send(link->control, m);
+    case PEER_PONG:
+        return 0;
+    default:
+        return -EPROTO;
+    }
+}
+
+static int send_simple(Link *link, PeerMessageType type)
+{
+    link->message->type = type;
+    link->message->session = link->session;
+    link->message->cookie = 0;
+    return peer_socket_send(link->control, link->message);
+}
+
+static int report(Link *link)
+{
+    Import *import = link->import;
+    PeerMessage *m = link->message;
+    HistogramSummary latency;
+
+    memset(m, 0, sizeof *m);
+    m->progress.state = import_state(import);
+    m->progress.populated_bytes = atomic_load(&import->counters.populated_bytes);
+    m->progress.present_bytes = import_present_bytes(import);
+    m->progress.missing_at_running = import_missing_at_running(import);
+    m->progress.faults = atomic_load(&import->counters.faults);
+    m->progress.received_bytes = import_received_bytes(import);
+    histogram_summarise(&import->latency, &latency);
+    m->progress.fault_p50_ns = latency.p50_ns;
+    m->progress.fault_p99_ns = latency.p99_ns;
+    pthread_mutex_lock(&import->text_lock);
+    memcpy(m->progress.text, import->text, sizeof m->progress.text);
+    pthread_mutex_unlock(&import->text_lock);
+    link->reported_ns = clock_ns();
+    return send_simple(link, PEER_PROGRESS);
+}
+
+static int keep_up(Link *link)
+{
+    uint64_t now = clock_ns();
+    int error = 0;
+
+    if (now - link->heard_ns > UINT64_C(1000000) * dead_ms(link))
+        return -ETIMEDOUT;
+    if (now - link->pinged_ns > UINT64_C(1000000) * link->import->config.ping_ms) {
+        link->pinged_ns = now;
+        error = send_simple(link, PEER_PING);
+    }
+    if (!error && now - link->reported_ns > UINT64_C(1000000) * LINK_REPORT_MS)
+        error = report(link);
+    if (!error && atomic_load(&link->released) && !link->said_released) {
+        import_set_state(link->import, CLIENT_STATE_RELEASED, "");
+        error = report(link);
+        if (!error)
+            error = send_simple(link, PEER_RELEASED);
+        link->said_released = !error;
+    }
+    return error;
+}
+
+/* --- the thread ---------------------------------------------------------------------------- */
+
+/* Waits for the source, a wake-up or the time. 1: the source spoke. */
+static int wait_for_something(Link *link, int timeout_ms)
+{
+    struct pollfd fds[2] = {
+        {.fd = link->wake_fd, .events = POLLIN},
+        {.fd = link->control ? link->control->fd : -1, .events = POLLIN},
+    };
+    uint64_t count;
+
+    if (poll(fds, 2, timeout_ms) < 0)
+        return 0;
+    if (fds[0].revents && read(link->wake_fd, &count, sizeof count) < 0)
+        return 0;
+    return fds[1].revents ? 1 : 0;
+}
+
+static void attach_failed(Link *link, const char *text)
+{
+    Import *import = link->import;
+
+    if (!link->attached_once && !import->adopted)
+        import->notify(import->owner, import, IMPORT_ATTACH_FAILED, text);
+    snprintf(link->reason, sizeof link->reason, "%s", text);
+    if (import_gate_is_open(import) && !import_is_halted(import) &&
+        import_state(import) != CLIENT_STATE_COMPLETE)
+        import_set_state(import, CLIENT_STATE_PAUSED, text);
+    wait_for_something(link, (int)link->pause_ms);
+    link->pause_ms *= 2;
+    if (link->pause_ms > LINK_PAUSE_MAX_MS)
+        link->pause_ms = LINK_PAUSE_MAX_MS;
+}
+
+static void build_up(Link *link)
+{
+    Import *import = link->import;
+    char text[LIMIT_TEXT + 1] = "";
+
+    if (connect_control(link, text)) {
+        attach_failed(link, text);
+        return;
+    }
+    if (link->attached_once)
+        atomic_fetch_add(&link->reconnects, 1);
+    else
+        import->notify(import->owner, import, IMPORT_ATTACHED, "");
+    link->attached_once = true;
+    link->pause_ms = LINK_PAUSE_MIN_MS;
+}
+
+/* Once armed and sealed the data channels are joined; a paused import then runs again. */
+static int join_if_due(Link *link)
+{
+    Import *import = link->import;
+    char text[LIMIT_TEXT + 1] = "";
+    int error;
+
+    if (link->joined || !atomic_load(&link->armed))
+        return 0;
+    error = join_channels(link, text);
+    if (error) {
+        log_warning("%s: %s", import->name, text);
+        return error;
+    }
+    open_gate_if_due(link);
+    if (import_state(import) == CLIENT_STATE_PAUSED) {
+        import_set_state(import, CLIENT_STATE_RUNNING, "");
+        log_info("%s: link to %s is back", import->name, import->source);
+    }
+    import->notify(import->owner, import, IMPORT_READY, "");
+    return 0;
+}
+
+static void serve(Link *link)
+{
+    int error = join_if_due(link);
+    bool spoke = !error && wait_for_something(link, LINK_REPORT_MS / 2) == 1;
+
+    if (spoke) {
+        error = peer_socket_receive(link->control, link->message, (int)dead_ms(link));
+        if (!error) {
+            link->heard_ns = clock_ns();
+            error = take_message(link);
+        }
+    }
+    if (!error)
+        error = keep_up(link);
+    if (!error && atomic_load(&link->channel_down))
+        error = -ECONNRESET;
+    if (error)
+        disconnect(link, error == -ETIMEDOUT ? "the source's daemon does not answer"
+                                             : strerrordesc_np(-error));
+}
+
+static void *run(void *argument)
+{
+    Link *link = argument;
+
+    prctl(PR_SET_NAME, "link");
+    while (!atomic_load(&link->stop) && !link->said_released) {
+        if (link->control)
+            serve(link);
+        else
+            build_up(link);
+    }
+    if (link->said_released)
+        link->import->notify(link->import->owner, link->import, IMPORT_FINISHED, "");
+    return NULL;
+}
+
+int link_start(Link *link, Import *import)
+{
+    int error;
+
+    *link = (Link){.import = import, .pause_ms = LINK_PAUSE_MIN_MS};
+    link->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    link->message = calloc(1, sizeof *link->message);
+    if (link->wake_fd < 0 || !link->message)
+        error = -ENOMEM;
+    else
+        error = -pthread_create(&link->thread, NULL, run, link);
+    link->started = !error;
+    return error;
+}
+
+void link_stop(Link *link)
+{
+    link_relay_stop(link);
+    if (link->started) {
+        atomic_store(&link->stop, true);
+        wake(link);
+        pthread_join(link->thread, NULL);
+        link->started = false;
+    }
+    peer_socket_free(link->control);
+    link->control = NULL;
+    if (link->wake_fd >= 0)
+        close(link->wake_fd);
+    link->wake_fd = -1;
+    free(link->message);
+    link->message = NULL;
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The link: one thread an import that keeps the connection to the source's daemon.
+ *
+ * It attaches (control channel), joins a connection for every data channel and hands it to the thread
+ * that owns the channel, answers the source's orders (SEALED, RUNNING, RELAY, CANCEL, FENCED),
+ * reports progress, and notices a dead peer by pings.  When anything of the connection breaks, all of
+ * it is taken down and made anew, for ever, with growing pauses: the import is PAUSED meanwhile, and
+ * nothing that is PRESENT is asked for twice.
+ */
+#ifndef POSTCOPYD_FAULT_LINK_H
+#define POSTCOPYD_FAULT_LINK_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/transport/peer_socket.h"
+#include "daemon/transport/relay.h"
+
+struct Import;
+
+typedef struct Link {
+    struct Import *import;
+    pthread_t thread;
+    bool started;
+    int wake_fd;
+    _Atomic bool stop;
+    _Atomic bool armed;    /* the data threads run: their channels may be joined */
+    _Atomic bool released; /* tell the source that everything is here */
+    _Atomic bool channel_down;
+
+    PeerSocket *control;
+    PeerMessage *message;
+    uint32_t session;
+    uint64_t seal; /* 0: the source has not said it yet */
+    uint8_t secret[LIMIT_TOKEN];
+    bool attached_once;
+    bool joined;
+    bool said_released;
+    uint64_t heard_ns, pinged_ns, reported_ns;
+    unsigned pause_ms;
+    _Atomic bool connected; /* for the statistics */
+    _Atomic uint32_t reconnects;
+    char reason[LIMIT_TEXT + 1]; /* of the last loss */
+
+    pthread_t relay_thread;
+    bool relay_started;
+    Relay relay;
+} Link;
+
+/* Control thread. */
+int link_start(Link *link, struct Import *import);
+void link_stop(Link *link);
+
+/* The data threads run: join their channels. Control thread. */
+void link_arm(Link *link);
+
+/* Everything is here: tell the source, then close. Control thread. */
+void link_release(Link *link);
+
+/* A data channel lost its connection. Any data thread; reason is a constant string. */
+void link_channel_down(Link *link, const char *reason);
+
+#endif

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/fault/link_relay.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "daemon/core/log.h"
+#include "daemon/fault/import.h"
+
+/* The socket's path is in a folder others may write to: only the client itself will do. */
+static int check_peer(int fd, int client_pid)
+{
+    struct ucred peer;
+    socklen_t length = sizeof peer;
+
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length))
+        return -errno;
+    return peer.pid == client_pid ? 0 : -EACCES;
+}
+
+static int connect_client(const Import *import)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd, error;
+
+    if (strlen(import->incoming) >= sizeof address.sun_path)
+        return -ENAMETOOLONG;
+    memcpy(address.sun_path, import->incoming, strlen(import->incoming) + 1);
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    error = connect(fd, (struct sockaddr *)&address, sizeof address) ? -errno
+                                                                     : check_peer(fd,
+                                                                                  import->client_pid);
+    if (!error)
+        return fd;
+    close(fd);
+    return error;
+}
+
+static void *run(void *argument)
+{
+    Link *link = argument;
+    Import *import = link->import;
+    PeerMessage *message = calloc(1, sizeof *message);
+    char text[LIMIT_TEXT + 1] = "out of memory";
+    int client = message ? connect_client(import) : -ENOMEM;
+    int channel = -1;
+
+    prctl(PR_SET_NAME, "relay");
+    if (client < 0)
+        snprintf(text, sizeof text, "the destination's incoming socket %s: %s", import->incoming,
+                 strerror(-client));
+    else
+        channel = link_join(link, message, PEER_CHANNEL_RELAY, 0, text);
+    if (channel >= 0)
+        relay_run(&link->relay, client, channel);
+    else
+        log_error("%s: no relay for the device state: %s", import->name, text);
+    if (client >= 0)
+        close(client);
+    if (channel >= 0)
+        close(channel);
+    free(message);
+    return NULL;
+}
+
+void link_relay_start(Link *link)
+{
+    if (link->relay_started || link->import->incoming[0] == '\0')
+        return;
+    link->relay_started = pthread_create(&link->relay_thread, NULL, run, link) == 0;
+}
+
+void link_relay_stop(Link *link)
+{
+    if (!link->relay_started)
+        return;
+    atomic_store(&link->relay.stop, true);
+    pthread_join(link->relay_thread, NULL);
+    link->relay_started = false;
+}

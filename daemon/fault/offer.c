@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/fault/offer.h"
+
+#include <unistd.h>
+
+void offer_init(Offer *offer, Ring *ring)
+{
+    *offer = (Offer){.ring = ring, .fd = -1};
+    pthread_mutex_init(&offer->lock, NULL);
+}
+
+void offer_deinit(Offer *offer)
+{
+    if (offer->fd >= 0)
+        close(offer->fd);
+    offer->fd = -1;
+    pthread_mutex_destroy(&offer->lock);
+}
+
+void offer_put(Offer *offer, int fd, uint32_t session, uint32_t generation)
+{
+    pthread_mutex_lock(&offer->lock);
+    offer->fd = fd;
+    offer->session = session;
+    offer->generation = generation;
+    offer->drop = false;
+    pthread_mutex_unlock(&offer->lock);
+    ring_wake(offer->ring);
+}
+
+void offer_revoke(Offer *offer)
+{
+    pthread_mutex_lock(&offer->lock);
+    if (offer->fd >= 0)
+        close(offer->fd);
+    offer->fd = -1;
+    offer->drop = true;
+    pthread_mutex_unlock(&offer->lock);
+    ring_wake(offer->ring);
+}
+
+bool offer_is_idle(Offer *offer)
+{
+    bool idle;
+
+    pthread_mutex_lock(&offer->lock);
+    idle = !offer->attached && offer->fd < 0;
+    pthread_mutex_unlock(&offer->lock);
+    return idle;
+}
+
+void offer_serve(Offer *offer, TcpChannel *channel)
+{
+    bool drop, attach;
+    int fd;
+
+    pthread_mutex_lock(&offer->lock);
+    drop = offer->drop;
+    offer->drop = false;
+    attach = offer->fd >= 0 && channel->fd < 0;
+    fd = attach ? offer->fd : -1;
+    if (attach) {
+        offer->fd = -1;
+        offer->attached = true;
+    }
+    pthread_mutex_unlock(&offer->lock);
+    if (drop)
+        tcp_channel_drop(channel, "the link was lost");
+    if (attach)
+        tcp_channel_attach(channel, fd, offer->session, offer->generation);
+}
+
+void offer_lost(Offer *offer)
+{
+    pthread_mutex_lock(&offer->lock);
+    offer->attached = false;
+    pthread_mutex_unlock(&offer->lock);
+}

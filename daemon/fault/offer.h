@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * How the link hands a joined connection to the data thread that owns the channel, and takes it back.
+ * Guarded by a lock that is never taken on the way of a fault: only when a connection comes or goes.
+ */
+#ifndef POSTCOPYD_FAULT_OFFER_H
+#define POSTCOPYD_FAULT_OFFER_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/core/ring.h"
+#include "daemon/transport/tcp_channel.h"
+
+typedef struct Offer {
+    pthread_mutex_t lock;
+    Ring *ring; /* of the channel's thread */
+    int fd;     /* joined, waiting to be taken; -1: none */
+    uint32_t session;
+    uint32_t generation;
+    bool drop;     /* the link wants the connection back down */
+    bool attached; /* the channel has it */
+} Offer;
+
+void offer_init(Offer *offer, Ring *ring);
+void offer_deinit(Offer *offer); /* closes a connection nobody took */
+
+/* Link: here is a connection (taken). */
+void offer_put(Offer *offer, int fd, uint32_t session, uint32_t generation);
+
+/* Link: the connection has to go. */
+void offer_revoke(Offer *offer);
+
+/* Link: true once the channel's thread has none any more. */
+bool offer_is_idle(Offer *offer);
+
+/* The channel's thread, after a wake-up: attaches or drops as was asked. */
+void offer_serve(Offer *offer, TcpChannel *channel);
+
+/* The channel's thread: its connection is gone. */
+void offer_lost(Offer *offer);
+
+#endif

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/fault/resolver.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+#include "daemon/core/clock.h"
+#include "daemon/core/log.h"
+#include "daemon/fault/import.h"
+#include "daemon/fault/placement.h"
+#include "daemon/fault/uffd.h"
+
+enum {
+    RESOLVER_BATCH = 32,           /* messages a read */
+    RESOLVER_BUFFER = 256 * 1024,  /* receive buffer for 4 KiB pages */
+    RESOLVER_RETRY_MS = 50,
+    RESOLVER_ATTEMPTS = 40, /* of a page the source cannot read, before it is poisoned */
+};
+
+/* --- what comes back from the source ------------------------------------------------------- */
+
+static void pages_arrived(void *owner, Fetch *fetch, uint32_t first, uint32_t count,
+                          const void *data)
+{
+    Resolver *resolver = owner;
+    Import *import = resolver->import;
+
+    placement_put(import, fetch->region, fetch->page + first, count, data, true);
+    import_account(import, fetch->vcpu, fetch->since_ns, clock_ns());
+    import_count_fetched(import, fetch->region, count, data == NULL);
+    atomic_fetch_add_explicit(&import->counters.by_fault, count, memory_order_relaxed);
+}
+
+static bool page_failed(void *owner, Fetch *fetch, PeerErrorCode code)
+{
+    Resolver *resolver = owner;
+    Import *import = resolver->import;
+
+    atomic_fetch_add_explicit(&import->counters.retried, 1, memory_order_relaxed);
+    if (code == PEER_ERROR_FENCED) {
+        import_halt(import, CLIENT_STATE_FENCED, "the source ran again");
+        return true;
+    }
+    if (fetch->attempts < RESOLVER_ATTEMPTS)
+        return true;
+    placement_poison(import, fetch->region, fetch->page, fetch->count);
+    return false;
+}
+
+static void channel_down(void *owner, const char *reason)
+{
+    Resolver *resolver = owner;
+
+    offer_lost(&resolver->offer);
+    link_channel_down(&resolver->import->link, reason);
+}
+
+static const FetchSink resolver_sink = {
+    .pages = pages_arrived,
+    .failed = page_failed,
+    .down = channel_down,
+};
+
+/* --- what comes from the guest ------------------------------------------------------------- */
+
+/* Somebody else fetches the page: enter the books first, then mark it (waiters.h). */
+static PageClaim claim(Import *import, uint32_t region, uint64_t page, uint32_t vcpu,
+                       uint64_t now_ns)
+{
+    uint64_t state = page_table_get(&import->table, region, page) & PAGE_STATE_MASK;
+    uint64_t key = waiters_key(region, page);
+    PageClaim result;
+    int slot = -1;
+
+    if (state == PAGE_REQUESTED || state == PAGE_RECEIVED)
+        slot = waiters_enter(import->waiters, key, vcpu, now_ns);
+    result = page_table_claim_fault(&import->table, region, page);
+    if (result == PAGE_CLAIM_WAIT)
+        atomic_fetch_add_explicit(&import->counters.waited, 1, memory_order_relaxed);
+    else
+        waiters_leave(import->waiters, slot, key);
+    return result;
+}
+
+static void resolve(Resolver *resolver, const Shard *shard, uint64_t address, bool minor,
+                    uint32_t tid)
+{
+    Import *import = resolver->import;
+    const Region *region = &import->regions.regions[shard->region];
+    uint64_t page = (address - region->address) >> region->page_shift;
+    uint64_t now = clock_ns();
+    uint32_t vcpu = import_vcpu(import, tid);
+    Fetch *fetch;
+
+    switch (claim(import, shard->region, page, vcpu, now)) {
+    case PAGE_CLAIM_FETCH:
+        fetch = tcp_channel_fetch(&resolver->channel, shard->region, page, 1);
+        fetch->vcpu = vcpu;
+        fetch->since_ns = now;
+        atomic_store_explicit(&import->last_fault, waiters_key(shard->region, page),
+                              memory_order_relaxed);
+        break;
+    case PAGE_CLAIM_ZERO:
+        placement_put(import, shard->region, page, 1, NULL, true);
+        atomic_fetch_add_explicit(&import->counters.hole, 1, memory_order_relaxed);
+        import_account(import, vcpu, now, clock_ns());
+        break;
+    case PAGE_CLAIM_WAIT:
+        break;
+    case PAGE_CLAIM_PRESENT:
+    case PAGE_CLAIM_REMOVED:
+        placement_again(import, shard->region, page, minor);
+        atomic_fetch_add_explicit(&import->counters.faults_present, 1, memory_order_relaxed);
+        import_account(import, vcpu, now, clock_ns());
+        break;
+    }
+}
+
+static void take_message(Resolver *resolver, const Shard *shard, const struct uffd_msg *message)
+{
+    uint64_t address = message->arg.pagefault.address;
+
+    if (message->event != UFFD_EVENT_PAGEFAULT || address - shard->start >= shard->length)
+        return;
+    atomic_fetch_add_explicit(&resolver->faults, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&resolver->import->counters.faults, 1, memory_order_relaxed);
+    resolve(resolver, shard, address,
+            (message->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_MINOR) != 0,
+            message->arg.pagefault.feat.ptid);
+}
+
+/*
+ * Reads faults until there are none, or no free slot to serve one with: then they stay in the
+ * kernel's queue until a slot is free.
+ */
+static void read_faults(Resolver *resolver, ShardWatch *watch)
+{
+    struct uffd_msg messages[RESOLVER_BATCH];
+    ssize_t n = 0;
+
+    watch->unread = false;
+    do {
+        unsigned room = TCP_CHANNEL_SLOTS - resolver->channel.used;
+        if (room == 0 || import_is_halted(resolver->import)) {
+            watch->unread = true;
+            return;
+        }
+        n = uffd_read(watch->shard->uffd, messages, room < RESOLVER_BATCH ? room : RESOLVER_BATCH);
+        atomic_fetch_add_explicit(&resolver->reads, 1, memory_order_relaxed);
+        for (ssize_t i = 0; i < n; i++)
+            take_message(resolver, watch->shard, &messages[i]);
+    } while (n > 0);
+    ring_poll(&resolver->ring, &watch->watch, watch->shard->uffd, POLLIN, true);
+}
+
+static void shard_ready(RingWatch *watch, int result)
+{
+    ShardWatch *shard_watch = (ShardWatch *)((char *)watch - offsetof(ShardWatch, watch));
+    Resolver *resolver = watch->owner;
+
+    atomic_fetch_add_explicit(&resolver->wakeups, 1, memory_order_relaxed);
+    if (result < 0 || (result & (POLLERR | POLLNVAL))) {
+        /* Rule 13: a client that changed its uffd's flags harms only itself. */
+        import_halt(resolver->import, CLIENT_STATE_BROKEN,
+                    "the client's userfaultfd became unusable: it is no longer non-blocking");
+        return;
+    }
+    read_faults(resolver, shard_watch);
+}
+
+/* --- the thread ---------------------------------------------------------------------------- */
+
+static void start_polling(Resolver *resolver)
+{
+    if (resolver->polling || !import_gate_is_open(resolver->import))
+        return;
+    resolver->polling = true;
+    resolver->channel.seal = atomic_load(&resolver->import->seal);
+    for (uint32_t i = 0; i < resolver->import->n_shards; i++)
+        ring_poll(&resolver->ring, &resolver->watches[i].watch, resolver->watches[i].shard->uffd,
+                  POLLIN, true);
+}
+
+static void woken(void *owner)
+{
+    Resolver *resolver = owner;
+
+    offer_serve(&resolver->offer, &resolver->channel);
+    start_polling(resolver);
+}
+
+static void serve_unread(Resolver *resolver)
+{
+    for (uint32_t i = 0; i < resolver->import->n_shards; i++)
+        if (resolver->watches[i].unread && tcp_channel_has_room(&resolver->channel) &&
+            !import_is_halted(resolver->import))
+            read_faults(resolver, &resolver->watches[i]);
+}
+
+static void *run(void *argument)
+{
+    Resolver *resolver = argument;
+    char name[16];
+    int error;
+
+    snprintf(name, sizeof name, "resolver-%u", resolver->index);
+    prctl(PR_SET_NAME, name);
+    error = ring_start(&resolver->ring, 256);
+    if (error) {
+        import_halt(resolver->import, CLIENT_STATE_BROKEN, "a resolver could not make its io_uring");
+        return NULL;
+    }
+    while (!error && !atomic_load_explicit(&resolver->stop, memory_order_acquire)) {
+        tcp_channel_flush(&resolver->channel);
+        error = ring_wait(&resolver->ring, resolver->channel.retrying ? RESOLVER_RETRY_MS : -1);
+        serve_unread(resolver);
+    }
+    if (error)
+        import_halt(resolver->import, CLIENT_STATE_BROKEN, strerrordesc_np(-error));
+    ring_stop(&resolver->ring);
+    return NULL;
+}
+
+static int init_parts(Resolver *resolver)
+{
+    Import *import = resolver->import;
+    uint64_t page_max = LIMIT_PAGE_SIZE_MIN;
+    int error;
+
+    for (uint32_t i = 0; i < import->regions.n; i++)
+        if (import->page_sizes[i] > page_max)
+            page_max = import->page_sizes[i];
+    resolver->watches = calloc(import->n_shards, sizeof *resolver->watches);
+    if (!resolver->watches)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < import->n_shards; i++) {
+        resolver->watches[i].shard = &import->shards[i];
+        resolver->watches[i].watch = (RingWatch){.done = shard_ready, .owner = resolver};
+    }
+    error = ring_init(&resolver->ring, woken, resolver);
+    if (error)
+        return error;
+    offer_init(&resolver->offer, &resolver->ring);
+    return tcp_channel_init(&resolver->channel, &resolver->ring, &resolver_sink, resolver,
+                            import->page_sizes, import->wire_regions, import->regions.n,
+                            page_max > LIMIT_PAGE_SIZE_MIN ? 2 * page_max + RESOLVER_BUFFER
+                                                           : RESOLVER_BUFFER,
+                            false);
+}
+
+int resolver_start(Resolver *resolver, Import *import, unsigned index)
+{
+    int error;
+
+    *resolver = (Resolver){.import = import, .index = index, .ring.wake_fd = -1, .channel.fd = -1};
+    error = init_parts(resolver);
+    if (!error)
+        error = -pthread_create(&resolver->thread, NULL, run, resolver);
+    resolver->started = !error;
+    if (error)
+        resolver_stop(resolver);
+    else
+        ring_wake(&resolver->ring); /* an adopted import's gate may be open already */
+    return error;
+}
+
+void resolver_stop(Resolver *resolver)
+{
+    if (resolver->started) {
+        atomic_store_explicit(&resolver->stop, true, memory_order_release);
+        ring_wake(&resolver->ring);
+        pthread_join(resolver->thread, NULL);
+        resolver->started = false;
+    }
+    if (resolver->ring.wake_fd < 0)
+        return;
+    tcp_channel_deinit(&resolver->channel);
+    offer_deinit(&resolver->offer);
+    ring_deinit(&resolver->ring);
+    free(resolver->watches);
+    resolver->watches = NULL;
+}

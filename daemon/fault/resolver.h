@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A resolver: a thread that turns faults into pages, with its own ring and its own urgent channel.
+ *
+ * All resolvers of an import park on all its shards with exclusive wake-ups, so a fault wakes one.
+ * It reads a batch of messages, claims each page, sends one READ for those it has to fetch, and goes
+ * back to its ring: it never waits for one page.  Read resolver.c from its bottom up: that is the
+ * way of a fault.
+ */
+#ifndef POSTCOPYD_FAULT_RESOLVER_H
+#define POSTCOPYD_FAULT_RESOLVER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/core/ring.h"
+#include "daemon/fault/offer.h"
+#include "daemon/transport/tcp_channel.h"
+
+struct Import;
+struct Shard;
+
+/* One shard, as one resolver polls it. */
+typedef struct ShardWatch {
+    RingWatch watch;
+    const struct Shard *shard;
+    bool unread; /* ready, but there was no room to serve more */
+} ShardWatch;
+
+typedef struct Resolver {
+    struct Import *import;
+    unsigned index;
+    pthread_t thread;
+    bool started;
+    Ring ring;
+    Offer offer;
+    TcpChannel channel;
+    ShardWatch *watches; /* one a shard */
+    bool polling;        /* the gate is open */
+    _Atomic bool stop;
+    _Atomic uint64_t faults, reads, wakeups;
+} Resolver;
+
+/* Control thread. 0 or negative errno. */
+int resolver_start(Resolver *resolver, struct Import *import, unsigned index);
+
+/* Stops and joins; what is asked of the source stays REQUESTED.  Control thread. */
+void resolver_stop(Resolver *resolver);
+
+#endif

@@ -1,0 +1,416 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/fault/stream.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+#include "daemon/core/clock.h"
+#include "daemon/fault/import.h"
+#include "daemon/fault/placement.h"
+
+enum {
+    STREAM_BUFFER = 4 << 20,
+    STREAM_NEAR_PAGES = 1024, /* how far ahead of a fault its neighbourhood reaches */
+    STREAM_TICK_MS = 5,       /* while it waits for faults' pages to come, or for a delay */
+    STREAM_ATTEMPTS = 40,
+};
+
+/* --- the map ------------------------------------------------------------------------------- */
+
+static bool may_hold_missing(const Stream *stream, uint32_t region, uint64_t chunk)
+{
+    return stream->chunks[region][chunk / 64] >> (chunk % 64) & 1;
+}
+
+static void set_chunks(Stream *stream, uint32_t region, uint64_t page, uint64_t count)
+{
+    uint64_t last = (page + count - 1) / STREAM_CHUNK_PAGES;
+
+    for (uint64_t chunk = page / STREAM_CHUNK_PAGES; chunk <= last; chunk++)
+        if (!may_hold_missing(stream, region, chunk)) {
+            stream->chunks[region][chunk / 64] |= UINT64_C(1) << (chunk % 64);
+            stream->chunks_left++;
+        }
+}
+
+static void clear_chunk(Stream *stream, uint32_t region, uint64_t chunk)
+{
+    stream->chunks[region][chunk / 64] &= ~(UINT64_C(1) << (chunk % 64));
+    stream->chunks_left--;
+}
+
+static void ask_for_map(Stream *stream)
+{
+    TcpChannel *channel = &stream->channels[0].channel;
+
+    if (stream->map_complete || stream->map_asked || channel->fd < 0 ||
+        !import_gate_is_open(stream->import))
+        return;
+    stream->map_asked = true;
+    tcp_channel_ask_map(channel, stream->map_region, stream->map_page);
+}
+
+/* After the last region no HOLE has content any more: faults on them need not ask the source. */
+static void advance_map(Stream *stream, uint64_t next)
+{
+    Import *import = stream->import;
+
+    stream->map_asked = false;
+    stream->map_page = next;
+    if (next < import->table.pages[stream->map_region])
+        return;
+    stream->map_page = 0;
+    if (++stream->map_region < import->regions.n)
+        return;
+    stream->map_complete = true;
+    page_table_set(&import->table, PAGE_TABLE_MAP_COMPLETE);
+}
+
+static void map_arrived(void *owner, uint32_t region, const PeerMessage *map)
+{
+    StreamChannel *channel = owner;
+    Stream *stream = channel->stream;
+    Import *import = stream->import;
+    uint64_t pages = import->table.pages[stream->map_region];
+
+    if (!stream->map_asked || region != stream->map_region || map->map.next <= stream->map_page ||
+        map->map.next > pages ||
+        (map->map.n > 0 && map->map.extents[0].page < stream->map_page)) {
+        tcp_channel_drop(&channel->channel, "the source sent a map nobody asked for");
+        return;
+    }
+    for (uint32_t i = 0; i < map->map.n; i++) {
+        const PeerExtent *extent = &map->map.extents[i];
+        page_table_mark_missing(&import->table, region, extent->page, extent->count);
+        set_chunks(stream, region, extent->page, extent->count);
+        stream->populated_bytes += extent->count * import->page_sizes[region];
+    }
+    atomic_store_explicit(&import->counters.populated_bytes, stream->populated_bytes,
+                          memory_order_relaxed);
+    advance_map(stream, map->map.next);
+}
+
+/* --- what comes back ----------------------------------------------------------------------- */
+
+static void pages_arrived(void *owner, Fetch *fetch, uint32_t first, uint32_t count,
+                          const void *data)
+{
+    StreamChannel *channel = owner;
+    Import *import = channel->stream->import;
+
+    channel->stream->in_flight -= count * import->page_sizes[fetch->region];
+    placement_put(import, fetch->region, fetch->page + first, count, data, false);
+    import_count_fetched(import, fetch->region, count, data == NULL);
+    atomic_fetch_add_explicit(&import->counters.by_stream, count, memory_order_relaxed);
+}
+
+static bool pages_failed(void *owner, Fetch *fetch, PeerErrorCode code)
+{
+    StreamChannel *channel = owner;
+    Import *import = channel->stream->import;
+
+    atomic_fetch_add_explicit(&import->counters.retried, 1, memory_order_relaxed);
+    if (code == PEER_ERROR_FENCED) {
+        import_halt(import, CLIENT_STATE_FENCED, "the source ran again");
+        return true;
+    }
+    if (fetch->attempts < STREAM_ATTEMPTS)
+        return true;
+    placement_poison(import, fetch->region, fetch->page, fetch->count);
+    channel->stream->in_flight -= fetch->count * import->page_sizes[fetch->region];
+    return false;
+}
+
+static void channel_down(void *owner, const char *reason)
+{
+    StreamChannel *channel = owner;
+
+    if (channel == &channel->stream->channels[0])
+        channel->stream->map_asked = false;
+    offer_lost(&channel->offer);
+    link_channel_down(&channel->stream->import->link, reason);
+}
+
+static const FetchSink stream_sink = {
+    .pages = pages_arrived,
+    .failed = pages_failed,
+    .map = map_arrived,
+    .down = channel_down,
+};
+
+/* --- what to fetch next -------------------------------------------------------------------- */
+
+/* A fault since the last look moves the neighbourhood that goes first. */
+static void follow_faults(Stream *stream)
+{
+    uint64_t key = atomic_load_explicit(&stream->import->last_fault, memory_order_relaxed);
+
+    if (key == stream->near_seen)
+        return;
+    stream->near_seen = key;
+    stream->near_region = (uint32_t)(key >> 48) - 1;
+    stream->near_page = key & ((UINT64_C(1) << 48) - 1);
+    stream->near_end = stream->near_page + STREAM_NEAR_PAGES;
+    if (stream->near_end > stream->import->table.pages[stream->near_region])
+        stream->near_end = stream->import->table.pages[stream->near_region];
+}
+
+static uint64_t claim_at(Stream *stream, uint32_t region, uint64_t *page, uint64_t end)
+{
+    Import *import = stream->import;
+    uint64_t limit = import->config.chunk / import->page_sizes[region];
+
+    *page = page_table_find_missing(&import->table, region, *page, end);
+    return *page < end ? page_table_claim_run(&import->table, region, *page, limit ? limit : 1) : 0;
+}
+
+static uint64_t claim_near(Stream *stream, uint32_t *ret_region, uint64_t *ret_page)
+{
+    uint64_t count = 0;
+
+    follow_faults(stream);
+    while (count == 0 && stream->near_page < stream->near_end) {
+        *ret_region = stream->near_region;
+        count = claim_at(stream, stream->near_region, &stream->near_page, stream->near_end);
+        *ret_page = stream->near_page;
+        stream->near_page += count;
+    }
+    return count;
+}
+
+static void next_chunk(Stream *stream)
+{
+    const PageTable *table = &stream->import->table;
+    uint64_t chunks = (table->pages[stream->cursor_region] + STREAM_CHUNK_PAGES - 1) /
+                      STREAM_CHUNK_PAGES;
+
+    /* Whole words of chunks without content are passed over at once. */
+    if (++stream->cursor_chunk % 64 == 0)
+        while (stream->cursor_chunk < chunks &&
+               stream->chunks[stream->cursor_region][stream->cursor_chunk / 64] == 0)
+            stream->cursor_chunk += 64;
+    if (stream->cursor_chunk < chunks)
+        return;
+    stream->cursor_chunk = 0;
+    stream->cursor_region = (stream->cursor_region + 1) % stream->import->regions.n;
+}
+
+/*
+ * The next run in a chunk that still holds MISSING pages.  A chunk without any never gets one again
+ * (its part of the map is known), so its bit goes, and the loop ends.
+ */
+static uint64_t claim_anywhere(Stream *stream, uint32_t *ret_region, uint64_t *ret_page)
+{
+    while (stream->chunks_left > 0) {
+        uint32_t region = stream->cursor_region;
+        uint64_t page = stream->cursor_chunk * STREAM_CHUNK_PAGES;
+        uint64_t end = page + STREAM_CHUNK_PAGES;
+
+        while (may_hold_missing(stream, region, stream->cursor_chunk)) {
+            uint64_t count = claim_at(stream, region, &page, end);
+            if (count > 0) {
+                *ret_region = region;
+                *ret_page = page;
+                return count;
+            }
+            if (page >= end || page >= stream->import->table.pages[region])
+                clear_chunk(stream, region, stream->cursor_chunk);
+            /* else a resolver was quicker at that page: look again */
+        }
+        next_chunk(stream);
+    }
+    return 0;
+}
+
+static TcpChannel *channel_with_room(Stream *stream)
+{
+    TcpChannel *best = NULL;
+
+    for (unsigned i = 0; i < stream->n_channels; i++) {
+        TcpChannel *channel = &stream->channels[i].channel;
+        if (channel->fd >= 0 && tcp_channel_has_room(channel) &&
+            (!best || channel->used < best->used))
+            best = channel;
+    }
+    return best;
+}
+
+static void fetch_more(Stream *stream)
+{
+    Import *import = stream->import;
+    TcpChannel *channel;
+
+    while (stream->in_flight < import->config.window && (channel = channel_with_room(stream))) {
+        uint32_t region = 0;
+        uint64_t page = 0;
+        uint64_t count = claim_near(stream, &region, &page);
+
+        if (count == 0)
+            count = claim_anywhere(stream, &region, &page);
+        if (count == 0)
+            return;
+        tcp_channel_fetch(channel, region, page, (uint32_t)count);
+        stream->in_flight += count * import->page_sizes[region];
+    }
+}
+
+/* --- the thread ---------------------------------------------------------------------------- */
+
+/* Whoever drives the switchover says when the guest runs; without a word the delay decides. */
+static bool may_run(Stream *stream)
+{
+    Import *import = stream->import;
+    uint64_t gate = atomic_load(&import->gate_ns);
+
+    if (!import_gate_is_open(import) || import_is_halted(import))
+        return false;
+    if (page_table_has(&import->table, PAGE_TABLE_STREAMING))
+        return true;
+    if (clock_ns() - gate < UINT64_C(1000000) * import->config.stream_delay_ms)
+        return false;
+    page_table_set(&import->table, PAGE_TABLE_STREAMING);
+    return true;
+}
+
+/*
+ * Complete: the map is known, no page is MISSING (none becomes so again), none is on its way.
+ * The chunks are looked at before the count: a page leaves the first by entering the second.
+ */
+static void check_complete(Stream *stream)
+{
+    Import *import = stream->import;
+
+    if (stream->complete || !stream->map_complete || stream->chunks_left > 0 ||
+        atomic_load_explicit(&import->table.unresolved, memory_order_acquire) > 0 ||
+        import_is_halted(import))
+        return;
+    stream->complete = true;
+    atomic_store(&import->complete_ns, clock_ns());
+    import_set_state(import, CLIENT_STATE_COMPLETE, "");
+    import->notify(import->owner, import, IMPORT_COMPLETE, "");
+}
+
+static void step(Stream *stream)
+{
+    ask_for_map(stream);
+    if (may_run(stream))
+        fetch_more(stream);
+    for (unsigned i = 0; i < stream->n_channels; i++)
+        tcp_channel_flush(&stream->channels[i].channel);
+    check_complete(stream);
+}
+
+/* Ticks only while something can change that nobody would wake us for. */
+static int wait_ms(Stream *stream)
+{
+    Import *import = stream->import;
+
+    if (stream->complete || import_is_halted(import) ||
+        !import_gate_is_open(import))
+        return -1;
+    for (unsigned i = 0; i < stream->n_channels; i++)
+        if (stream->channels[i].channel.retrying)
+            return STREAM_TICK_MS;
+    if (stream->in_flight > 0)
+        return -1;
+    return STREAM_TICK_MS;
+}
+
+static void woken(void *owner)
+{
+    Stream *stream = owner;
+
+    for (unsigned i = 0; i < stream->n_channels; i++) {
+        stream->channels[i].channel.seal = atomic_load(&stream->import->seal);
+        offer_serve(&stream->channels[i].offer, &stream->channels[i].channel);
+    }
+}
+
+static void *run(void *argument)
+{
+    Stream *stream = argument;
+    int error;
+
+    prctl(PR_SET_NAME, "stream");
+    error = ring_start(&stream->ring, 64);
+    while (!error && !atomic_load_explicit(&stream->stop, memory_order_acquire)) {
+        step(stream);
+        error = ring_wait(&stream->ring, wait_ms(stream));
+        atomic_fetch_add_explicit(&stream->wakeups, 1, memory_order_relaxed);
+    }
+    if (error)
+        import_halt(stream->import, CLIENT_STATE_BROKEN, strerrordesc_np(-error));
+    ring_stop(&stream->ring);
+    return NULL;
+}
+
+static int init_chunks(Stream *stream)
+{
+    for (uint32_t i = 0; i < stream->import->regions.n; i++) {
+        uint64_t chunks = stream->import->table.pages[i] / STREAM_CHUNK_PAGES + 1;
+        stream->chunks[i] = calloc(chunks / 64 + 1, sizeof(uint64_t));
+        if (!stream->chunks[i])
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+static int init_parts(Stream *stream)
+{
+    Import *import = stream->import;
+    int error = ring_init(&stream->ring, woken, stream);
+
+    for (unsigned i = 0; i < import->config.bulk_channels && !error; i++) {
+        StreamChannel *channel = &stream->channels[i];
+        channel->stream = stream;
+        offer_init(&channel->offer, &stream->ring);
+        stream->n_channels = i + 1;
+        error = tcp_channel_init(&channel->channel, &stream->ring, &stream_sink, channel,
+                                 import->page_sizes, import->wire_regions, import->regions.n,
+                                 STREAM_BUFFER, i == 0);
+    }
+    return error ? error : init_chunks(stream);
+}
+
+int stream_start(Stream *stream, Import *import)
+{
+    int error;
+
+    *stream = (Stream){.import = import, .initialised = true, .ring.wake_fd = -1};
+    error = init_parts(stream);
+    if (!error)
+        error = -pthread_create(&stream->thread, NULL, run, stream);
+    stream->started = !error;
+    if (error)
+        stream_stop(stream);
+    return error;
+}
+
+void stream_stop(Stream *stream)
+{
+    if (stream->started) {
+        atomic_store_explicit(&stream->stop, true, memory_order_release);
+        ring_wake(&stream->ring);
+        pthread_join(stream->thread, NULL);
+        stream->started = false;
+    }
+    if (!stream->initialised)
+        return;
+    for (unsigned i = 0; i < stream->n_channels; i++) {
+        tcp_channel_deinit(&stream->channels[i].channel);
+        offer_deinit(&stream->channels[i].offer);
+    }
+    for (uint32_t i = 0; i < stream->import->regions.n; i++)
+        free(stream->chunks[i]);
+    ring_deinit(&stream->ring);
+    stream->initialised = false;
+}
+
+void stream_wake(Stream *stream)
+{
+    if (stream->started)
+        ring_wake(&stream->ring);
+}

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The stream: one thread that learns from the source which pages have content (MAP) and fetches what
+ * nobody asked for yet, near the last faults first, over bulk channels of its own, a bounded number
+ * of bytes under way.  It also notices when nothing is missing any more.
+ */
+#ifndef POSTCOPYD_FAULT_STREAM_H
+#define POSTCOPYD_FAULT_STREAM_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/core/ring.h"
+#include "daemon/fault/offer.h"
+#include "daemon/transport/tcp_channel.h"
+#include "protocol/limits.h"
+
+struct Import;
+
+enum { STREAM_CHANNELS_MAX = 8, STREAM_CHUNK_PAGES = 512 };
+
+typedef struct StreamChannel {
+    struct Stream *stream;
+    Offer offer;
+    TcpChannel channel;
+} StreamChannel;
+
+typedef struct Stream {
+    struct Import *import;
+    pthread_t thread;
+    bool started;
+    bool initialised;
+    Ring ring;
+    unsigned n_channels;
+    StreamChannel channels[STREAM_CHANNELS_MAX];
+    _Atomic bool stop;
+
+    /* The map: what is known of it, and which chunks of pages may hold MISSING ones. */
+    uint32_t map_region;
+    uint64_t map_page;
+    bool map_asked, map_complete;
+    uint64_t populated_bytes;
+    uint64_t *chunks[LIMIT_REGIONS]; /* a bit a chunk of STREAM_CHUNK_PAGES pages */
+    uint64_t chunks_left;
+
+    uint64_t in_flight; /* bytes asked for */
+    uint32_t cursor_region;
+    uint64_t cursor_chunk;
+    uint64_t near_seen; /* the fault last followed */
+    uint32_t near_region;
+    uint64_t near_page, near_end;
+    bool complete;
+    _Atomic uint64_t wakeups;
+} Stream;
+
+int stream_start(Stream *stream, struct Import *import);
+void stream_stop(Stream *stream);
+
+/* Something it waits for has changed: gate, RUNNING. Any thread. */
+void stream_wake(Stream *stream);
+
+#endif

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* postcopyd: the daemon of a hypervisor host, source and destination at once. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "daemon/config.h"
+#include "daemon/control/control.h"
+#include "version.h"
+
+static int fail(const GError *error)
+{
+    fprintf(stderr, "postcopyd: %s\n", error->message);
+    return EXIT_FAILURE;
+}
+
+int main(int argc, char **argv)
+{
+    g_autoptr(GError) error = NULL;
+    CommandLine command;
+    Settings settings;
+    Control *control;
+    gboolean served;
+
+    if (!config_load(&argc, &argv, &settings, &command, &error))
+        return fail(error);
+    if (command.show_version) {
+        puts("postcopyd " POSTCOPYD_VERSION);
+        return EXIT_SUCCESS;
+    }
+    if (command.check_only) {
+        puts("postcopyd: the configuration is sound");
+        return EXIT_SUCCESS;
+    }
+    control = control_new(&settings, &error);
+    if (!control)
+        return fail(error);
+    served = control_run(control, &error);
+    control_free(control);
+    settings_clear(&settings);
+    return served ? EXIT_SUCCESS : fail(error);
+}

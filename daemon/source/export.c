@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/source/export.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "daemon/core/log.h"
+
+enum { EXPORTS_MAX = 1024, CONTROL_SILENCE_MS = 15000 };
+
+/* All exports that may be found; the list holds no reference, export_close() takes them out. */
+static struct {
+    pthread_mutex_t lock;
+    Export *exports[EXPORTS_MAX];
+} registry = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static _Atomic uint32_t sessions;
+
+void export_random(void *ret_bytes, size_t length)
+{
+    char *at = ret_bytes;
+
+    while (length > 0) {
+        ssize_t n = getrandom(at, length, 0);
+        if (n < 0 && errno != EINTR)
+            abort(); /* a guessable secret would be worse */
+        if (n > 0) {
+            at += n;
+            length -= (size_t)n;
+        }
+    }
+}
+
+bool export_secrets_equal(const uint8_t *a, const uint8_t *b, size_t length)
+{
+    uint8_t difference = 0;
+
+    for (size_t i = 0; i < length; i++)
+        difference |= a[i] ^ b[i];
+    return difference == 0;
+}
+
+static bool register_export(Export *export)
+{
+    bool found = false;
+
+    pthread_mutex_lock(&registry.lock);
+    for (unsigned i = 0; i < EXPORTS_MAX && !found; i++)
+        if (!registry.exports[i]) {
+            registry.exports[i] = export;
+            found = true;
+        }
+    pthread_mutex_unlock(&registry.lock);
+    return found;
+}
+
+static void unregister_export(Export *export)
+{
+    pthread_mutex_lock(&registry.lock);
+    for (unsigned i = 0; i < EXPORTS_MAX; i++)
+        if (registry.exports[i] == export)
+            registry.exports[i] = NULL;
+    pthread_mutex_unlock(&registry.lock);
+}
+
+Export *export_new(const uint8_t uuid[LIMIT_UUID], const char *name, int client_pid,
+                   const RegionSet *regions, ExportNotify notify, void *owner, int *ret_error)
+{
+    Export *export = calloc(1, sizeof *export);
+
+    *ret_error = -ENOMEM;
+    if (!export)
+        return NULL;
+    *ret_error = memory_init(&export->memory, regions, client_pid);
+    if (*ret_error) {
+        free(export);
+        return NULL;
+    }
+    pthread_mutex_init(&export->lock, NULL);
+    export->references = 1;
+    export->client_pid = client_pid;
+    export->notify = notify;
+    export->owner = owner;
+    export->relay_listener = -1;
+    memcpy(export->uuid, uuid, sizeof export->uuid);
+    snprintf(export->name, sizeof export->name, "%s", name);
+    export_random(export->token, sizeof export->token);
+    for (unsigned i = 0; i < EXPORT_CHANNELS_MAX; i++)
+        export->channels[i].fd = -1;
+    if (register_export(export))
+        return export;
+    *ret_error = -ENOSPC;
+    export_unref(export);
+    return NULL;
+}
+
+Export *export_ref(Export *export)
+{
+    atomic_fetch_add(&export->references, 1);
+    return export;
+}
+
+void export_unref(Export *export)
+{
+    if (!export || atomic_fetch_sub(&export->references, 1) > 1)
+        return;
+    memory_deinit(&export->memory);
+    if (export->relay_listener >= 0)
+        close(export->relay_listener);
+    pthread_mutex_destroy(&export->lock);
+    free(export);
+}
+
+/* Under the lock: every connection of the lease ends; their threads see it and go. */
+static void end_connections(Export *export)
+{
+    if (export->control)
+        shutdown(export->control->fd, SHUT_RDWR);
+    export->control = NULL;
+    for (unsigned i = 0; i < EXPORT_CHANNELS_MAX; i++)
+        if (export->channels[i].fd >= 0)
+            shutdown(export->channels[i].fd, SHUT_RDWR);
+    atomic_store(&export->relay.stop, true);
+}
+
+void export_close(Export *export)
+{
+    unregister_export(export);
+    atomic_store(&export->closed, true);
+    pthread_mutex_lock(&export->lock);
+    end_connections(export);
+    if (export->relay_listener >= 0)
+        shutdown(export->relay_listener, SHUT_RDWR);
+    pthread_mutex_unlock(&export->lock);
+}
+
+static bool token_matches(const Export *export, const void *token)
+{
+    return export_secrets_equal(export->token, token, LIMIT_TOKEN);
+}
+
+typedef struct SecretKey {
+    uint32_t session;
+    const uint8_t *secret;
+} SecretKey;
+
+static bool secret_matches(Export *export, const void *argument)
+{
+    const SecretKey *key = argument;
+    bool same;
+
+    pthread_mutex_lock(&export->lock);
+    same = export->session != 0 && export->session == key->session &&
+           export_secrets_equal(export->secret, key->secret, LIMIT_TOKEN);
+    pthread_mutex_unlock(&export->lock);
+    return same;
+}
+
+Export *export_find_by_token(const uint8_t token[LIMIT_TOKEN])
+{
+    Export *found = NULL;
+
+    pthread_mutex_lock(&registry.lock);
+    for (unsigned i = 0; i < EXPORTS_MAX && !found; i++)
+        if (registry.exports[i] && token_matches(registry.exports[i], token))
+            found = export_ref(registry.exports[i]);
+    pthread_mutex_unlock(&registry.lock);
+    return found;
+}
+
+Export *export_find_by_secret(uint32_t session, const uint8_t secret[LIMIT_TOKEN])
+{
+    SecretKey key = {.session = session, .secret = secret};
+    Export *found = NULL;
+
+    pthread_mutex_lock(&registry.lock);
+    for (unsigned i = 0; i < EXPORTS_MAX && !found; i++)
+        if (registry.exports[i] && secret_matches(registry.exports[i], &key))
+            found = export_ref(registry.exports[i]);
+    pthread_mutex_unlock(&registry.lock);
+    return found;
+}
+
+/* --- the seal ------------------------------------------------------------------------------ */
+
+uint64_t export_seal(Export *export)
+{
+    uint64_t seal = 0;
+
+    while (seal == 0)
+        export_random(&seal, sizeof seal);
+    atomic_store_explicit(&export->seal, seal, memory_order_release);
+    return seal;
+}
+
+PeerErrorCode export_refuses(const Export *export)
+{
+    if (atomic_load_explicit(&export->fenced, memory_order_acquire))
+        return PEER_ERROR_FENCED;
+    return atomic_load_explicit(&export->seal, memory_order_acquire) ? PEER_ERROR_NONE
+                                                                     : PEER_ERROR_UNSEALED;
+}
+
+void export_fence(Export *export, const char *reason)
+{
+    PeerMessage *message;
+
+    if (atomic_exchange(&export->fenced, true))
+        return;
+    log_error("%s: export fenced: %s", export->name, reason);
+    pthread_mutex_lock(&export->lock);
+    snprintf(export->reason, sizeof export->reason, "%s", reason);
+    pthread_mutex_unlock(&export->lock);
+    message = calloc(1, sizeof *message);
+    if (!message)
+        return;
+    message->type = PEER_FENCED;
+    message->status.code = PEER_ERROR_FENCED;
+    snprintf(message->status.text, sizeof message->status.text, "%s", reason);
+    export_order(export, message);
+    free(message);
+}
+
+/* --- connections --------------------------------------------------------------------------- */
+
+int export_order(Export *export, PeerMessage *message)
+{
+    int error = -ENOTCONN;
+
+    pthread_mutex_lock(&export->lock);
+    message->session = export->session;
+    if (export->control)
+        error = peer_socket_send(export->control, message);
+    pthread_mutex_unlock(&export->lock);
+    return error;
+}
+
+static void take_lease(Export *export, PeerSocket *peer, PeerMessage *m)
+{
+    pthread_mutex_lock(&export->lock);
+    end_connections(export);
+    atomic_store(&export->relay.stop, false);
+    export->session = atomic_fetch_add(&sessions, 1) + 1;
+    export_random(export->secret, sizeof export->secret);
+    export->control = peer;
+    memset(m, 0, sizeof *m);
+    m->type = PEER_ATTACHED;
+    m->session = export->session;
+    m->attached.seal = atomic_load(&export->seal);
+    memcpy(m->attached.secret, export->secret, sizeof m->attached.secret);
+    if (atomic_load(&export->fenced)) {
+        m->attached.code = PEER_ERROR_FENCED;
+        memcpy(m->attached.text, export->reason, sizeof m->attached.text);
+    }
+    region_set_describe(&export->memory.regions, &m->attached.regions);
+    /* Sent under the lock: no order may overtake it. */
+    peer_socket_send(peer, m);
+    pthread_mutex_unlock(&export->lock);
+}
+
+static void drop_lease(Export *export, PeerSocket *peer)
+{
+    pthread_mutex_lock(&export->lock);
+    if (export->control == peer)
+        export->control = NULL;
+    pthread_mutex_unlock(&export->lock);
+}
+
+static void keep_progress(Export *export, const PeerMessage *m)
+{
+    pthread_mutex_lock(&export->lock);
+    export->progress = (ExportProgress){
+        .known = true,
+        .state = m->progress.state,
+        .populated_bytes = m->progress.populated_bytes,
+        .present_bytes = m->progress.present_bytes,
+        .missing_at_running = m->progress.missing_at_running,
+        .faults = m->progress.faults,
+        .received_bytes = m->progress.received_bytes,
+        .fault_p50_ns = m->progress.fault_p50_ns,
+        .fault_p99_ns = m->progress.fault_p99_ns,
+    };
+    memcpy(export->progress.text, m->progress.text, sizeof export->progress.text);
+    pthread_mutex_unlock(&export->lock);
+}
+
+static int serve_message(Export *export, PeerMessage *m)
+{
+    switch (m->type) {
+    case PEER_PING:
+        m->type = PEER_PONG;
+        return export_order(export, m);
+    case PEER_PROGRESS:
+        keep_progress(export, m);
+        return 0;
+    case PEER_RELEASED:
+        atomic_store(&export->released, true);
+        export->notify(export->owner, export, EXPORT_RELEASED);
+        return 0;
+    default:
+        return -EPROTO;
+    }
+}
+
+void export_serve_control(Export *export, PeerSocket *peer, PeerMessage *message)
+{
+    int error = 0;
+
+    take_lease(export, peer, message);
+    export->notify(export->owner, export, EXPORT_LEASED);
+    while (!error) {
+        error = peer_socket_receive(peer, message, CONTROL_SILENCE_MS);
+        if (!error)
+            error = serve_message(export, message);
+    }
+    drop_lease(export, peer);
+    if (!atomic_load(&export->closed) && !atomic_load(&export->released)) {
+        log_warning("%s: destination lost: %s", export->name, strerror(-error));
+        export->notify(export->owner, export, EXPORT_LOST);
+    }
+    peer_socket_free(peer);
+}
+
+ExportChannel *export_enter_channel(Export *export, int fd, uint32_t session,
+                                    PeerChannelKind kind, uint32_t index)
+{
+    ExportChannel *channel = NULL;
+
+    pthread_mutex_lock(&export->lock);
+    for (unsigned i = 0; i < EXPORT_CHANNELS_MAX && !channel; i++)
+        if (export->channels[i].fd < 0)
+            channel = &export->channels[i];
+    if (session != export->session || atomic_load(&export->closed))
+        channel = NULL;
+    if (channel) {
+        channel->fd = fd;
+        channel->kind = kind;
+        channel->index = index;
+        atomic_store(&channel->requests, 0);
+        atomic_store(&channel->bytes, 0);
+    }
+    pthread_mutex_unlock(&export->lock);
+    return channel;
+}
+
+void export_leave_channel(Export *export, ExportChannel *channel)
+{
+    pthread_mutex_lock(&export->lock);
+    channel->fd = -1;
+    pthread_mutex_unlock(&export->lock);
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Reading a source's memory, which no longer changes.
+ *
+ * Rule 11: by fd only what the VM maps shared; everything else as the process sees it, through
+ * /proc/PID/mem.  A short read is an error, never zeroes.  Rule 13: only system calls touch it, so a
+ * client that truncates its memfd gets errors and we no signal.  Any thread.
+ */
+#ifndef POSTCOPYD_SOURCE_MEMORY_H
+#define POSTCOPYD_SOURCE_MEMORY_H
+
+#include "daemon/core/region.h"
+#include "protocol/peer.h"
+
+typedef struct Memory {
+    RegionSet regions; /* owned, with their fds */
+    int mem_fd;        /* /proc/PID/mem, -1 if every region is shared */
+    int pagemap_fd;    /* /proc/PID/pagemap, likewise */
+} Memory;
+
+/* Copies the regions; opens the process's memory where it is needed. 0 or negative errno. */
+int memory_init(Memory *memory, const RegionSet *regions, int pid);
+void memory_deinit(Memory *memory);
+
+/* Reads count pages, which must lie in the region. 0, or -EIO. */
+int memory_read(const Memory *memory, uint32_t region, uint64_t page, uint32_t count,
+                void *ret_data);
+
+/*
+ * Which pages from page on have content: at most max extents, at least a little progress.
+ * *ret_next is where to go on; the region's page count: complete.  0 or negative errno.
+ */
+int memory_map(const Memory *memory, uint32_t region, uint64_t page, PeerExtent *ret_extents,
+               uint32_t max, uint32_t *ret_n, uint64_t *ret_next);
+
+#endif

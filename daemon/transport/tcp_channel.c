@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/transport/tcp_channel.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "daemon/core/clock.h"
+
+#define RETRY_NS UINT64_C(50000000)
+
+static void received(RingWatch *watch, int result);
+static void sent(RingWatch *watch, int result);
+
+int tcp_channel_init(TcpChannel *channel, Ring *ring, const FetchSink *sink, void *owner,
+                     const uint64_t *page_sizes, const uint32_t *wire_regions, uint32_t n_regions,
+                     size_t in_size, bool maps)
+{
+    memset(channel, 0, sizeof *channel);
+    channel->ring = ring;
+    channel->sink = sink;
+    channel->owner = owner;
+    channel->page_sizes = page_sizes;
+    channel->wire_regions = wire_regions;
+    channel->n_regions = n_regions;
+    channel->fd = -1;
+    channel->receiving = (RingWatch){.done = received, .owner = channel};
+    channel->sending = (RingWatch){.done = sent, .owner = channel};
+    channel->in_size = in_size;
+    channel->in = mmap(NULL, in_size, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (channel->in == MAP_FAILED) {
+        channel->in = NULL;
+        return -ENOMEM;
+    }
+    if (maps && !(channel->scratch = malloc(sizeof *channel->scratch))) {
+        tcp_channel_deinit(channel);
+        return -ENOMEM;
+    }
+    return 0;
+}
+
+void tcp_channel_deinit(TcpChannel *channel)
+{
+    if (channel->fd >= 0)
+        close(channel->fd);
+    if (channel->in)
+        munmap(channel->in, channel->in_size);
+    free(channel->scratch);
+    channel->fd = -1;
+    channel->in = NULL;
+    channel->scratch = NULL;
+}
+
+/* Once the kernel holds neither end of the buffers any more. */
+static void finish_drop(TcpChannel *channel)
+{
+    const char *reason = channel->reason;
+
+    if (!reason || channel->fd < 0 || channel->receiving.busy || channel->sending.busy)
+        return;
+    close(channel->fd);
+    channel->fd = -1;
+    channel->reason = NULL;
+    channel->sink->down(channel->owner, reason);
+}
+
+void tcp_channel_drop(TcpChannel *channel, const char *reason)
+{
+    if (channel->fd < 0 || channel->reason)
+        return;
+    channel->reason = reason;
+    atomic_store_explicit(&channel->connected, false, memory_order_relaxed);
+    shutdown(channel->fd, SHUT_RDWR);
+    finish_drop(channel);
+}
+
+static void receive_more(TcpChannel *channel)
+{
+    if (channel->head == channel->tail)
+        channel->head = channel->tail = 0;
+    if (channel->head > 0 && channel->tail == channel->in_size) {
+        memmove(channel->in, channel->in + channel->head, channel->tail - channel->head);
+        channel->tail -= channel->head;
+        channel->head = 0;
+    }
+    ring_receive(channel->ring, &channel->receiving, channel->fd, channel->in + channel->tail,
+                 channel->in_size - channel->tail);
+}
+
+/* What was sent and has not come is asked again; nothing that came is. */
+static void requeue(TcpChannel *channel)
+{
+    channel->queued = 0;
+    for (unsigned i = 0; i < TCP_CHANNEL_SLOTS; i++) {
+        Fetch *fetch = &channel->slots[i];
+        if (fetch->state != FETCH_SENT && fetch->state != FETCH_QUEUED)
+            continue;
+        fetch->page += fetch->done;
+        fetch->count -= fetch->done;
+        fetch->done = 0;
+        fetch->state = FETCH_QUEUED;
+        channel->queued++;
+    }
+}
+
+void tcp_channel_attach(TcpChannel *channel, int fd, uint32_t session, uint32_t generation)
+{
+    channel->fd = fd;
+    channel->session = session;
+    channel->generation = generation;
+    channel->head = channel->tail = 0;
+    channel->current = NULL;
+    channel->current_left = 0;
+    atomic_store_explicit(&channel->connected, true, memory_order_relaxed);
+    requeue(channel);
+    receive_more(channel);
+    tcp_channel_flush(channel);
+}
+
+Fetch *tcp_channel_fetch(TcpChannel *channel, uint32_t region, uint64_t page, uint32_t count)
+{
+    Fetch *fetch = channel->slots;
+
+    while (fetch->state != FETCH_FREE)
+        fetch++;
+    *fetch = (Fetch){.state = FETCH_QUEUED, .region = region, .page = page, .count = count};
+    channel->used++;
+    channel->queued++;
+    atomic_fetch_add_explicit(&channel->requests, 1, memory_order_relaxed);
+    return fetch;
+}
+
+void tcp_channel_ask_map(TcpChannel *channel, uint32_t region, uint64_t page)
+{
+    channel->map_wanted = true;
+    channel->map_region = region;
+    channel->map_page = page;
+}
+
+static void requeue_retries(TcpChannel *channel)
+{
+    uint64_t now = clock_ns();
+
+    for (unsigned i = 0; i < TCP_CHANNEL_SLOTS; i++) {
+        Fetch *fetch = &channel->slots[i];
+        if (fetch->state == FETCH_RETRY && fetch->retry_ns <= now) {
+            fetch->state = FETCH_QUEUED;
+            channel->retrying--;
+            channel->queued++;
+        }
+    }
+}
+
+static size_t encode(TcpChannel *channel, size_t used, const PeerMessage *message)
+{
+    ssize_t length = peer_message_encode(message, channel->out + used, sizeof channel->out - used);
+
+    return length > 0 ? used + (size_t)length : used;
+}
+
+/* All queued fetches as one READ; TCP_CHANNEL_SLOTS items always fit the frame and the buffer. */
+static size_t encode_reads(TcpChannel *channel, size_t used)
+{
+    PeerReadItem items[TCP_CHANNEL_SLOTS];
+    uint32_t n = 0;
+
+    for (unsigned i = 0; i < TCP_CHANNEL_SLOTS && n < channel->queued; i++) {
+        Fetch *fetch = &channel->slots[i];
+        if (fetch->state != FETCH_QUEUED)
+            continue;
+        items[n++] = (PeerReadItem){
+            .cookie = i,
+            .region = channel->wire_regions[fetch->region],
+            .page = fetch->page,
+            .count = fetch->count,
+        };
+        fetch->state = FETCH_SENT;
+    }
+    channel->queued = 0;
+    ssize_t length = peer_read_encode(channel->session, channel->generation, items, n,
+                                      channel->out + used, sizeof channel->out - used);
+    return length > 0 ? used + (size_t)length : used;
+}
+
+static size_t encode_map_request(TcpChannel *channel, size_t used)
+{
+    PeerMessage *message = channel->scratch;
+
+    message->type = PEER_MAP_REQUEST;
+    message->session = channel->session;
+    message->generation = channel->generation;
+    message->cookie = 0;
+    message->map_request.region = channel->wire_regions[channel->map_region];
+    message->map_request.page = channel->map_page;
+    channel->map_wanted = false;
+    return encode(channel, used, message);
+}
+
+void tcp_channel_flush(TcpChannel *channel)
+{
+    size_t used = 0;
+
+    if (channel->fd < 0 || channel->reason || channel->sending.busy)
+        return;
+    if (channel->retrying)
+        requeue_retries(channel);
+    if (channel->queued)
+        used = encode_reads(channel, used);
+    if (channel->map_wanted && channel->scratch)
+        used = encode_map_request(channel, used);
+    if (used == 0)
+        return;
+    channel->sent_length = used;
+    ring_send(channel->ring, &channel->sending, channel->fd, channel->out, used);
+}
+
+static void sent(RingWatch *watch, int result)
+{
+    TcpChannel *channel = watch->owner;
+
+    if (channel->reason)
+        finish_drop(channel);
+    else if (result < 0 || (size_t)result != channel->sent_length)
+        tcp_channel_drop(channel, result < 0 ? strerrordesc_np(-result) : "a send was cut short");
+    else
+        tcp_channel_flush(channel);
+}
+
+static void free_fetch(TcpChannel *channel, Fetch *fetch)
+{
+    fetch->state = FETCH_FREE;
+    channel->used--;
+}
+
+static void hand_over(TcpChannel *channel, Fetch *fetch, uint32_t count, const void *data)
+{
+    channel->sink->pages(channel->owner, fetch, fetch->done, count, data);
+    fetch->done += count;
+    if (fetch->done == fetch->count)
+        free_fetch(channel, fetch);
+}
+
+/* The slot a reply is for, if the reply continues it exactly where it stands. */
+static Fetch *match(TcpChannel *channel, const PeerHeader *header, const PeerPlacement *placement)
+{
+    Fetch *fetch;
+
+    if (header->session != channel->session || header->generation != channel->generation ||
+        header->cookie >= TCP_CHANNEL_SLOTS || placement->seal != channel->seal)
+        return NULL;
+    fetch = &channel->slots[header->cookie];
+    if (fetch->state != FETCH_SENT || placement->first != fetch->done ||
+        placement->count > fetch->count - fetch->done)
+        return NULL;
+    return fetch;
+}
+
+/* The rest of the fetch is asked again later, or given up by its owner. */
+static void fail(TcpChannel *channel, Fetch *fetch, PeerErrorCode code)
+{
+    fetch->page += fetch->done;
+    fetch->count -= fetch->done;
+    fetch->done = 0;
+    fetch->attempts++;
+    if (!channel->sink->failed(channel->owner, fetch, code)) {
+        free_fetch(channel, fetch);
+        return;
+    }
+    fetch->state = FETCH_RETRY;
+    fetch->retry_ns = clock_ns() + RETRY_NS;
+    channel->retrying++;
+}
+
+static size_t available(const TcpChannel *channel)
+{
+    return channel->tail - channel->head;
+}
+
+/* DATA, ZERO or ERROR, whose fixed part lies at body. False: nonsense. */
+static bool take_placement(TcpChannel *channel, const PeerHeader *header, const uint8_t *body)
+{
+    PeerPlacement placement;
+    Fetch *fetch;
+
+    if (peer_placement_decode(header, body, &placement))
+        return false;
+    fetch = match(channel, header, &placement);
+    if (!fetch)
+        return false;
+    if (header->type == PEER_ZERO) {
+        hand_over(channel, fetch, placement.count, NULL);
+    } else if (header->type == PEER_ERROR) {
+        fail(channel, fetch, placement.code);
+    } else {
+        uint64_t length = (uint64_t)placement.count * channel->page_sizes[fetch->region];
+        if (header->length - PEER_PLACEMENT_SIZE != length)
+            return false;
+        channel->current = fetch;
+        channel->current_left = placement.count;
+    }
+    return true;
+}
+
+/* A frame that is neither pages nor zeroes. False: nonsense, or the source's good-bye. */
+static bool take_message(TcpChannel *channel, const PeerHeader *header, const uint8_t *body)
+{
+    PeerMessage *message = channel->scratch;
+
+    if (header->type != PEER_MAP || !message || peer_message_decode(header, body, message) ||
+        message->map.region != channel->wire_regions[channel->map_region] ||
+        message->map.seal != channel->seal)
+        return false;
+    channel->sink->map(channel->owner, channel->map_region, message);
+    return true;
+}
+
+/* How much of a frame must lie in the buffer before it can be taken. */
+static size_t needed(const PeerHeader *header)
+{
+    return PEER_HEADER_SIZE + (header->type == PEER_DATA ? PEER_PLACEMENT_SIZE : header->length);
+}
+
+/* One step through the buffer: 1 went on, 0 needs more bytes, -1 nonsense. */
+static int parse_frame(TcpChannel *channel)
+{
+    const uint8_t *at = channel->in + channel->head;
+    PeerHeader header;
+    bool sound;
+
+    if (available(channel) < PEER_HEADER_SIZE)
+        return 0;
+    if (peer_header_decode(at, &header) ||
+        (header.type == PEER_DATA && header.length < PEER_PLACEMENT_SIZE))
+        return -1;
+    if (available(channel) < needed(&header))
+        return 0;
+    channel->head += needed(&header);
+    if (header.type == PEER_DATA || header.type == PEER_ZERO ||
+        (header.type == PEER_ERROR && header.length >= PEER_PLACEMENT_SIZE))
+        sound = header.length >= PEER_PLACEMENT_SIZE &&
+                take_placement(channel, &header, at + PEER_HEADER_SIZE);
+    else
+        sound = take_message(channel, &header, at + PEER_HEADER_SIZE);
+    return sound ? 1 : -1;
+}
+
+static int parse_pages(TcpChannel *channel)
+{
+    Fetch *fetch = channel->current;
+    uint64_t page_size = channel->page_sizes[fetch->region];
+    uint64_t count = available(channel) / page_size;
+    const uint8_t *data = channel->in + channel->head;
+
+    if (count == 0)
+        return 0;
+    if (count > channel->current_left)
+        count = channel->current_left;
+    channel->head += count * page_size;
+    channel->current_left -= (uint32_t)count;
+    if (channel->current_left == 0)
+        channel->current = NULL;
+    hand_over(channel, fetch, (uint32_t)count, data);
+    return 1;
+}
+
+static void received(RingWatch *watch, int result)
+{
+    TcpChannel *channel = watch->owner;
+    int step = 1;
+
+    if (channel->reason) {
+        finish_drop(channel);
+        return;
+    }
+    if (result <= 0 && result != -EAGAIN && result != -EINTR) {
+        tcp_channel_drop(channel, result ? strerrordesc_np(-result) : "the source closed it");
+        return;
+    }
+    if (result > 0) {
+        channel->tail += (size_t)result;
+        atomic_fetch_add_explicit(&channel->bytes, (uint64_t)result, memory_order_relaxed);
+    }
+    while (step > 0 && !channel->reason)
+        step = channel->current ? parse_pages(channel) : parse_frame(channel);
+    if (step < 0)
+        tcp_channel_drop(channel, "the source sent a malformed or unexpected frame");
+    else if (!channel->reason)
+        receive_more(channel);
+}

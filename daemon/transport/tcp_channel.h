@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The destination's end of one data channel over TCP: READs go out in batches, pages come in and are
+ * handed over where they lie in the receive buffer, in runs as long as what has arrived.
+ *
+ * Owned by one data thread, driven by its ring; nothing here blocks or allocates after init.
+ * A request occupies a slot until all its pages have come.  When the connection is lost the slots
+ * stay, and what is outstanding of them is asked again over the next connection: only what never
+ * came, so no page is handed over twice.
+ */
+#ifndef POSTCOPYD_TRANSPORT_TCP_CHANNEL_H
+#define POSTCOPYD_TRANSPORT_TCP_CHANNEL_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/core/ring.h"
+#include "protocol/peer.h"
+
+enum { TCP_CHANNEL_SLOTS = 64 };
+
+typedef enum FetchState {
+    FETCH_FREE = 0,
+    FETCH_QUEUED, /* goes out with the next flush */
+    FETCH_SENT,
+    FETCH_RETRY, /* failed; queued again after a pause */
+} FetchState;
+
+/* One request: count pages of a region, from page on. */
+typedef struct Fetch {
+    FetchState state;
+    uint32_t region;
+    uint32_t count;
+    uint32_t done; /* pages handed over since it was last sent */
+    uint64_t page;
+    uint64_t retry_ns;
+    unsigned attempts;
+    uint32_t vcpu;     /* the owner's: who waits */
+    uint64_t since_ns; /* the owner's: since when */
+} Fetch;
+
+/* What the owner is told, on its own thread. */
+typedef struct FetchSink {
+    /* Pages done .. done + count of a fetch; data is NULL if they are zero. */
+    void (*pages)(void *owner, Fetch *fetch, uint32_t first, uint32_t count, const void *data);
+    /* The source cannot read a page. The fetch is retried after this returns true. */
+    bool (*failed)(void *owner, Fetch *fetch, PeerErrorCode code);
+    /* MAP; bulk channels only. */
+    void (*map)(void *owner, uint32_t region, const PeerMessage *map);
+    /* The connection is gone (and closed). */
+    void (*down)(void *owner, const char *reason);
+} FetchSink;
+
+typedef struct TcpChannel {
+    Ring *ring;
+    const FetchSink *sink;
+    void *owner;
+    const uint64_t *page_sizes;   /* by region */
+    const uint32_t *wire_regions; /* the source's number of each region */
+    uint32_t n_regions;
+    int fd; /* -1: no connection */
+    uint32_t session;
+    uint32_t generation;
+    uint64_t seal; /* the owner's to set before it fetches: replies must carry it */
+    const char *reason; /* not NULL: being taken down */
+    Fetch slots[TCP_CHANNEL_SLOTS];
+    unsigned used, queued, retrying;
+    RingWatch receiving, sending;
+    size_t sent_length;
+    uint8_t out[4096];
+    bool map_wanted;
+    uint32_t map_region;
+    uint64_t map_page;
+    uint8_t *in; /* mmapped; [head, tail) is unread */
+    size_t in_size, head, tail;
+    Fetch *current; /* its pages come next in the stream */
+    uint32_t current_left;
+    PeerMessage *scratch; /* for MAP; bulk channels only */
+    _Atomic uint64_t requests; /* written by the owner; read by anyone */
+    _Atomic uint64_t bytes;
+    _Atomic bool connected;
+} TcpChannel;
+
+/* page_sizes and wire_regions are the owner's and may be set until the first attach.
+ * in_size: bytes of receive buffer, at least twice the largest page. 0 or -ENOMEM. */
+int tcp_channel_init(TcpChannel *channel, Ring *ring, const FetchSink *sink, void *owner,
+                     const uint64_t *page_sizes, const uint32_t *wire_regions, uint32_t n_regions,
+                     size_t in_size, bool maps);
+void tcp_channel_deinit(TcpChannel *channel);
+
+/* Takes a JOINed socket and asks again for what is outstanding. Only while it has none. */
+void tcp_channel_attach(TcpChannel *channel, int fd, uint32_t session, uint32_t generation);
+
+/* Takes the connection down; sink->down() follows. */
+void tcp_channel_drop(TcpChannel *channel, const char *reason);
+
+static inline bool tcp_channel_has_room(const TcpChannel *channel)
+{
+    return channel->used < TCP_CHANNEL_SLOTS;
+}
+
+/* Queues a request; has_room() must hold.  The slot is the owner's to annotate. */
+Fetch *tcp_channel_fetch(TcpChannel *channel, uint32_t region, uint64_t page, uint32_t count);
+
+/* Asks for the map of a region from page on; one at a time. */
+void tcp_channel_ask_map(TcpChannel *channel, uint32_t region, uint64_t page);
+
+/* Sends what is queued; cheap if nothing is.  Call before waiting on the ring. */
+void tcp_channel_flush(TcpChannel *channel);
+
+#endif

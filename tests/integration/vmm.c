@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A small VMM against libpostcopy, for tests with real daemons.
+ *
+ *   vmm source|destination --socket PATH --name NAME --mem MIB --fill MIB
+ *       [--backing anonymous|memfd|private|hugetlb|file:PATH] [--regions N] [--threads N]
+ *       [--seed N] [--sparse] [--read-only] [--destination HOST:PORT]
+ *
+ * It prints "READY pid" when the daemon has welcomed it, and "EVENT name …" whenever the library
+ * tells of one.  Each line on stdin is a command, answered by "OK command" or "ERR command reason":
+ *
+ *   offer [HOST:PORT]  seal  cancel  running     the library's calls
+ *   run    wait for RUNNING, start the guest: threads that verify all memory, pass after pass, each
+ *          pass with a line "VERIFIED words=… bad=… …", and wrong words with "BAD …"
+ *   stop   end the guest's threads
+ *   quit   (or the end of stdin) exit: 1 if a word was ever wrong
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "client/lib/postcopy.h"
+#include "tests/integration/vmm_load.h"
+#include "tests/integration/vmm_memory.h"
+
+enum { CONNECT_MS = 20000, CALL_MS = 60000, RUN_MS = 120000, SPARSE_HOLES = 4096 };
+
+typedef struct Vmm {
+    enum postcopy_role role;
+    const char *socket_path;
+    const char *name;
+    const char *destination;
+    VmmShape shape;
+    unsigned n_threads;
+    bool sparse;
+    bool read_only;
+    VmmMemory memory;
+    postcopy *pc;
+    VmmLoad *load;
+    uint64_t bad;
+} Vmm;
+
+/* A line is one write: the library's thread and the guest's print too. */
+static void __attribute__((format(printf, 1, 2))) print(const char *format, ...)
+{
+    char line[2048];
+    va_list arguments;
+    int length;
+
+    va_start(arguments, format);
+    length = vsnprintf(line, sizeof line, format, arguments);
+    va_end(arguments);
+    if (length >= (int)sizeof line)
+        length = sizeof line - 1;
+    if (write(STDOUT_FILENO, line, (size_t)length) < 0)
+        _exit(2);
+}
+
+static const char *event_name(int event)
+{
+    static const char *const names[] = {
+        [POSTCOPY_ARMED] = "armed",         [POSTCOPY_RUNNING] = "running",
+        [POSTCOPY_PAUSED] = "paused",       [POSTCOPY_RELEASED] = "released",
+        [POSTCOPY_CANCELLED] = "cancelled", [POSTCOPY_FENCED] = "fenced",
+        [POSTCOPY_BROKEN] = "broken",       [POSTCOPY_EXPORTED] = "exported",
+        [POSTCOPY_SEALED] = "sealed",       [POSTCOPY_DONE] = "done",
+        [POSTCOPY_CONNECTED] = "connected", [POSTCOPY_DISCONNECTED] = "disconnected",
+    };
+
+    return names[event];
+}
+
+static void notify(void *user, const struct postcopy_notification *n)
+{
+    (void)user;
+    print("EVENT %s populated=%" PRIu64 " present=%" PRIu64 " faults=%" PRIu64 " %s\n",
+          event_name((int)n->event), n->populated_bytes, n->present_bytes, n->faults, n->text);
+}
+
+static void usage(void)
+{
+    fprintf(stderr, "usage: vmm source|destination --socket PATH --name NAME --mem MIB "
+                    "--fill MIB [--backing KIND] [--regions N] [--threads N] [--seed N] "
+                    "[--sparse] [--read-only] [--destination HOST:PORT]\n");
+    exit(2);
+}
+
+static uint64_t number(const char *text)
+{
+    char *end;
+    uint64_t value = strtoull(text, &end, 10);
+
+    if (end == text || *end)
+        usage();
+    return value;
+}
+
+static void parse_option(Vmm *vmm, int option)
+{
+    switch (option) {
+    case 's':
+        vmm->socket_path = optarg;
+        break;
+    case 'n':
+        vmm->name = optarg;
+        break;
+    case 'm':
+        vmm->shape.n_pages = number(optarg) * (1 << 20) / VMM_PAGE;
+        break;
+    case 'f':
+        vmm->shape.n_filled = number(optarg) * (1 << 20) / VMM_PAGE;
+        break;
+    case 'b':
+        vmm->shape.backing = optarg;
+        break;
+    case 'r':
+        vmm->shape.n_regions = (unsigned)number(optarg);
+        break;
+    case 't':
+        vmm->n_threads = (unsigned)number(optarg);
+        break;
+    case 'x':
+        vmm->shape.seed = number(optarg);
+        break;
+    case 'd':
+        vmm->destination = optarg;
+        break;
+    case 'S':
+        vmm->sparse = true;
+        break;
+    case 'R':
+        vmm->read_only = true;
+        break;
+    default:
+        usage();
+    }
+}
+
+static void parse(Vmm *vmm, int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"socket", required_argument, NULL, 's'},
+        {"name", required_argument, NULL, 'n'},
+        {"mem", required_argument, NULL, 'm'},
+        {"fill", required_argument, NULL, 'f'},
+        {"backing", required_argument, NULL, 'b'},
+        {"regions", required_argument, NULL, 'r'},
+        {"threads", required_argument, NULL, 't'},
+        {"seed", required_argument, NULL, 'x'},
+        {"sparse", no_argument, NULL, 'S'},
+        {"read-only", no_argument, NULL, 'R'},
+        {"destination", required_argument, NULL, 'd'},
+        {NULL, 0, NULL, 0},
+    };
+    int option;
+
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1)
+        parse_option(vmm, option);
+    if (optind != argc - 1 || !vmm->name || !vmm->shape.n_pages || !vmm->shape.n_filled ||
+        vmm->n_threads < 1 || vmm->n_threads > VMM_THREADS || vmm->shape.n_regions < 1 ||
+        vmm->shape.n_regions > VMM_REGIONS)
+        usage();
+    if (strcmp(argv[optind], "source") == 0)
+        vmm->role = POSTCOPY_SOURCE;
+    else if (strcmp(argv[optind], "destination") == 0)
+        vmm->role = POSTCOPY_DESTINATION;
+    else
+        usage();
+}
+
+static bool connect_daemon(Vmm *vmm)
+{
+    struct postcopy_config config = {
+        .size = sizeof config,
+        .socket = vmm->socket_path,
+        .role = vmm->role,
+        .name = vmm->name,
+        .regions = vmm->memory.regions,
+        .n_regions = vmm->shape.n_regions,
+        .notify = notify,
+        .user = vmm,
+    };
+
+    if (postcopy_connect(&config, POSTCOPY_WAIT, CONNECT_MS, &vmm->pc)) {
+        print("ERR connect %s\n", postcopy_error(NULL));
+        return false;
+    }
+    print("READY %d\n", (int)getpid());
+    return true;
+}
+
+static void answer(const Vmm *vmm, const char *command, int status)
+{
+    if (status < 0)
+        print("ERR %s %s\n", command, postcopy_error(vmm->pc));
+    else
+        print("OK %s\n", command);
+}
+
+static void run_guest(Vmm *vmm)
+{
+    uint32_t tids[VMM_THREADS];
+    int event = vmm->role == POSTCOPY_SOURCE ? POSTCOPY_RUNNING
+                                             : postcopy_wait(vmm->pc, POSTCOPY_RUNNING, RUN_MS);
+
+    if (event != POSTCOPY_RUNNING && event != POSTCOPY_RELEASED) {
+        print("ERR run %s\n", event < 0 ? postcopy_error(vmm->pc) : event_name(event));
+        return;
+    }
+    if (vmm->load) {
+        print("ERR run it runs\n");
+        return;
+    }
+    vmm->load = vmm_load_start(&vmm->memory, vmm->n_threads, vmm->sparse ? SPARSE_HOLES : 0,
+                               !vmm->read_only, print);
+    vmm_load_tids(vmm->load, tids);
+    int error = postcopy_set_vcpus(vmm->pc, tids, vmm->n_threads);
+    if (!error)
+        error = postcopy_running(vmm->pc, CALL_MS);
+    answer(vmm, "run", error);
+}
+
+static void stop_guest(Vmm *vmm)
+{
+    if (vmm->load)
+        vmm->bad += vmm_load_stop(vmm->load);
+    vmm->load = NULL;
+}
+
+/* False to quit. */
+static bool execute(Vmm *vmm, const char *command, const char *argument)
+{
+    if (strcmp(command, "offer") == 0) {
+        answer(vmm, command,
+               postcopy_offer(vmm->pc, *argument ? argument : vmm->destination, CALL_MS));
+    } else if (strcmp(command, "seal") == 0) {
+        answer(vmm, command, postcopy_seal(vmm->pc, CALL_MS));
+    } else if (strcmp(command, "cancel") == 0) {
+        answer(vmm, command, postcopy_cancel(vmm->pc, CALL_MS));
+    } else if (strcmp(command, "running") == 0) {
+        answer(vmm, command, postcopy_running(vmm->pc, CALL_MS));
+    } else if (strcmp(command, "run") == 0) {
+        run_guest(vmm);
+    } else if (strcmp(command, "stop") == 0) {
+        stop_guest(vmm);
+        print("OK stop\n");
+    } else if (strcmp(command, "quit") == 0) {
+        return false;
+    } else {
+        print("ERR %s is no command\n", command);
+    }
+    return true;
+}
+
+static void obey(Vmm *vmm)
+{
+    char line[1024], command[64], argument[512];
+
+    while (fgets(line, sizeof line, stdin)) {
+        command[0] = argument[0] = '\0';
+        if (sscanf(line, "%63s %511s", command, argument) < 1)
+            continue;
+        if (!execute(vmm, command, argument))
+            return;
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static Vmm vmm = {.shape = {.seed = 1, .n_regions = 1, .backing = "memfd"}, .n_threads = 2};
+
+    parse(&vmm, argc, argv);
+    if (!vmm_memory_init(&vmm.memory, &vmm.shape))
+        return 2;
+    if (vmm.role == POSTCOPY_SOURCE)
+        vmm_memory_fill(&vmm.memory);
+    if (!connect_daemon(&vmm))
+        return 2;
+    obey(&vmm);
+    /* Threads may wait for memory that never comes; leaving must not wait for them. */
+    if (postcopy_free(vmm.pc) < 0) {
+        print("LEAVING armed\n");
+        _exit(vmm.bad != 0 || (vmm.load && vmm_load_bad(vmm.load) != 0));
+    }
+    stop_guest(&vmm);
+    vmm_memory_deinit(&vmm.memory);
+    return vmm.bad != 0;
+}
