@@ -20,6 +20,7 @@ static void write_regions(WireWriter *w, const PeerRegions *regions)
         wire_write_u64(w, region->guest_address);
         wire_write_u64(w, region->length);
         wire_write_u64(w, region->page_size);
+        wire_write_u64(w, region->backing);
         wire_write_u64(w, region->address_hint);
     }
 }
@@ -33,6 +34,7 @@ static void read_regions(WireReader *r, PeerRegions *ret_regions)
         region->guest_address = wire_read_u64(r);
         region->length = wire_read_u64(r);
         region->page_size = wire_read_u64(r);
+        region->backing = wire_read_u64(r);
         region->address_hint = wire_read_u64(r);
         if (!limits_region_fits(region->length, region->page_size) ||
             region->page_size > PEER_PAGE_SIZE_MAX)

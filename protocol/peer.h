@@ -101,6 +101,7 @@ typedef struct PeerRegion {
     uint64_t guest_address;
     uint64_t length;
     uint64_t page_size;
+    uint64_t backing;      /* tells the same file of the same host; 0: none, or unknown */
     uint64_t address_hint; /* INVITE: where the driver says it lies in the destination's client; 0 */
 } PeerRegion;
 

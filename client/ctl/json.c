@@ -29,6 +29,15 @@ gint64 member_int(JsonObject *object, const char *member)
     return json_node_get_value_type(node) == G_TYPE_INT64 ? json_node_get_int(node) : 0;
 }
 
+double member_double(JsonObject *object, const char *member)
+{
+    JsonNode *node = value(object, member);
+
+    if (node && json_node_get_value_type(node) == G_TYPE_DOUBLE)
+        return json_node_get_double(node);
+    return (double)member_int(object, member);
+}
+
 gboolean member_bool(JsonObject *object, const char *member)
 {
     JsonNode *node = value(object, member);

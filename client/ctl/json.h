@@ -11,6 +11,7 @@
 /* Borrowed from object; "" if there is none. */
 const char *member_string(JsonObject *object, const char *member);
 gint64 member_int(JsonObject *object, const char *member);
+double member_double(JsonObject *object, const char *member);
 gboolean member_bool(JsonObject *object, const char *member);
 
 /* Borrowed; NULL if there is none, which the functions here take as empty. */

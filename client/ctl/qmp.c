@@ -289,7 +289,7 @@ void qmp_resume(Qmp *qmp)
 gboolean qmp_wait(Qmp *const *qmps, guint n, const Interrupt *interrupt, gint64 deadline,
                   GError **error)
 {
-    int fds[2];
+    int fds[2] = {-1, -1};
 
     g_assert(n <= G_N_ELEMENTS(fds));
     for (guint i = 0; i < n; i++)

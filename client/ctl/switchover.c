@@ -54,12 +54,17 @@ static JsonObject *prepare_request(Migration *m)
 static gboolean prepare(Migration *m, GError **error)
 {
     g_autoptr(JsonNode) answer = NULL;
+    g_autoptr(GError) local = NULL;
 
     m->step = MIGRATION_PREPARED;
     answer = daemon_call(m->daemon, "prepare", prepare_request(m), -1, migration_time_left(m),
-                         error);
-    if (!answer)
+                         &local);
+    if (!answer) {
+        if (g_error_matches(local, CTL_ERROR, CTL_ERROR_REFUSED))
+            m->step = MIGRATION_SETTINGS;
+        g_propagate_error(error, g_steal_pointer(&local));
         return FALSE;
+    }
     m->source_uri = g_strdup(member_string(node_object(answer), "source_uri"));
     m->destination_uri = g_strdup(member_string(node_object(answer), "destination_uri"));
     if (*m->source_uri && *m->destination_uri)

@@ -32,12 +32,14 @@ void migration_restore(Migration *m)
     restore_side(m, &m->destination);
 }
 
-static void tell_daemon(Migration *m, const char *op)
+static gboolean tell_daemon(Migration *m, const char *op)
 {
     g_autoptr(GError) error = NULL;
 
-    if (m->daemon && !daemon_vm_call(m->daemon, op, m->options->vm, CANCEL_MS, &error))
-        report_note(&m->report, "the daemon did not confirm \"%s\": %s", op, error->message);
+    if (daemon_vm_call(m->daemon, op, m->options->vm, CANCEL_MS, &error))
+        return TRUE;
+    report_note(&m->report, "the daemon did not confirm \"%s\": %s", op, error->message);
+    return FALSE;
 }
 
 static gboolean has_ended(Side *side)
@@ -125,8 +127,9 @@ static void undo_before_gate(Migration *m, GError **error)
 {
     if (m->step >= MIGRATION_STARTED)
         qmp_run(m->source.qmp, "migrate_cancel", NULL, NULL);
-    if (m->step >= MIGRATION_PREPARED)
-        tell_daemon(m, "cancel");
+    /* It refuses if its gate is open after all; what it has then must not reach anybody. */
+    if (m->step >= MIGRATION_PREPARED && !tell_daemon(m, "cancel"))
+        tell_daemon(m, "abandon");
     if (m->step >= MIGRATION_STARTED) {
         await_end(m);
         run_source(m, error);

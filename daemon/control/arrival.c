@@ -327,6 +327,14 @@ static Import *make_import(Arrival *arrival, Invitation *invitation, char *ret_t
     if (region_set_map(&arrival->connection->regions, &invitation->message->invite.regions, map,
                        ret_text))
         return NULL;
+    guint32 shared = region_set_shared_with(&arrival->connection->regions,
+                                            &invitation->message->invite.regions, map);
+    if (shared < arrival->connection->regions.n) {
+        g_snprintf(ret_text, LIMIT_TEXT + 1,
+                   "region '%s' is the source's own memory: give the destination a file of its own",
+                   invitation->message->invite.regions.regions[map[shared]].id);
+        return NULL;
+    }
     region_set_take_names(&arrival->connection->regions, &invitation->message->invite.regions,
                           map);
     import = import_new(&control->settings->import, &identity, &arrival->connection->regions,

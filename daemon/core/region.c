@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 void region_init(Region *region, const ClientRegion *from, int fd)
@@ -66,6 +67,45 @@ bool region_set_overlaps(const RegionSet *set)
     return false;
 }
 
+static uint64_t mix(uint64_t hash, const void *bytes, size_t length)
+{
+    for (size_t i = 0; i < length; i++)
+        hash = (hash ^ ((const uint8_t *)bytes)[i]) * UINT64_C(0x100000001b3);
+    return hash;
+}
+
+uint64_t region_backing(const Region *region)
+{
+    char boot_id[64];
+    struct stat status;
+    ssize_t n;
+    int fd;
+
+    if (region->fd < 0 || fstat(region->fd, &status))
+        return 0;
+    fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    n = fd < 0 ? 0 : read(fd, boot_id, sizeof boot_id);
+    if (fd >= 0)
+        close(fd);
+    if (n <= 0)
+        return 0;
+    uint64_t hash = mix(UINT64_C(0xcbf29ce484222325), boot_id, (size_t)n);
+    hash = mix(hash, &status.st_dev, sizeof status.st_dev);
+    hash = mix(hash, &status.st_ino, sizeof status.st_ino);
+    return mix(hash, &region->fd_offset, sizeof region->fd_offset);
+}
+
+uint32_t region_set_shared_with(const RegionSet *set, const PeerRegions *source,
+                                const uint32_t *map)
+{
+    for (uint32_t i = 0; i < set->n; i++) {
+        uint64_t backing = region_backing(&set->regions[i]);
+        if (backing != 0 && backing == source->regions[map[i]].backing)
+            return i;
+    }
+    return set->n;
+}
+
 void region_set_describe(const RegionSet *set, PeerRegions *ret_regions)
 {
     ret_regions->n = set->n;
@@ -75,6 +115,7 @@ void region_set_describe(const RegionSet *set, PeerRegions *ret_regions)
         to->guest_address = set->regions[i].guest_address;
         to->length = set->regions[i].length;
         to->page_size = set->regions[i].page_size;
+        to->backing = region_backing(&set->regions[i]);
         to->address_hint = 0;
     }
 }

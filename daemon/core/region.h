@@ -49,8 +49,18 @@ static inline uint64_t region_pages(const Region *region)
     return region->length >> region->page_shift;
 }
 
+/*
+ * A number that two regions share only if they are the same file of the same running host: arming
+ * such a destination would punch holes into its own source.  0 without a file.  Blocks.
+ */
+uint64_t region_backing(const Region *region);
+
 /* What goes over the wire to describe the set. */
 void region_set_describe(const RegionSet *set, PeerRegions *ret_regions);
+
+/* The index of a region that is the very memory of its counterpart; set->n if there is none. */
+uint32_t region_set_shared_with(const RegionSet *set, const PeerRegions *source,
+                                const uint32_t *map);
 
 /*
  * Rule 12: finds each region's counterpart at the source, by id and guest physical address, never by
