@@ -28,7 +28,7 @@ static const Key keys[] = {
     {"peer", "listen", KEY_STRING, AT(listen), 0, 0},
     {"peer", "advertise", KEY_STRING, AT(advertise), 0, 0},
     {"peer", "insecure_plaintext", KEY_BOOLEAN, AT(insecure_plaintext), 0, 0},
-    {"peer", "ping_ms", KEY_NUMBER, AT(import.ping_ms), 50, 60000},
+    {"peer", "ping_ms", KEY_NUMBER, AT(import.ping_ms), 50, 5000},
     {"import", "resolvers", KEY_NUMBER, AT(import.resolvers), 0, IMPORT_RESOLVERS_MAX},
     {"import", "shards", KEY_NUMBER, AT(import.shards), 0, 256},
     {"import", "bulk_channels", KEY_NUMBER, AT(import.bulk_channels), 1, STREAM_CHANNELS_MAX},

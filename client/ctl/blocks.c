@@ -122,8 +122,8 @@ GPtrArray *blocks_query(Qmp *qmp, const char *word, GError **error)
     if (!answer)
         return NULL;
     if (element_count(memdevs) == 0) {
-        refuse(&query, "main", "is no memory backend", "memory-backend-memfd,id=ID,size=SIZE,share=on",
-               error);
+        refuse(&query, "main", "is no memory backend",
+               "memory-backend-memfd,id=ID,size=SIZE,share=on", error);
         return NULL;
     }
     for (guint i = 0; i < element_count(memdevs); i++) {

@@ -8,9 +8,10 @@
 
 static gboolean check_source(Migration *m, GError **error)
 {
-    static const char *const busy[] = {"setup",        "active",     "pre-switchover", "device",
-                                       "wait-unplug",  "cancelling", "postcopy-active",
-                                       "postcopy-paused", "postcopy-recover", "colo", NULL};
+    static const char *const busy[] = {
+        "setup",      "active",          "pre-switchover",  "device",           "wait-unplug",
+        "cancelling", "postcopy-active", "postcopy-paused", "postcopy-recover", "colo",
+        NULL};
     g_autofree char *status = qmp_query_status(m->source.qmp, "query-status", error);
 
     if (!status || !side_refresh(&m->source, error))

@@ -62,15 +62,16 @@ static gboolean run_simple(const char *op, const char *summary, const char *sock
 
 gboolean command_cancel(const char *socket, int argc, char **argv, GError **error)
 {
-    return run_simple("cancel",
-                      "Undoes the preparation of a migration whose guest has not been switched over.",
-                      socket, argc, argv, error);
+    return run_simple(
+        "cancel", "Undoes the preparation of a migration whose guest has not been switched over.",
+        socket, argc, argv, error);
 }
 
 gboolean command_abandon(const char *socket, int argc, char **argv, GError **error)
 {
-    return run_simple("abandon",
-                      "Gives up a switchover that failed half-way: from then on no destination gets\n"
-                      "the guest's memory, and the guest may run on the source again.",
-                      socket, argc, argv, error);
+    return run_simple(
+        "abandon",
+        "Gives up a switchover that failed half-way: from then on no destination gets\n"
+        "the guest's memory, and the guest may run on the source again.",
+        socket, argc, argv, error);
 }

@@ -111,8 +111,8 @@ static gboolean receive_reply(Daemon *daemon, const char *op, gint64 deadline, G
         result = client_channel_receive(&daemon->channel, &daemon->message);
         if (result <= 0) {
             g_set_error(error, CTL_ERROR, CTL_ERROR_CLOSED,
-                        "the daemon ended the connection during \"%s\"%s%s", op,
-                        result ? ": " : "", result ? g_strerror(-result) : "");
+                        "the daemon ended the connection during \"%s\"%s%s", op, result ? ": " : "",
+                        result ? g_strerror(-result) : "");
             return FALSE;
         }
     } while (daemon->message.serial != daemon->serial);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "client/ctl/error.h"
 
-G_DEFINE_QUARK(postcopyctl-error, ctl_error)
+G_DEFINE_QUARK(postcopyctl - error, ctl_error)
 
 int ctl_error_status(const GError *error)
 {

@@ -67,7 +67,8 @@ static void report_change(Migration *m, const char *before)
 
 static gboolean fail_import(Migration *m, GError **error)
 {
-    const char *reason = m->progress.text && *m->progress.text ? m->progress.text : "no reason given";
+    const char *reason =
+        m->progress.text && *m->progress.text ? m->progress.text : "no reason given";
 
     g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
                 "the import is %s (%s); the guest on the destination cannot go on",
@@ -90,9 +91,10 @@ static gboolean watch(Migration *m, GError **error)
         verdict = progress_verdict(&m->progress);
         if (verdict == PROGRESS_FAILED)
             return fail_import(m, error);
+        if (verdict != PROGRESS_COMPLETE || !complete_us)
+            report_progress(&m->report, &m->progress);
         if (verdict == PROGRESS_DONE)
             return TRUE;
-        report_progress(&m->report, &m->progress);
         if (verdict == PROGRESS_COMPLETE) {
             complete_us = complete_us ? complete_us : g_get_monotonic_time();
             if (g_get_monotonic_time() - complete_us > RELEASE_MS * 1000) {

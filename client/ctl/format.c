@@ -6,8 +6,10 @@
 /* Three significant figures are what people read. */
 static char *format_scaled(double value, const char *unit)
 {
-    return g_strdup_printf(value < 9.995 ? "%.2f %s" : value < 99.95 ? "%.1f %s" : "%.0f %s", value,
-                           unit);
+    return g_strdup_printf(value < 9.995   ? "%.2f %s"
+                           : value < 99.95 ? "%.1f %s"
+                                           : "%.0f %s",
+                           value, unit);
 }
 
 char *format_bytes(guint64 bytes)

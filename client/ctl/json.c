@@ -10,6 +10,15 @@ static JsonNode *value(JsonObject *object, const char *member)
     return node && JSON_NODE_HOLDS_VALUE(node) ? node : NULL;
 }
 
+static gint64 node_int(JsonNode *node)
+{
+    if (!node || !JSON_NODE_HOLDS_VALUE(node))
+        return 0;
+    if (json_node_get_value_type(node) == G_TYPE_DOUBLE)
+        return (gint64)CLAMP(json_node_get_double(node), -0x1p62, 0x1p62);
+    return json_node_get_value_type(node) == G_TYPE_INT64 ? json_node_get_int(node) : 0;
+}
+
 const char *member_string(JsonObject *object, const char *member)
 {
     JsonNode *node = value(object, member);
@@ -20,13 +29,7 @@ const char *member_string(JsonObject *object, const char *member)
 
 gint64 member_int(JsonObject *object, const char *member)
 {
-    JsonNode *node = value(object, member);
-
-    if (!node)
-        return 0;
-    if (json_node_get_value_type(node) == G_TYPE_DOUBLE)
-        return (gint64)json_node_get_double(node);
-    return json_node_get_value_type(node) == G_TYPE_INT64 ? json_node_get_int(node) : 0;
+    return node_int(value(object, member));
 }
 
 double member_double(JsonObject *object, const char *member)
@@ -58,6 +61,11 @@ JsonArray *member_array(JsonObject *object, const char *member)
 JsonObject *element_object(JsonArray *array, guint index)
 {
     return index < element_count(array) ? node_object(json_array_get_element(array, index)) : NULL;
+}
+
+gint64 element_int(JsonArray *array, guint index)
+{
+    return index < element_count(array) ? node_int(json_array_get_element(array, index)) : 0;
 }
 
 guint element_count(JsonArray *array)

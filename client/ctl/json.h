@@ -18,8 +18,9 @@ gboolean member_bool(JsonObject *object, const char *member);
 JsonObject *member_object(JsonObject *object, const char *member);
 JsonArray *member_array(JsonObject *object, const char *member);
 
-/* The object at this place of an array; NULL if it is none. */
+/* What is at this place of an array; NULL or 0 if it is something else. */
 JsonObject *element_object(JsonArray *array, guint index);
+gint64 element_int(JsonArray *array, guint index);
 guint element_count(JsonArray *array);
 
 /* The node's object or array, NULL if it is something else. */

@@ -40,8 +40,8 @@ static RamBlock *parse_block(const char *line)
     char name[256], unit[8];
     guint64 count;
 
-    if (sscanf(line, " %255s %" SCNu64 " %7s %*s 0x%" SCNx64, name, &count, unit,
-               &block->length) != 4)
+    if (sscanf(line, " %255s %" SCNu64 " %7s %*s 0x%" SCNx64, name, &count, unit, &block->length) !=
+        4)
         return NULL;
     block->id = g_strdup(name);
     block->page_size = count * unit_size(unit);
@@ -53,17 +53,29 @@ static gboolean is_blank(const char *line)
     return line[strspn(line, " \t\r")] == '\0';
 }
 
+/* A backend that no device uses yet: its row has no name. */
+static gboolean is_nameless(const char *line)
+{
+    char unit[8];
+    guint64 count, offset;
+
+    return sscanf(line, " %" SCNu64 " %7s 0x%" SCNx64, &count, unit, &offset) == 3;
+}
+
 GPtrArray *layout_parse_blocks(const char *text, GError **error)
 {
     g_autoptr(GPtrArray) blocks = g_ptr_array_new_with_free_func((GDestroyNotify)ram_block_free);
     g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
 
     for (guint i = 0; lines[0] && lines[i]; i++) {
-        RamBlock *block = is_blank(lines[i]) ? NULL : parse_block(lines[i]);
+        RamBlock *block;
 
-        if (block)
+        if (is_blank(lines[i]) || is_nameless(lines[i]))
+            continue;
+        block = parse_block(lines[i]);
+        if (block) {
             g_ptr_array_add(blocks, block);
-        else if (i > 0 && !is_blank(lines[i])) {
+        } else if (blocks->len > 0 || !strstr(lines[i], "Block Name")) {
             g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
                         "\"info ramblock\" has a line that is not understood: %s", lines[i]);
             return NULL;

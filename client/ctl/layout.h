@@ -10,7 +10,7 @@
 
 typedef struct RamBlock {
     char *id;
-    guint64 length;        /* bytes in use */
+    guint64 length; /* bytes in use */
     guint64 page_size;
     gboolean placed;       /* the guest sees at least a piece of it: the rest is known */
     guint64 guest_address; /* of the block's first byte */

@@ -26,9 +26,10 @@ static char *describe_commands(void)
         g_autofree char *call = g_strdup_printf("%s %s", commands[i].name, commands[i].arguments);
         g_string_append_printf(text, "  %-40s %s\n", call, commands[i].summary);
     }
-    g_string_append(text, "\n'postcopyctl COMMAND --help' tells more.\n\n"
-                          "Exit status: 0 done; 1 failed, with the reason on stderr; 2 wrong usage, "
-                          "or both sides\nof a migration have to be looked at; 130 interrupted.");
+    g_string_append(text,
+                    "\n'postcopyctl COMMAND --help' tells more.\n\n"
+                    "Exit status: 0 done; 1 failed, with the reason on stderr; 2 wrong usage, "
+                    "or both sides\nof a migration have to be looked at; 130 interrupted.");
     return g_string_free(text, FALSE);
 }
 

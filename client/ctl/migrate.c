@@ -54,9 +54,10 @@ static void add_status(JsonObject *result, const char *member, const Side *side)
     if (!side->qmp)
         return;
     status = qmp_query_status(side->qmp, "query-status", NULL);
-    json_object_set_string_member(result, member, status                     ? status
-                                                  : qmp_is_closed(side->qmp) ? "gone"
-                                                                             : "unknown");
+    json_object_set_string_member(result, member,
+                                  status                     ? status
+                                  : qmp_is_closed(side->qmp) ? "gone"
+                                                             : "unknown");
 }
 
 static JsonObject *result_members(Migration *m)
@@ -81,7 +82,7 @@ static void report_summary(Migration *m)
 {
     g_autofree char *received = format_bytes(m->progress.received_bytes);
     g_autofree char *populated = format_bytes(m->progress.populated_bytes);
-    g_autofree char *p99 = format_nanoseconds(m->progress.fault_p99_ns);
+    g_autofree char *downtime = NULL;
     g_autofree char *text = NULL;
 
     if (m->options->no_wait) {
@@ -89,9 +90,11 @@ static void report_summary(Migration *m)
                      NULL);
         return;
     }
+    downtime =
+        m->downtime_ms < 0 ? g_strdup("") : g_strdup_printf(", downtime %.1f ms", m->downtime_ms);
     text = g_strdup_printf("all memory is on the destination: %s, %s received, %" G_GUINT64_FORMAT
-                           " faults (p99 %s)",
-                           populated, received, m->progress.faults, p99);
+                           " faults%s",
+                           populated, received, m->progress.faults, downtime);
     report_phase(&m->report, "complete", text, NULL);
 }
 

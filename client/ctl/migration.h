@@ -59,7 +59,7 @@ typedef struct Migration {
     char *source_uri;
     char *destination_uri;
     gint64 seal;
-    double downtime_ms;   /* negative: the guest did not run */
+    double downtime_ms; /* negative: the guest did not run */
     Progress progress;
 } Migration;
 

@@ -29,9 +29,8 @@ static void update_rate(Progress *progress, gint64 now_us)
     if (progress->rate_time_us && progress->present_bytes >= progress->rate_bytes) {
         rate = (double)(progress->present_bytes - progress->rate_bytes) * G_USEC_PER_SEC /
                (double)elapsed;
-        progress->rate = progress->rate > 0
-                             ? RATE_MEMORY * progress->rate + (1 - RATE_MEMORY) * rate
-                             : rate;
+        progress->rate =
+            progress->rate > 0 ? RATE_MEMORY * progress->rate + (1 - RATE_MEMORY) * rate : rate;
     }
     progress->rate_time_us = now_us;
     progress->rate_bytes = progress->present_bytes;
@@ -113,8 +112,7 @@ static void append_faults(const Progress *progress, GString *line)
 char *progress_line(const Progress *progress, guint columns, gboolean ascii)
 {
     GString *line = g_string_new(NULL);
-    g_autofree char *percent =
-        format_percent(progress->present_bytes, progress->populated_bytes);
+    g_autofree char *percent = format_percent(progress->present_bytes, progress->populated_bytes);
     g_autofree char *present = format_bytes(progress->present_bytes);
     g_autofree char *populated = format_bytes(progress->populated_bytes);
 
@@ -137,8 +135,7 @@ void progress_to_json(const Progress *progress, JsonObject *object)
     json_object_set_string_member(object, "state", progress->state ? progress->state : "");
     json_object_set_int_member(object, "populated_bytes", (gint64)progress->populated_bytes);
     json_object_set_int_member(object, "present_bytes", (gint64)progress->present_bytes);
-    json_object_set_int_member(object, "missing_at_running",
-                               (gint64)progress->missing_at_running);
+    json_object_set_int_member(object, "missing_at_running", (gint64)progress->missing_at_running);
     json_object_set_int_member(object, "received_bytes", (gint64)progress->received_bytes);
     json_object_set_int_member(object, "faults", (gint64)progress->faults);
     json_object_set_int_member(object, "fault_p50_ns", (gint64)progress->fault_p50_ns);

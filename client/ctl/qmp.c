@@ -22,7 +22,7 @@ struct Qmp {
     gint64 timeout_ms;
     GString *buffer; /* read, not yet a whole line */
     guint64 serial;
-    char *expected;  /* the id of the command under way */
+    char *expected;   /* the id of the command under way */
     JsonNode *answer; /* to it */
     JsonNode *greeting;
     gboolean closed;
@@ -158,8 +158,8 @@ static gboolean receive(Qmp *qmp, GError **error)
 
 static gboolean fail_closed(Qmp *qmp, const char *during, GError **error)
 {
-    g_set_error(error, CTL_ERROR, CTL_ERROR_CLOSED, "the %s's QEMU ended its monitor connection (%s)",
-                qmp->word, during);
+    g_set_error(error, CTL_ERROR, CTL_ERROR_CLOSED,
+                "the %s's QEMU ended its monitor connection (%s)", qmp->word, during);
     return FALSE;
 }
 
@@ -308,8 +308,8 @@ static gboolean negotiate(Qmp *qmp, const char *path, GError **error)
 
     while (!qmp->greeting) {
         if (!pump(qmp, "its greeting", deadline, error)) {
-            g_prefix_error(error, "%s says nothing; a QMP socket serves one client at a time: ",
-                           path);
+            g_prefix_error(error,
+                           "%s says nothing; a QMP socket serves one client at a time: ", path);
             return FALSE;
         }
     }

@@ -25,9 +25,9 @@ void report_init(Report *report, const char *vm, gboolean json)
     };
 }
 
-static double elapsed(const Report *report)
+static gint64 elapsed_ms(const Report *report)
 {
-    return (double)(g_get_monotonic_time() - report->started_us) / G_USEC_PER_SEC;
+    return (g_get_monotonic_time() - report->started_us) / 1000;
 }
 
 static void end_bar(Report *report)
@@ -43,7 +43,7 @@ static JsonObject *new_event(const Report *report, const char *event, JsonObject
 
     json_object_set_string_member(object, "event", event);
     json_object_set_string_member(object, "vm", report->vm);
-    json_object_set_double_member(object, "elapsed_s", elapsed(report));
+    json_object_set_int_member(object, "elapsed_ms", elapsed_ms(report));
     return object;
 }
 
@@ -58,7 +58,7 @@ static void print_event(JsonObject *object)
 static void print_line(Report *report, const char *text)
 {
     end_bar(report);
-    printf("%7.2f s  %s\n", elapsed(report), text);
+    printf("%7.2f s  %s\n", (double)elapsed_ms(report) / 1000, text);
     fflush(stdout);
 }
 
@@ -108,7 +108,8 @@ void report_progress(Report *report, const Progress *progress)
     gint64 now = g_get_monotonic_time();
     g_autofree char *line = NULL;
 
-    if (report->progress_us && now - report->progress_us < progress_interval(report))
+    if (report->progress_us && progress_verdict(progress) == PROGRESS_GOES_ON &&
+        now - report->progress_us < progress_interval(report))
         return;
     report->progress_us = now;
     if (report->json) {

@@ -10,7 +10,7 @@
 
 typedef struct Report {
     gboolean json;
-    gboolean terminal;  /* stdout is one */
+    gboolean terminal; /* stdout is one */
     const char *vm;
     gint64 started_us;
     gint64 progress_us; /* when progress was last shown */
@@ -25,7 +25,7 @@ void report_phase(Report *report, const char *phase, const char *text, JsonObjec
 /* Something that the operator should know but that stops nothing. */
 void report_note(Report *report, const char *format, ...) G_GNUC_PRINTF(2, 3);
 
-/* Shown as often as suits where it goes. */
+/* Shown as often as suits where it goes, and always when it is the last. */
 void report_progress(Report *report, const Progress *progress);
 
 /* The last word; takes members. error is NULL if all went well. */

@@ -15,10 +15,22 @@ static const char *const needed_source[] = {"pause-before-switchover", NULL};
 
 /* These change how RAM travels, or forbid x-ignore-shared, or hold back the destination's disks. */
 static const char *const conflicting[] = {
-    "postcopy-ram",      "postcopy-blocktime", "postcopy-preempt",    "background-snapshot",
-    "release-ram",       "multifd",            "xbzrle",              "compress",
-    "block",             "x-colo",             "rdma-pin-all",        "zero-copy-send",
-    "auto-converge",     "dirty-limit",        "mapped-ram",          NULL,
+    "postcopy-ram",
+    "postcopy-blocktime",
+    "postcopy-preempt",
+    "background-snapshot",
+    "release-ram",
+    "multifd",
+    "xbzrle",
+    "compress",
+    "block",
+    "x-colo",
+    "rdma-pin-all",
+    "zero-copy-send",
+    "auto-converge",
+    "dirty-limit",
+    "mapped-ram",
+    NULL,
 };
 
 static gboolean wanted(const char *name, gboolean is_source, gboolean now)
@@ -66,8 +78,7 @@ static gboolean set_capabilities(Qmp *qmp, JsonArray *capabilities, GError **err
     return qmp_run(qmp, "migrate-set-capabilities", arguments, error);
 }
 
-static gboolean apply_capabilities(Settings *settings, Qmp *qmp, gboolean is_source,
-                                   GError **error)
+static gboolean apply_capabilities(Settings *settings, Qmp *qmp, gboolean is_source, GError **error)
 {
     g_autoptr(JsonNode) answer = qmp_call(qmp, "query-migrate-capabilities", NULL, error);
     g_autoptr(JsonArray) changes = json_array_new();
@@ -87,8 +98,7 @@ static gboolean apply_capabilities(Settings *settings, Qmp *qmp, gboolean is_sou
         add_capability(changes, name, then);
         add_capability(settings->capabilities, name, now);
     }
-    return element_count(changes) == 0 ||
-           set_capabilities(qmp, g_steal_pointer(&changes), error);
+    return element_count(changes) == 0 || set_capabilities(qmp, g_steal_pointer(&changes), error);
 }
 
 static gboolean apply_parameters(Settings *settings, Qmp *qmp, GError **error)

@@ -39,8 +39,7 @@ static int open_local(const Side *side)
 
     if (pid <= 0 || element_count(vcpus) == 0)
         return -1;
-    task = g_strdup_printf("/proc/%d/task/%d", (int)pid,
-                           (int)json_array_get_int_element(vcpus, 0));
+    task = g_strdup_printf("/proc/%d/task/%d", (int)pid, (int)element_int(vcpus, 0));
     if (!g_file_test(task, G_FILE_TEST_IS_DIR))
         return -1;
     return (int)syscall(SYS_pidfd_open, pid, 0);
@@ -119,9 +118,9 @@ gboolean side_restore(Side *side, GError **error)
     if (!side->qmp || qmp_is_closed(side->qmp) ||
         settings_restore(&side->settings, side->qmp, &local) || qmp_is_closed(side->qmp))
         return TRUE;
-    g_propagate_prefixed_error(error, g_steal_pointer(&local),
-                               "the %s's migration capabilities are not as they were: ",
-                               side->word);
+    g_propagate_prefixed_error(
+        error, g_steal_pointer(&local),
+        "the %s's migration capabilities are not as they were: ", side->word);
     return FALSE;
 }
 
@@ -155,13 +154,14 @@ gboolean side_destroy(Side *side, gint64 timeout_ms, GError **error)
 {
     /* The end of the connection may be there already, unread. */
     wait_for_end(side, 0);
+    qmp_set_timeout(side->qmp, timeout_ms);
     if (!qmp_is_closed(side->qmp) && qmp_run(side->qmp, "quit", NULL, NULL))
         side->shut_down = TRUE;
-    wait_for_end(side, timeout_ms);
+    if (side->shut_down)
+        wait_for_end(side, timeout_ms);
     if (side->shut_down && qmp_is_closed(side->qmp))
         return TRUE;
-    if (process_ended(side, qmp_is_closed(side->qmp) ? timeout_ms : 0) ||
-        kill_process(side, timeout_ms))
+    if (process_ended(side, 0) || kill_process(side, timeout_ms))
         return TRUE;
     g_set_error(error, CTL_ERROR, CTL_ERROR_UNSAFE,
                 "the %s's QEMU cannot be proven to be gone (its monitor %s)", side->word,

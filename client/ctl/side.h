@@ -13,13 +13,13 @@ typedef struct Side {
     gboolean is_source;
     Qmp *qmp;
     Settings settings;
-    char *migration;       /* the newest word on its migration, "" if there was none */
-    gint64 stop_us;        /* QEMU's time stamp of STOP, 0: has not happened */
-    gint64 resume_us;      /* of RESUME */
-    gint64 stop_seen_us;   /* the same by the clock of wait_deadline() */
+    char *migration;     /* the newest word on its migration, "" if there was none */
+    gint64 stop_us;      /* QEMU's time stamp of STOP, 0: has not happened */
+    gint64 resume_us;    /* of RESUME */
+    gint64 stop_seen_us; /* the same by the clock of wait_deadline() */
     gint64 resume_seen_us;
-    gboolean shut_down;    /* it said SHUTDOWN, or agreed to quit */
-    int pidfd;             /* of a QEMU on this host, else -1 */
+    gboolean shut_down; /* it said SHUTDOWN, or agreed to quit */
+    int pidfd;          /* of a QEMU on this host, else -1 */
 } Side;
 
 gboolean side_connect(Side *side, const char *path, const char *word, const Interrupt *interrupt,

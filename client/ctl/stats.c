@@ -32,8 +32,8 @@ static JsonNode *ask(Daemon *daemon, const char *vm, GError **error)
 
 static void print_page(const StatsOptions *options, JsonNode *answer)
 {
-    g_autofree char *text = options->json ? node_line(answer)
-                                          : stats_render(node_object(answer), format_is_ascii());
+    g_autofree char *text =
+        options->json ? node_line(answer) : stats_render(node_object(answer), format_is_ascii());
 
     if (options->json)
         puts(text);
@@ -45,8 +45,8 @@ static void print_page(const StatsOptions *options, JsonNode *answer)
 }
 
 /* Ctrl-C is how watching ends, so it is no failure. */
-static gboolean print_pages(const StatsOptions *options, Daemon *daemon,
-                            const Interrupt *interrupt, GError **error)
+static gboolean print_pages(const StatsOptions *options, Daemon *daemon, const Interrupt *interrupt,
+                            GError **error)
 {
     g_autoptr(GError) local = NULL;
     gint64 next = g_get_monotonic_time();

@@ -30,10 +30,9 @@ static void append_memory(JsonObject *import, GString *text)
     g_autofree char *rate = format_bytes(bytes_s);
     g_autofree char *left =
         bytes_s && missing ? format_seconds((double)missing / (double)bytes_s) : NULL;
-    g_autofree char *figures =
-        g_strdup_printf("%s, populated %s, present %s (%s), missing %s, %s/s%s%s", memory_text,
-                        populated_text, present_text, percent, missing_text, rate,
-                        left ? ", left " : "", left ? left : "");
+    g_autofree char *figures = g_strdup_printf(
+        "%s, populated %s, present %s (%s), missing %s, %s/s%s%s", memory_text, populated_text,
+        present_text, percent, missing_text, rate, left ? ", left " : "", left ? left : "");
 
     append_figures(text, "memory", figures);
 }
@@ -55,15 +54,18 @@ static void append_traffic(JsonObject *import, GString *text)
 
 static void append_pages(JsonObject *pages, GString *text)
 {
-    static const char *const kinds[] = {"copied",    "zero",      "hole",   "continued", "by_fault",
-                                        "by_stream", "waited",    "eexist", "retried",   "poisoned"};
-    static const char *const words[] = {"copied",    "zero",      "hole",   "continued", "by fault",
-                                        "by stream", "waited for", "present already", "retried",
-                                        "poisoned"};
+    static const char *const kinds[] = {"copied",    "zero",   "hole",   "continued", "by_fault",
+                                        "by_stream", "waited", "eexist", "retried",   "poisoned"};
+    static const char *const words[] = {"copied",   "zero",      "hole",       "continued",
+                                        "by fault", "by stream", "waited for", "present already",
+                                        "retried",  "poisoned"};
     g_autoptr(GString) figures = g_string_new(NULL);
 
     for (guint i = 0; i < G_N_ELEMENTS(kinds); i++)
-        g_string_append_printf(figures, "%s%s %" G_GINT64_FORMAT, i == 0 ? "" : i == 4 ? "; " : ", ",
+        g_string_append_printf(figures, "%s%s %" G_GINT64_FORMAT,
+                               i == 0   ? ""
+                               : i == 4 ? "; "
+                                        : ", ",
                                words[i], member_int(pages, kinds[i]));
     append_figures(text, "pages", figures->str);
 }
@@ -110,8 +112,8 @@ static void append_vcpus(JsonArray *vcpus, GString *text)
         JsonObject *latency = member_object(vcpu, "latency");
         gint64 index = member_int(vcpu, "vcpu");
 
-        table_add(table, index < 0 ? g_strdup("other")
-                                   : g_strdup_printf("%" G_GINT64_FORMAT, index));
+        table_add(table,
+                  index < 0 ? g_strdup("other") : g_strdup_printf("%" G_GINT64_FORMAT, index));
         add_number(table, vcpu, "tid");
         add_number(table, vcpu, "faults");
         add_latency(table, latency, "p50_ns");
@@ -161,7 +163,7 @@ static void append_histogram(JsonObject *latency, gboolean ascii, GString *text)
     g_autofree char *bars = NULL;
 
     for (guint i = 0; i < n; i++)
-        counts[i] = (guint64)json_array_get_int_element(histogram, i);
+        counts[i] = (guint64)element_int(histogram, i);
     bars = format_histogram(counts, n, BAR_COLUMNS, ascii);
     if (*bars)
         g_string_append_printf(text, "  fault latency, from … to twice that\n%s", bars);

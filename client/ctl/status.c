@@ -103,9 +103,8 @@ static void print_listen(JsonObject *status)
 
 static void print_status(JsonObject *status)
 {
-    g_autoptr(Table) sessions =
-        table_new("VM", "ROLE", "STATE", ">PID", ">UID", ">MEMORY", ">REGIONS", ">VCPUS",
-                  ">CONNECTED", "PROBLEM", NULL);
+    g_autoptr(Table) sessions = table_new("VM", "ROLE", "STATE", ">PID", ">UID", ">MEMORY",
+                                          ">REGIONS", ">VCPUS", ">CONNECTED", "PROBLEM", NULL);
     g_autoptr(Table) imports = table_new("VM", "STATE", ">PID", "SOURCE", ">MEMORY", ">PROGRESS",
                                          ">RATE", ">FAULTS", "REMARK", NULL);
     g_autoptr(Table) exports = table_new("VM", "STATE", ">PID", "DESTINATION", ">READS", ">BYTES",
@@ -132,8 +131,9 @@ gboolean command_status(const char *socket, int argc, char **argv, GError **erro
     g_autoptr(Daemon) daemon = NULL;
     g_autoptr(JsonNode) answer = NULL;
 
-    if (!command_parse(NULL, "Shows the daemon, the VMs that are connected to it, and memory on "
-                             "its way.",
+    if (!command_parse(NULL,
+                       "Shows the daemon, the VMs that are connected to it, and memory on "
+                       "its way.",
                        entries, argc, argv, FALSE, NULL, error))
         return FALSE;
     daemon = daemon_connect(socket, NULL, error);

@@ -57,8 +57,8 @@ static gboolean prepare(Migration *m, GError **error)
     g_autoptr(GError) local = NULL;
 
     m->step = MIGRATION_PREPARED;
-    answer = daemon_call(m->daemon, "prepare", prepare_request(m), -1, migration_time_left(m),
-                         &local);
+    answer =
+        daemon_call(m->daemon, "prepare", prepare_request(m), -1, migration_time_left(m), &local);
     if (!answer) {
         if (g_error_matches(local, CTL_ERROR, CTL_ERROR_REFUSED))
             m->step = MIGRATION_SETTINGS;
@@ -110,7 +110,9 @@ static gboolean still_possible(Migration *m, GError **error)
     if (!qmp_is_closed(m->destination.qmp) && !side_migration_failed(&m->destination))
         return TRUE;
     g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
-                "the destination's QEMU could not load the guest's devices; its own log says why");
+                "the destination's QEMU %s; its own log says why",
+                qmp_is_closed(m->destination.qmp) ? "is gone, or could not load the guest's devices"
+                                                  : "could not load the guest's devices");
     return FALSE;
 }
 
@@ -178,8 +180,8 @@ static gboolean seal(Migration *m, GError **error)
     json_object_set_string_member(request, "vm", m->options->vm);
     m->interrupt.masked = TRUE;
     m->step = MIGRATION_SEALED;
-    answer = daemon_call(m->daemon, "seal", request, qmp_fd(m->source.qmp),
-                         migration_time_left(m), &local);
+    answer = daemon_call(m->daemon, "seal", request, qmp_fd(m->source.qmp), migration_time_left(m),
+                         &local);
     qmp_resume(m->source.qmp);
     if (!answer) {
         if (g_error_matches(local, CTL_ERROR, CTL_ERROR_REFUSED))
@@ -206,6 +208,10 @@ static gboolean continue_destination(Migration *m, GError **error)
 {
     g_autoptr(GError) local = NULL;
 
+    /* A destination that died since it had loaded is found out while that still is no harm. */
+    qmp_wait(&m->destination.qmp, 1, NULL, 0, NULL);
+    if (!still_possible(m, error))
+        return FALSE;
     m->step = MIGRATION_CONTINUED;
     if (qmp_run(m->destination.qmp, "cont", NULL, &local))
         return TRUE;
@@ -265,8 +271,8 @@ static void tell_running(Migration *m)
 {
     g_autoptr(GError) error = NULL;
 
-    if (!daemon_vm_call(m->daemon, "running", m->options->vm,
-                        (gint64)m->options->timeout_s * 1000, &error))
+    if (!daemon_vm_call(m->daemon, "running", m->options->vm, (gint64)m->options->timeout_s * 1000,
+                        &error))
         report_note(&m->report, "the daemon was not told that the guest runs: %s", error->message);
 }
 

@@ -6,7 +6,8 @@
 
 enum {
     CANCEL_MS = 10 * 1000,
-    DESTROY_MS = 10 * 1000,
+    DESTROY_MS = 3 * 1000, /* each of up to three tries; the guest is waiting */
+    SETTLE_MS = 2 * 1000,
     RUN_MS = 5 * 1000,
     LOOK_MS = 10,
 };
@@ -32,12 +33,19 @@ void migration_restore(Migration *m)
     restore_side(m, &m->destination);
 }
 
+/* Over a new connection if the daemon was restarted meanwhile. */
 static gboolean tell_daemon(Migration *m, const char *op)
 {
     g_autoptr(GError) error = NULL;
 
     if (daemon_vm_call(m->daemon, op, m->options->vm, CANCEL_MS, &error))
         return TRUE;
+    if (g_error_matches(error, CTL_ERROR, CTL_ERROR_CLOSED)) {
+        g_autoptr(Daemon) daemon = daemon_connect(m->options->socket, &m->interrupt, NULL);
+
+        if (daemon && daemon_vm_call(daemon, op, m->options->vm, CANCEL_MS, NULL))
+            return TRUE;
+    }
     report_note(&m->report, "the daemon did not confirm \"%s\": %s", op, error->message);
     return FALSE;
 }
@@ -50,9 +58,9 @@ static gboolean has_ended(Side *side)
 }
 
 /* Waits until the source's migration is over, however it ended. */
-static void await_end(Migration *m)
+static void await_end(Migration *m, gint64 timeout_ms)
 {
-    gint64 deadline = wait_deadline(CANCEL_MS);
+    gint64 deadline = wait_deadline(timeout_ms);
 
     while (side_refresh(&m->source, NULL) && !has_ended(&m->source) &&
            g_get_monotonic_time() < deadline)
@@ -131,7 +139,7 @@ static void undo_before_gate(Migration *m, GError **error)
     if (m->step >= MIGRATION_PREPARED && !tell_daemon(m, "cancel"))
         tell_daemon(m, "abandon");
     if (m->step >= MIGRATION_STARTED) {
-        await_end(m);
+        await_end(m, CANCEL_MS);
         run_source(m, error);
     } else {
         append(error, "nothing has changed for the guest on the source");
@@ -153,10 +161,12 @@ static void undo_after_gate(Migration *m, GError **error)
     if (!side_destroy(&m->destination, DESTROY_MS, &local)) {
         g_autofree char *text = g_strdup_printf(
             "CAUTION: %s, so the source's guest is not run: both would write to the same disks. "
-            "See to it that the destination is gone, then run 'postcopyctl abandon %s' and 'cont' "
-            "on the source's monitor",
+            "See to it that the destination is gone, then run 'postcopyctl abandon %s', and on the "
+            "source's monitor 'cont' (after 'migrate_cancel' if it still migrates)",
             local->message, m->options->vm);
         make_unsafe(error, text);
+        /* Its settings can only be put back when it has ended. */
+        await_end(m, SETTLE_MS);
         return;
     }
     append(error, "the destination's QEMU was destroyed");
@@ -164,7 +174,7 @@ static void undo_after_gate(Migration *m, GError **error)
     side_refresh(&m->source, NULL);
     if (!has_ended(&m->source)) {
         qmp_run(m->source.qmp, "migrate_cancel", NULL, NULL);
-        await_end(m);
+        await_end(m, CANCEL_MS);
     }
     run_source(m, error);
 }

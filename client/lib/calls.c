@@ -186,7 +186,7 @@ int postcopy_offer(postcopy *pc, const char *destination, int timeout_ms)
     message = new_message(CLIENT_OFFER);
     if (!message)
         return error_set(-ENOMEM, "out of memory");
-    strcpy(message->offer.destination, destination);
+    memcpy(message->offer.destination, destination, strlen(destination) + 1);
     pthread_mutex_lock(&pc->lock);
     error = call(pc, message, -1, timeout_ms);
     pthread_mutex_unlock(&pc->lock);

@@ -55,7 +55,7 @@ static int open_socket(postcopy *pc, Reason *ret_reason)
 
     if (fd < 0)
         return reason_set(ret_reason, -errno, "socket: %s", strerror(errno));
-    strcpy(address.sun_path, pc->socket_path);
+    memcpy(address.sun_path, pc->socket_path, strlen(pc->socket_path) + 1);
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &send_timeout, sizeof send_timeout);
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &receive_timeout, sizeof receive_timeout);
     do
@@ -143,7 +143,9 @@ static int serve(postcopy *pc, Reason *ret_reason)
                 return error;
         }
     }
-    return error ? lost(error, ret_reason) : 0;
+    if (error)
+        return lost(error, ret_reason);
+    return is_stopping(pc) ? 0 : reason_set(ret_reason, 0, "this guest introduces itself anew");
 }
 
 /* The answer to HELLO; requests wait meanwhile.  1 WELCOME, 0 to leave, or negative errno. */

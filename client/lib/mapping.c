@@ -19,19 +19,40 @@ typedef struct MapLine {
     bool writable;
 } MapLine;
 
-/* False for a line that describes no mapping, of which smaps has many. */
+/* A number that ends with this character; *text moves behind it.  False if it is none. */
+static bool take_number(const char **text, int base, char terminator, uint64_t *ret_number)
+{
+    char *end;
+
+    *ret_number = strtoull(*text, &end, base);
+    if (end == *text || *end != terminator)
+        return false;
+    *text = end + 1;
+    return true;
+}
+
+/*
+ * "7f0000000000-7f0000200000 rw-s 00001000 00:01 1057 /memfd:ram (deleted)".  False for a line that
+ * describes no mapping, of which smaps has many.
+ */
 static bool parse(const char *line, MapLine *ret_map)
 {
-    unsigned int major_number, minor_number;
-    char flags[5];
+    uint64_t major_number, minor_number;
+    const char *flags;
 
-    if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %x:%x %" SCNu64, &ret_map->start,
-               &ret_map->end, flags, &ret_map->offset, &major_number, &minor_number,
-               &ret_map->inode) != 7)
+    if (!take_number(&line, 16, '-', &ret_map->start) ||
+        !take_number(&line, 16, ' ', &ret_map->end) || strlen(line) < 5)
         return false;
+    flags = line;
+    line += 5;
     ret_map->writable = flags[1] == 'w';
     ret_map->shared = flags[3] == 's';
-    ret_map->device = makedev(major_number, minor_number);
+    if (!take_number(&line, 16, ' ', &ret_map->offset) ||
+        !take_number(&line, 16, ':', &major_number) ||
+        !take_number(&line, 16, ' ', &minor_number) || *line < '0' || *line > '9')
+        return false;
+    ret_map->inode = strtoull(line, NULL, 10);
+    ret_map->device = makedev((unsigned)major_number, (unsigned)minor_number);
     return true;
 }
 

@@ -54,8 +54,9 @@ static int check_config(const struct postcopy_config *config, const char *socket
 
 static int configure(postcopy *pc, const struct postcopy_config *config, const char *socket_path)
 {
-    strcpy(pc->socket_path, socket_path);
-    strcpy(pc->name, config->name ? config->name : "");
+    memcpy(pc->socket_path, socket_path, strlen(socket_path) + 1);
+    if (config->name)
+        memcpy(pc->name, config->name, strlen(config->name) + 1);
     memcpy(pc->uuid, config->uuid, sizeof pc->uuid);
     pc->notify = config->notify;
     pc->refuse = config->refuse;

@@ -102,7 +102,7 @@ int regions_add(Regions *regions, const struct postcopy_region *region, Reason *
         .fd = -1,
     };
     if (region->id)
-        strcpy(added->id, region->id);
+        memcpy(added->id, region->id, strlen(region->id) + 1);
     if (region->backing != POSTCOPY_ANONYMOUS) {
         added->fd_offset = region->fd_offset;
         added->fd = fcntl(region->fd, F_DUPFD_CLOEXEC, 3);
@@ -147,5 +147,5 @@ void region_to_wire(const Region *region, int32_t fd, ClientRegion *ret_region)
         .kind = (ClientRegionKind)region->backing,
         .fd = region->backing == POSTCOPY_ANONYMOUS ? -1 : fd,
     };
-    strcpy(ret_region->id, region->id);
+    memcpy(ret_region->id, region->id, sizeof ret_region->id);
 }

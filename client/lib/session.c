@@ -44,7 +44,7 @@ static void hello_problem(postcopy *pc, ClientHello *hello, const char *problem)
         reason_set(&reason, 0, "%s", problem);
     else if (pc->regions.n == 0)
         reason_set(&reason, 0, "none of this guest's memory is mapped any more");
-    strcpy(hello->problem, reason.text);
+    memcpy(hello->problem, reason.text, sizeof hello->problem);
     pc->problem_told = reason.text[0] != '\0';
 }
 
@@ -58,7 +58,7 @@ static uint32_t make_hello(postcopy *pc, const char *problem)
     pc->out.serial = ++pc->last_serial;
     hello->role = (ClientRole)pc->role;
     memcpy(hello->uuid, pc->uuid, sizeof hello->uuid);
-    strcpy(hello->name, pc->name);
+    memcpy(hello->name, pc->name, sizeof hello->name);
     hello_regions(pc, hello, &n_fds);
     hello_problem(pc, hello, problem);
     hello->n_vcpus = pc->n_vcpus;
@@ -92,7 +92,7 @@ static int reply(postcopy *pc, ClientMessageType type, int status, const Reason 
     pc->out.serial = pc->in.serial;
     pc->out.status.status = status;
     pc->out.status.seal = 0;
-    strcpy(pc->out.status.text, reason->text);
+    memcpy(pc->out.status.text, reason->text, sizeof pc->out.status.text);
     return instance_send(pc, fds, n_fds);
 }
 

@@ -11,7 +11,7 @@
 static char *read_command_line(void)
 {
     int fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
-    size_t size = 64 * 1024, used = 0;
+    size_t size = 65536, used = 0;
     char *text = fd < 0 ? NULL : malloc(size + 2);
     ssize_t got;
 
@@ -58,20 +58,29 @@ static void parse_name(const char *value, char *ret_name, size_t size)
     ret_name[used] = '\0';
 }
 
+static int hex_digit(char c)
+{
+    static const char digits[] = "0123456789abcdef";
+    const char *found = c ? strchr(digits, c | 0x20) : NULL;
+
+    return found ? (int)(found - digits) : -1;
+}
+
 static void parse_uuid(const char *value, uint8_t *ret_uuid)
 {
     uint8_t bytes[16];
     size_t n = 0;
 
     while (*value && n < sizeof bytes) {
-        unsigned int byte;
         if (*value == '-') {
             value++;
             continue;
         }
-        if (sscanf(value, "%2x", &byte) != 1 || !value[1])
+        int high = hex_digit(value[0]);
+        int low = high < 0 ? -1 : hex_digit(value[1]);
+        if (low < 0)
             return;
-        bytes[n++] = (uint8_t)byte;
+        bytes[n++] = (uint8_t)(high << 4 | low);
         value += 2;
     }
     if (n == sizeof bytes && !*value)

@@ -2,6 +2,7 @@
 #include "client/qemu/process.h"
 
 #include <dirent.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,8 @@
 
 /* Not a guest's doing alone: making a vCPU costs some, too. */
 enum { TICKS_OF_A_GUEST = 10 };
+
+enum { UTIME_FIELD = 14 }; /* of /proc/PID/stat */
 
 static bool look_at_exe(void)
 {
@@ -41,8 +44,9 @@ bool process_is_qemu(void)
 static int vcpu_number(const char *tid)
 {
     char path[64], name[32] = "";
-    char kind[4] = "";
-    int number = -1;
+    const char *kind;
+    char *end;
+    long number;
     FILE *file;
 
     snprintf(path, sizeof path, "/proc/self/task/%.16s/comm", tid);
@@ -52,10 +56,14 @@ static int vcpu_number(const char *tid)
     if (!fgets(name, sizeof name, file))
         name[0] = '\0';
     fclose(file);
-    if (sscanf(name, "CPU %d/%3s", &number, kind) != 2 ||
-        (strcmp(kind, "KVM") != 0 && strcmp(kind, "TCG") != 0))
+    if (strncmp(name, "CPU ", 4) != 0)
         return -1;
-    return number;
+    number = strtol(name + 4, &end, 10);
+    kind = end;
+    if (end == name + 4 || number < 0 || number > INT_MAX ||
+        (strcmp(kind, "/KVM\n") != 0 && strcmp(kind, "/TCG\n") != 0))
+        return -1;
+    return (int)number;
 }
 
 size_t process_vcpus(uint32_t *ret_tids, size_t max)
@@ -83,8 +91,7 @@ size_t process_vcpus(uint32_t *ret_tids, size_t max)
 static unsigned long user_time(uint32_t tid)
 {
     char path[64], text[512];
-    unsigned long ticks = 0;
-    const char *after_name;
+    const char *at;
     FILE *file;
 
     snprintf(path, sizeof path, "/proc/self/task/%u/stat", tid);
@@ -94,11 +101,11 @@ static unsigned long user_time(uint32_t tid)
     if (!fgets(text, sizeof text, file))
         text[0] = '\0';
     fclose(file);
-    after_name = strrchr(text, ')');
-    if (!after_name ||
-        sscanf(after_name, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu", &ticks) != 1)
-        return 0;
-    return ticks;
+    /* The name, in brackets, is field 2 and may hold anything; utime is field 14. */
+    at = strrchr(text, ')');
+    for (int field = 2; at && field < UTIME_FIELD; field++)
+        at = strchr(at + 1, ' ');
+    return at ? strtoul(at, NULL, 10) : 0;
 }
 
 bool process_vcpus_have_run(const uint32_t *tids, size_t n)

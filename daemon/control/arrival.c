@@ -123,7 +123,7 @@ static void on_process_gone(evutil_socket_t fd, short what, void *argument)
 /* --- what the import tells ----------------------------------------------------------------- */
 
 typedef struct Told {
-    Import *import;
+    guint64 arrival;
     ImportEvent event;
     char text[LIMIT_TEXT + 1];
 } Told;
@@ -134,7 +134,7 @@ static void notify(void *owner, Import *import, ImportEvent event, const char *t
 {
     Told *told = g_new0(Told, 1);
 
-    told->import = import;
+    told->arrival = import->tag;
     told->event = event;
     g_strlcpy(told->text, text, sizeof told->text);
     control_post(owner, on_told, told);
@@ -185,11 +185,11 @@ static void on_complete(Arrival *arrival)
     send_release(arrival, 0);
 }
 
-static Arrival *find_by_import(Control *control, const Import *import)
+static Arrival *find_by_id(Control *control, guint64 id)
 {
     for (guint i = 0; i < control->arrivals->len; i++) {
         Arrival *arrival = control->arrivals->pdata[i];
-        if (arrival->import == import)
+        if (arrival->id == id)
             return arrival;
     }
     return NULL;
@@ -198,9 +198,9 @@ static Arrival *find_by_import(Control *control, const Import *import)
 static void on_told(Control *control, gpointer data)
 {
     g_autofree Told *told = data;
-    Arrival *arrival = find_by_import(control, told->import);
+    Arrival *arrival = find_by_id(control, told->arrival);
 
-    if (!arrival || arrival->stage == ARRIVAL_ENDED)
+    if (!arrival || !arrival->import || arrival->stage == ARRIVAL_ENDED)
         return;
     switch (told->event) {
     case IMPORT_ATTACHED:
@@ -249,6 +249,7 @@ static Arrival *arrival_new(Connection *connection)
     Arrival *arrival = g_new0(Arrival, 1);
 
     arrival->control = connection->control;
+    arrival->id = connection->control->next_id++;
     arrival->connection = connection;
     arrival->pid = connection->peer.pid;
     arrival->pidfd = (int)syscall(SYS_pidfd_open, arrival->pid, 0);
@@ -268,6 +269,7 @@ static ImportIdentity identity_of(const Connection *connection, const Arrival *a
     ImportIdentity identity = {
         .name = connection->name,
         .client_pid = connection->peer.pid,
+        .tag = arrival->id,
         .incoming = arrival->incoming,
         .vcpus = connection->vcpus,
         .n_vcpus = connection->n_vcpus,
@@ -519,6 +521,7 @@ static gboolean shards_fit(const Connection *connection, const ClientHello *hell
 
 gboolean arrival_resume(Connection *connection, const ClientHello *hello, char *ret_text)
 {
+    const struct timeval soon = {.tv_usec = RELEASE_RETRY_MS * 1000};
     Arrival *arrival = find_by_pid(connection->control, connection);
 
     connection->role = CLIENT_ROLE_DESTINATION;
@@ -530,8 +533,8 @@ gboolean arrival_resume(Connection *connection, const ClientHello *hello, char *
         return adopt(connection, hello, ret_text);
     arrival->connection = connection;
     connection->arrival = arrival;
-    if (arrival->stage == ARRIVAL_RELEASING)
-        send_release(arrival, 0);
+    if (arrival->stage == ARRIVAL_RELEASING) /* after the WELCOME that follows */
+        event_add(arrival->timer, &soon);
     return TRUE;
 }
 

@@ -39,6 +39,7 @@ typedef struct Invitation {
 
 typedef struct Arrival {
     Control *control;
+    guint64 id;
     Connection *connection; /* NULL while its client is reconnecting */
     int pid;
     int pidfd;

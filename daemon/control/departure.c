@@ -291,7 +291,7 @@ static void on_invited(Control *control, gpointer data)
 static void run_invite(InviteJob *job)
 {
     g_autofree PeerMessage *invite = g_memdup2(job->message, sizeof *job->message);
-    PeerSocket *peer = peer_socket_connect(job->destination, INVITE_DEAD_MS, job->message,
+    PeerSocket *peer = peer_socket_connect(job->destination, INVITE_DEAD_MS, -1, job->message,
                                            &job->error, job->text);
 
     if (!peer)

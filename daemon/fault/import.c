@@ -167,8 +167,9 @@ static Import *new_without_table(const ImportConfig *config, const ImportIdentit
     import->notify = notify;
     import->owner = owner;
     import->client_pid = identity->client_pid;
+    import->tag = identity->tag;
     import->table.fd = -1;
-    import->link.wake_fd = -1;
+    import->link.wake_fd = import->link.stop_fd = -1;
     import->stream.ring.wake_fd = -1;
     pthread_mutex_init(&import->text_lock, NULL);
     memcpy(import->uuid, identity->uuid, sizeof import->uuid);

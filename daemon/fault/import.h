@@ -78,6 +78,7 @@ struct Import {
     uint8_t uuid[LIMIT_UUID];
     char name[LIMIT_NAME + 1];
     int client_pid;
+    uint64_t tag; /* the owner's */
     char incoming[LIMIT_ADDRESS + 1]; /* where the client's QEMU listens for its device state */
     ImportNotify notify;
     void *owner;
@@ -123,6 +124,7 @@ typedef struct ImportIdentity {
     uint8_t uuid[LIMIT_UUID];
     const char *name;
     int client_pid;
+    uint64_t tag; /* the owner's: tells this import from one that was at its address before */
     const char *incoming;
     const uint32_t *vcpus;
     uint32_t n_vcpus;

@@ -22,12 +22,17 @@ enum {
     LINK_REPORT_MS = 100,
 };
 
-static void wake(Link *link)
+static void signal_fd(int fd)
 {
     uint64_t one = 1;
 
-    while (write(link->wake_fd, &one, sizeof one) < 0 && errno == EINTR)
+    while (write(fd, &one, sizeof one) < 0 && errno == EINTR)
         ;
+}
+
+static void wake(Link *link)
+{
+    signal_fd(link->wake_fd);
 }
 
 void link_channel_down(Link *link, const char *reason)
@@ -163,7 +168,7 @@ static int connect_control(Link *link, char *ret_text)
     int error;
 
     link->control = peer_socket_connect(link->import->source, (int)dead_ms(link),
-                                        link->message, &error, ret_text);
+                                        link->stop_fd, link->message, &error, ret_text);
     if (!link->control)
         return error;
     error = attach(link, ret_text);
@@ -184,8 +189,8 @@ int link_join(Link *link, PeerMessage *message, PeerChannelKind kind, uint32_t i
     PeerSocket *peer;
     int error;
 
-    peer = peer_socket_connect(link->import->source, (int)dead_ms(link), message,
-                               &error, ret_text);
+    peer = peer_socket_connect(link->import->source, (int)dead_ms(link), link->stop_fd,
+                               message, &error, ret_text);
     if (!peer)
         return error;
     memset(message, 0, sizeof *message);
@@ -439,8 +444,9 @@ int link_start(Link *link, Import *import)
 
     *link = (Link){.import = import, .pause_ms = LINK_PAUSE_MIN_MS};
     link->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    link->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     link->message = calloc(1, sizeof *link->message);
-    if (link->wake_fd < 0 || !link->message)
+    if (link->wake_fd < 0 || link->stop_fd < 0 || !link->message)
         error = -ENOMEM;
     else
         error = -pthread_create(&link->thread, NULL, run, link);
@@ -450,18 +456,22 @@ int link_start(Link *link, Import *import)
 
 void link_stop(Link *link)
 {
-    link_relay_stop(link);
+    if (link->stop_fd >= 0)
+        signal_fd(link->stop_fd);
     if (link->started) {
         atomic_store(&link->stop, true);
         wake(link);
         pthread_join(link->thread, NULL);
         link->started = false;
     }
+    link_relay_stop(link); /* after the thread that may start one */
     peer_socket_free(link->control);
     link->control = NULL;
     if (link->wake_fd >= 0)
         close(link->wake_fd);
-    link->wake_fd = -1;
+    if (link->stop_fd >= 0)
+        close(link->stop_fd);
+    link->wake_fd = link->stop_fd = -1;
     free(link->message);
     link->message = NULL;
 }

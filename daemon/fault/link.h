@@ -26,6 +26,7 @@ typedef struct Link {
     pthread_t thread;
     bool started;
     int wake_fd;
+    int stop_fd; /* readable from link_stop() on: ends every wait for the network */
     _Atomic bool stop;
     _Atomic bool armed;    /* the data threads run: their channels may be joined */
     _Atomic bool released; /* tell the source that everything is here */

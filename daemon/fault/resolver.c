@@ -56,8 +56,9 @@ static void channel_down(void *owner, const char *reason)
 {
     Resolver *resolver = owner;
 
-    offer_lost(&resolver->offer);
+    /* First the word, then the offer: once it is idle the link takes no word of it for new. */
     link_channel_down(&resolver->import->link, reason);
+    offer_lost(&resolver->offer);
 }
 
 static const FetchSink resolver_sink = {

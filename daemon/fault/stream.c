@@ -130,8 +130,9 @@ static void channel_down(void *owner, const char *reason)
 
     if (channel == &channel->stream->channels[0])
         channel->stream->map_asked = false;
-    offer_lost(&channel->offer);
+    /* First the word, then the offer: once it is idle the link takes no word of it for new. */
     link_channel_down(&channel->stream->import->link, reason);
+    offer_lost(&channel->offer);
 }
 
 static const FetchSink stream_sink = {

@@ -11,7 +11,7 @@
 
 #include "daemon/core/log.h"
 
-enum { EXPORTS_MAX = 1024, CONTROL_SILENCE_MS = 15000 };
+enum { EXPORTS_MAX = 1024, CONTROL_SILENCE_MS = 15000, CONTROL_SEND_MS = 1000 };
 
 /* All exports that may be found; the list holds no reference, export_close() takes them out. */
 static struct {
@@ -236,6 +236,8 @@ int export_order(Export *export, PeerMessage *message)
     message->session = export->session;
     if (export->control)
         error = peer_socket_send(export->control, message);
+    if (error == -ETIMEDOUT) /* it does not read: nobody shall wait for it again */
+        shutdown(export->control->fd, SHUT_RDWR);
     pthread_mutex_unlock(&export->lock);
     return error;
 }
@@ -247,6 +249,7 @@ static void take_lease(Export *export, PeerSocket *peer, PeerMessage *m)
     atomic_store(&export->relay.stop, false);
     export->session = atomic_fetch_add(&sessions, 1) + 1;
     export_random(export->secret, sizeof export->secret);
+    peer->timeout_ms = CONTROL_SEND_MS;
     export->control = peer;
     memset(m, 0, sizeof *m);
     m->type = PEER_ATTACHED;

@@ -82,10 +82,10 @@ void address_tune(int socket, int dead_ms)
     setsockopt(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, &dead, sizeof dead);
 }
 
-static int connect_one(const struct addrinfo *info, int timeout_ms)
+static int connect_one(const struct addrinfo *info, int timeout_ms, int cancel_fd)
 {
     int fd = socket(info->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    struct pollfd poll_fd = {.fd = fd, .events = POLLOUT};
+    struct pollfd fds[2] = {{.fd = fd, .events = POLLOUT}, {.fd = cancel_fd, .events = POLLIN}};
     int error = 0, ready;
     socklen_t length = sizeof error;
 
@@ -96,10 +96,12 @@ static int connect_one(const struct addrinfo *info, int timeout_ms)
     if (errno != EINPROGRESS) {
         error = errno;
     } else {
-        while ((ready = poll(&poll_fd, 1, timeout_ms)) < 0 && errno == EINTR)
+        while ((ready = poll(fds, 2, timeout_ms)) < 0 && errno == EINTR)
             ;
         if (ready == 0)
             error = ETIMEDOUT;
+        else if (ready > 0 && fds[1].revents)
+            error = ECANCELED;
         else if (ready < 0 || getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length))
             error = errno;
     }
@@ -109,7 +111,7 @@ static int connect_one(const struct addrinfo *info, int timeout_ms)
     return -error;
 }
 
-int address_connect(const Address *address, int timeout_ms, int dead_ms)
+int address_connect(const Address *address, int timeout_ms, int dead_ms, int cancel_fd)
 {
     struct addrinfo *list;
     int fd = resolve(address, false, &list);
@@ -118,7 +120,7 @@ int address_connect(const Address *address, int timeout_ms, int dead_ms)
         return fd;
     fd = -EHOSTUNREACH;
     for (const struct addrinfo *info = list; info && fd < 0; info = info->ai_next)
-        fd = connect_one(info, timeout_ms);
+        fd = connect_one(info, timeout_ms, cancel_fd);
     freeaddrinfo(list);
     if (fd >= 0)
         address_tune(fd, dead_ms);

@@ -24,9 +24,10 @@ int address_format(const char *host, const char *port, char *ret_text);
 
 /*
  * A connected socket, non-blocking, close-on-exec, without Nagle's delay, that notices a dead peer
- * within dead_ms.  Negative errno after timeout_ms (-ETIMEDOUT) or a failure.
+ * within dead_ms.  Negative errno after timeout_ms (-ETIMEDOUT) or a failure; -ECANCELED as soon as
+ * cancel_fd (-1: none) is readable.
  */
-int address_connect(const Address *address, int timeout_ms, int dead_ms);
+int address_connect(const Address *address, int timeout_ms, int dead_ms, int cancel_fd);
 
 /* A listening socket, non-blocking; -EADDRINUSE and so on. */
 int address_listen(const Address *address);

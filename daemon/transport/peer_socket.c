@@ -18,10 +18,13 @@ PeerSocket *peer_socket_new(int fd)
 {
     PeerSocket *peer = malloc(sizeof *peer);
 
-    if (peer)
-        peer->fd = fd;
-    else
+    if (!peer) {
         close(fd);
+        return NULL;
+    }
+    peer->fd = fd;
+    peer->cancel_fd = -1;
+    peer->timeout_ms = PEER_HANDSHAKE_MS;
     return peer;
 }
 
@@ -42,17 +45,22 @@ int peer_socket_steal(PeerSocket *peer)
 }
 
 /* Waits until the socket is ready for events. 0 or negative errno. */
-static int wait_ready(int fd, short events, uint64_t deadline_ns)
+static int wait_ready(const PeerSocket *peer, short events, uint64_t deadline_ns)
 {
-    struct pollfd poll_fd = {.fd = fd, .events = events};
+    struct pollfd fds[2] = {
+        {.fd = peer->fd, .events = events},
+        {.fd = peer->cancel_fd, .events = POLLIN},
+    };
     uint64_t now = clock_ns();
     int ready;
 
     if (now >= deadline_ns)
         return -ETIMEDOUT;
-    ready = poll(&poll_fd, 1, (int)((deadline_ns - now + 999999) / 1000000));
+    ready = poll(fds, 2, (int)((deadline_ns - now + 999999) / 1000000));
     if (ready < 0)
         return errno == EINTR ? 0 : -errno;
+    if (fds[1].revents)
+        return -ECANCELED;
     return ready == 0 ? -ETIMEDOUT : 0;
 }
 
@@ -60,7 +68,7 @@ int peer_socket_send(PeerSocket *peer, const PeerMessage *message)
 {
     uint8_t frame[PEER_HEADER_SIZE + PEER_CONTROL_MAX];
     ssize_t length = peer_message_encode(message, frame, sizeof frame);
-    uint64_t deadline = clock_ns() + UINT64_C(1000000) * PEER_HANDSHAKE_MS;
+    uint64_t deadline = clock_ns() + UINT64_C(1000000) * (uint64_t)peer->timeout_ms;
     const uint8_t *at = frame;
 
     if (length < 0)
@@ -72,7 +80,7 @@ int peer_socket_send(PeerSocket *peer, const PeerMessage *message)
         if (sent < 0 && errno != EAGAIN && errno != EINTR)
             return -errno;
         if (sent < 0)
-            error = wait_ready(peer->fd, POLLOUT, deadline);
+            error = wait_ready(peer, POLLOUT, deadline);
         if (error)
             return error;
         if (sent > 0) {
@@ -83,10 +91,10 @@ int peer_socket_send(PeerSocket *peer, const PeerMessage *message)
     return 0;
 }
 
-static int receive_exactly(int fd, uint8_t *at, size_t length, uint64_t deadline_ns)
+static int receive_exactly(const PeerSocket *peer, uint8_t *at, size_t length, uint64_t deadline_ns)
 {
     while (length > 0) {
-        ssize_t received = recv(fd, at, length, MSG_DONTWAIT);
+        ssize_t received = recv(peer->fd, at, length, MSG_DONTWAIT);
         int error = 0;
 
         if (received == 0)
@@ -94,7 +102,7 @@ static int receive_exactly(int fd, uint8_t *at, size_t length, uint64_t deadline
         if (received < 0 && errno != EAGAIN && errno != EINTR)
             return -errno;
         if (received < 0)
-            error = wait_ready(fd, POLLIN, deadline_ns);
+            error = wait_ready(peer, POLLIN, deadline_ns);
         if (error)
             return error;
         if (received > 0) {
@@ -109,7 +117,7 @@ int peer_socket_receive(PeerSocket *peer, PeerMessage *ret_message, int timeout_
 {
     uint64_t deadline = clock_ns() + UINT64_C(1000000) * (uint64_t)timeout_ms;
     PeerHeader header;
-    int error = receive_exactly(peer->fd, peer->frame, PEER_HEADER_SIZE, deadline);
+    int error = receive_exactly(peer, peer->frame, PEER_HEADER_SIZE, deadline);
 
     if (error)
         return error;
@@ -118,7 +126,7 @@ int peer_socket_receive(PeerSocket *peer, PeerMessage *ret_message, int timeout_
         return error;
     if (header.type == PEER_DATA)
         return -EPROTO;
-    error = receive_exactly(peer->fd, peer->frame + PEER_HEADER_SIZE, header.length, deadline);
+    error = receive_exactly(peer, peer->frame + PEER_HEADER_SIZE, header.length, deadline);
     if (error)
         return error;
     return peer_message_decode(&header, peer->frame + PEER_HEADER_SIZE, ret_message);
@@ -240,8 +248,8 @@ int peer_socket_welcome(PeerSocket *peer, PeerMessage *scratch, char *ret_text)
     return error ? error : exchange_hellos(peer, scratch, ret_text);
 }
 
-PeerSocket *peer_socket_connect(const char *address, int dead_ms, PeerMessage *scratch,
-                                int *ret_error, char *ret_text)
+PeerSocket *peer_socket_connect(const char *address, int dead_ms, int cancel_fd,
+                                PeerMessage *scratch, int *ret_error, char *ret_text)
 {
     char text[LIMIT_TEXT + 1] = "";
     PeerSocket *peer = NULL;
@@ -249,12 +257,14 @@ PeerSocket *peer_socket_connect(const char *address, int dead_ms, PeerMessage *s
     int fd = address_parse(address, &parsed);
 
     if (fd == 0)
-        fd = address_connect(&parsed, PEER_HANDSHAKE_MS / 2, dead_ms);
+        fd = address_connect(&parsed, PEER_HANDSHAKE_MS / 2, dead_ms, cancel_fd);
     if (fd >= 0)
         peer = peer_socket_new(fd);
     *ret_error = fd < 0 ? fd : peer ? 0 : -ENOMEM;
-    if (peer)
+    if (peer) {
+        peer->cancel_fd = cancel_fd;
         *ret_error = peer_socket_greet(peer, scratch, text);
+    }
     if (*ret_error == 0)
         return peer;
     snprintf(ret_text, LIMIT_TEXT + 1, "daemon at %.200s: %.700s", address,

@@ -13,7 +13,9 @@
 enum { PEER_HANDSHAKE_MS = 10000 };
 
 typedef struct PeerSocket {
-    int fd; /* owned; non-blocking */
+    int fd;         /* owned; non-blocking */
+    int cancel_fd;  /* the owner's; once it is readable every wait ends with -ECANCELED; -1 */
+    int timeout_ms; /* how long a send may go without progress */
     uint8_t frame[PEER_HEADER_SIZE + PEER_CONTROL_MAX];
 } PeerSocket;
 
@@ -27,7 +29,7 @@ void peer_socket_free(PeerSocket *peer);
  * their exact end. */
 int peer_socket_steal(PeerSocket *peer);
 
-/* Sends one frame. 0 or negative errno, -ETIMEDOUT after 10 s without progress. */
+/* Sends one frame. 0 or negative errno, -ETIMEDOUT after timeout_ms. */
 int peer_socket_send(PeerSocket *peer, const PeerMessage *message);
 
 /* Receives one frame.  0; -ETIMEDOUT; -ECONNRESET at the end; -EPROTO. */
@@ -41,8 +43,8 @@ int peer_socket_greet(PeerSocket *peer, PeerMessage *scratch, char *ret_text);
 int peer_socket_welcome(PeerSocket *peer, PeerMessage *scratch, char *ret_text);
 
 /* Connects to HOST:PORT and greets. NULL with *ret_error and a line in ret_text. */
-PeerSocket *peer_socket_connect(const char *address, int dead_ms, PeerMessage *scratch,
-                                int *ret_error, char *ret_text);
+PeerSocket *peer_socket_connect(const char *address, int dead_ms, int cancel_fd,
+                                PeerMessage *scratch, int *ret_error, char *ret_text);
 
 /* Tells the other side why, best effort. */
 void peer_socket_refuse(PeerSocket *peer, PeerMessage *scratch, PeerErrorCode code,

@@ -186,7 +186,8 @@ static void *run(void *argument)
     __atomic_store_n(&self->tid, (uint32_t)gettid(), __ATOMIC_RELEASE);
     do {
         do_pass(self);
-        if (pthread_barrier_wait(&load->barrier) == PTHREAD_BARRIER_SERIAL_THREAD)
+        pthread_barrier_wait(&load->barrier);
+        if (self->index == 0)
             end_pass(load);
         pthread_barrier_wait(&load->barrier);
     } while (!load->last_pass);

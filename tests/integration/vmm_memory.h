@@ -31,7 +31,7 @@ typedef struct VmmMemory {
     uint64_t factor;
     uint64_t shift;
     struct postcopy_region regions[VMM_REGIONS];
-    char ids[VMM_REGIONS][16];
+    char ids[VMM_REGIONS][24];
 } VmmMemory;
 
 /* Maps it.  False, with the reason on stderr, if it cannot. */

@@ -20,7 +20,7 @@ void fake_daemon_listen(FakeDaemon *daemon)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
 
-    strcpy(address.sun_path, daemon->path);
+    memcpy(address.sun_path, daemon->path, sizeof daemon->path);
     daemon->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     assert_true(daemon->listener >= 0);
     assert_int_equal(bind(daemon->listener, (struct sockaddr *)&address, sizeof address), 0);
@@ -112,7 +112,7 @@ void fake_daemon_send_status(FakeDaemon *daemon, ClientMessageType type, uint32_
     daemon->out.type = type;
     daemon->out.serial = serial;
     daemon->out.status.status = status;
-    strcpy(daemon->out.status.text, text);
+    memcpy(daemon->out.status.text, text, strlen(text) + 1);
     fake_daemon_send(daemon, NULL, 0);
 }
 

@@ -137,7 +137,7 @@ static void test_faults_wait_for_the_daemon(void **state)
     disarm(pair);
     assert_int_equal(postcopy_wait(pair->vmm->pc, POSTCOPY_CANCELLED, FAKE_TIMEOUT_MS),
                      POSTCOPY_CANCELLED);
-    assert_int_equal(pair->vmm->memory[1][5 * FAKE_PAGE], 0);
+    assert_int_equal(pair->vmm->memory[1][(size_t)5 * FAKE_PAGE], 0);
 }
 
 static void test_uffds_can_come_from_the_device(void **state)
@@ -381,7 +381,7 @@ static void test_a_restarted_daemon_gets_everything(void **state)
     Pair *pair = *state;
     FakeDaemon *daemon = pair->daemon;
     const ClientHello *hello = &daemon->in.hello;
-    uint8_t *page = pair->vmm->memory[1] + 9 * FAKE_PAGE;
+    uint8_t *page = pair->vmm->memory[1] + (size_t)9 * FAKE_PAGE;
     pthread_t thread;
     void *seen;
 
@@ -433,14 +433,17 @@ static void test_many_shards_take_several_packets(void **state)
 static bool has_flag(const void *address, const char *flag)
 {
     FILE *smaps = fopen("/proc/self/smaps", "re");
-    unsigned long start, end;
+    unsigned long start;
+    char *dash;
     bool inside = false, found = false;
     char line[512];
 
     assert_non_null(smaps);
     while (fgets(line, sizeof line, smaps)) {
-        if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
-            inside = start <= (uintptr_t)address && (uintptr_t)address < end;
+        start = strtoul(line, &dash, 16);
+        if (dash > line && *dash == '-')
+            inside =
+                start <= (uintptr_t)address && (uintptr_t)address < strtoul(dash + 1, NULL, 16);
         else if (inside && strncmp(line, "VmFlags:", 8) == 0)
             found = strstr(line, flag) != NULL;
     }

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -128,7 +129,7 @@ static void *offer(void *argument)
     Offer *o = argument;
 
     o->status = postcopy_offer(o->pc, "host:1", o->timeout_ms);
-    strcpy(o->error, postcopy_error(o->pc));
+    snprintf(o->error, sizeof o->error, "%s", postcopy_error(o->pc));
     return NULL;
 }
 
