@@ -32,6 +32,7 @@ static const Key keys[] = {
     {"import", "resolvers", KEY_NUMBER, AT(import.resolvers), 0, IMPORT_RESOLVERS_MAX},
     {"import", "shards", KEY_NUMBER, AT(import.shards), 0, 256},
     {"import", "bulk_channels", KEY_NUMBER, AT(import.bulk_channels), 1, STREAM_CHANNELS_MAX},
+    {"import", "around", KEY_BYTES, AT(import.around), 4096, 1 << 20},
     {"import", "chunk", KEY_BYTES, AT(import.chunk), 4096, PEER_READ_MAX},
     {"import", "window", KEY_BYTES, AT(import.window), 65536, G_GUINT64_CONSTANT(256) << 20},
     {"import", "stream_delay_ms", KEY_NUMBER, AT(import.stream_delay_ms), 0, 60000},
@@ -50,6 +51,7 @@ static void set_defaults(Settings *settings)
     settings->listen = g_strdup("127.0.0.1:16520");
     settings->import = (ImportConfig){
         .bulk_channels = 1,
+        .around = 256 * 1024,
         .chunk = 256 * 1024,
         .window = 2 << 20,
         .ping_ms = 1000,

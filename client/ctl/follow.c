@@ -97,7 +97,7 @@ static gboolean watch(Migration *m, GError **error)
             return TRUE;
         if (verdict == PROGRESS_COMPLETE) {
             complete_us = complete_us ? complete_us : g_get_monotonic_time();
-            if (g_get_monotonic_time() - complete_us > RELEASE_MS * 1000) {
+            if (g_get_monotonic_time() - complete_us > (gint64)RELEASE_MS * 1000) {
                 report_note(&m->report, "all memory is there, but the destination has not let go "
                                         "of the daemon yet");
                 return TRUE;

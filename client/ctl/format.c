@@ -84,7 +84,7 @@ gboolean format_is_ascii(void)
 char *format_histogram(const guint64 *counts, guint n, guint columns, gboolean ascii)
 {
     GString *text = g_string_new(NULL);
-    g_autoptr(Table) table = table_new(">", "", ">", NULL);
+    g_autoptr(Table) table = table_new((const char *const[]){">", "", ">", NULL});
     guint first = n, last = 0;
     guint64 most = 0;
 

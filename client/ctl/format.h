@@ -32,8 +32,8 @@ char *format_histogram(const guint64 *counts, guint n, guint columns, gboolean a
 /* Rows of cells, as wide as the widest of each column. */
 typedef struct Table Table;
 
-/* The titles, a NULL-terminated list; one that begins with '>' is aligned to the right. */
-Table *table_new(const char *title, ...) G_GNUC_NULL_TERMINATED;
+/* The titles, NULL at the end; one that begins with '>' is aligned to the right. */
+Table *table_new(const char *const *titles);
 void table_free(Table *table);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Table, table_free)
 

@@ -2,7 +2,6 @@
 #include "client/ctl/layout.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "client/ctl/error.h"
@@ -14,8 +13,6 @@ void ram_block_free(RamBlock *block)
     g_free(block->id);
     g_free(block);
 }
-
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(RamBlock, ram_block_free)
 
 static guint64 unit_size(const char *unit)
 {
@@ -33,19 +30,52 @@ static guint64 unit_size(const char *unit)
     return 0;
 }
 
-/* One row: name, page size and its unit, offset, used, total, and from QEMU 9 on further columns. */
+/* The words of a line; the caller's. */
+static GStrv split_words(const char *line)
+{
+    g_auto(GStrv) parts = g_strsplit_set(line, " \t\r", -1);
+    GPtrArray *words = g_ptr_array_new();
+
+    for (guint i = 0; parts[i]; i++)
+        if (*parts[i])
+            g_ptr_array_add(words, g_strdup(parts[i]));
+    g_ptr_array_add(words, NULL);
+    return (GStrv)g_ptr_array_free(words, FALSE);
+}
+
+static gboolean parse_hex(const char *word, guint64 *ret)
+{
+    const char *digits = g_str_has_prefix(word, "0x") ? word + 2 : word;
+
+    return g_ascii_string_to_unsigned(digits, 16, 0, G_MAXUINT64, ret, NULL);
+}
+
+/* "4 KiB", as two words. */
+static gboolean parse_page_size(char *const *words, guint64 *ret)
+{
+    guint64 unit = words[0] && words[1] ? unit_size(words[1]) : 0;
+
+    if (!unit || !g_ascii_string_to_unsigned(words[0], 10, 1, 1 << 20, ret, NULL))
+        return FALSE;
+    *ret *= unit;
+    return TRUE;
+}
+
+/* One row: name, page size, offset, used, total, and from QEMU 9 on further columns. */
 static RamBlock *parse_block(const char *line)
 {
-    g_autoptr(RamBlock) block = g_new0(RamBlock, 1);
-    char name[256], unit[8];
-    guint64 count;
+    g_auto(GStrv) words = split_words(line);
+    guint64 page_size, length;
+    RamBlock *block;
 
-    if (sscanf(line, " %255s %" SCNu64 " %7s %*s 0x%" SCNx64, name, &count, unit, &block->length) !=
-        4)
+    if (g_strv_length(words) < 6 || !parse_page_size(words + 1, &page_size) ||
+        !parse_hex(words[4], &length))
         return NULL;
-    block->id = g_strdup(name);
-    block->page_size = count * unit_size(unit);
-    return block->page_size ? g_steal_pointer(&block) : NULL;
+    block = g_new0(RamBlock, 1);
+    block->id = g_strdup(words[0]);
+    block->page_size = page_size;
+    block->length = length;
+    return block;
 }
 
 static gboolean is_blank(const char *line)
@@ -56,10 +86,10 @@ static gboolean is_blank(const char *line)
 /* A backend that no device uses yet: its row has no name. */
 static gboolean is_nameless(const char *line)
 {
-    char unit[8];
-    guint64 count, offset;
+    g_auto(GStrv) words = split_words(line);
+    guint64 page_size;
 
-    return sscanf(line, " %" SCNu64 " %7s 0x%" SCNx64, &count, unit, &offset) == 3;
+    return parse_page_size(words, &page_size);
 }
 
 GPtrArray *layout_parse_blocks(const char *text, GError **error)
@@ -99,6 +129,20 @@ RamBlock *layout_find(const GPtrArray *blocks, const char *id)
     return NULL;
 }
 
+/* The block whose name begins this text, as a whole word; what follows it goes to ret_rest. */
+static RamBlock *find_named(GPtrArray *blocks, const char *text, const char **ret_rest)
+{
+    for (guint i = 0; i < blocks->len; i++) {
+        RamBlock *block = g_ptr_array_index(blocks, i);
+        gsize length = strlen(block->id);
+
+        *ret_rest = text + length;
+        if (strncmp(text, block->id, length) == 0 && strchr(" \r", text[length]))
+            return block;
+    }
+    return NULL;
+}
+
 /*
  * The block that this row of a view shows, NULL if it shows no RAM block.  A row goes
  * "START-END (prio P, KIND): NAME[ @OFFSET][ ACCELERATOR]".
@@ -107,22 +151,18 @@ static RamBlock *parse_piece(GPtrArray *blocks, const char *line, guint64 *ret_s
                              guint64 *ret_offset)
 {
     const char *name = strstr(line, "): ");
-    guint64 end;
+    const char *rest;
+    RamBlock *block;
+    char *end;
 
-    if (!name || sscanf(line, " %" SCNx64 "-%" SCNx64 " (", ret_start, &end) != 2)
+    *ret_start = g_ascii_strtoull(line, &end, 16);
+    if (!name || end == line || *end != '-')
         return NULL;
-    name += strlen("): ");
-    for (guint i = 0; i < blocks->len; i++) {
-        RamBlock *block = g_ptr_array_index(blocks, i);
-        gsize length = strlen(block->id);
-
-        if (strncmp(name, block->id, length) != 0 || !strchr(" \r", name[length]))
-            continue;
-        *ret_offset = 0;
-        sscanf(name + length, " @%" SCNx64, ret_offset);
-        return block;
-    }
-    return NULL;
+    block = find_named(blocks, name + strlen("): "), &rest);
+    if (block)
+        *ret_offset =
+            g_str_has_prefix(rest, " @") ? g_ascii_strtoull(rest + strlen(" @"), NULL, 16) : 0;
+    return block;
 }
 
 /* Other pieces of a block may be mirrors of its beginning elsewhere; the lowest address counts. */
@@ -161,15 +201,15 @@ gboolean layout_place(GPtrArray *blocks, const char *text, GError **error)
     return seen;
 }
 
+/* "Host virtual address for 0xADDRESS (NAME) is 0xADDRESS". */
 gboolean layout_parse_address(const char *text, const char *id, guint64 *ret_address,
                               GError **error)
 {
-    char name[256];
-    guint64 guest_address;
+    g_autofree char *named = g_strdup_printf(" (%s) is 0x", id);
+    const char *found = strstr(text, named);
 
-    if (sscanf(text, "Host virtual address for 0x%" SCNx64 " (%255[^)]) is 0x%" SCNx64,
-               &guest_address, name, ret_address) == 3 &&
-        strcmp(name, id) == 0)
+    *ret_address = found ? g_ascii_strtoull(found + strlen(named), NULL, 16) : 0;
+    if (*ret_address && g_str_has_prefix(text, "Host virtual address for "))
         return TRUE;
     g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED, "QEMU does not tell where RAM '%s' lies: %s",
                 id, text);

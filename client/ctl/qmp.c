@@ -316,22 +316,43 @@ static gboolean negotiate(Qmp *qmp, const char *path, GError **error)
     return qmp_run(qmp, "qmp_capabilities", NULL, error);
 }
 
-Qmp *qmp_connect(const char *path, const char *word, const Interrupt *interrupt, GError **error)
+/* A connected socket, or -1 with errno. */
+static int connect_socket(const char *path)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    g_autoptr(Qmp) qmp = g_new0(Qmp, 1);
+    int fd, error;
 
-    qmp->word = word;
-    qmp->interrupt = interrupt;
-    qmp->timeout_ms = QMP_TIMEOUT_MS;
-    qmp->buffer = g_string_new(NULL);
-    qmp->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    errno = ENAMETOOLONG;
-    if (g_strlcpy(address.sun_path, path, sizeof address.sun_path) >= sizeof address.sun_path ||
-        connect(qmp->fd, (const struct sockaddr *)&address, sizeof address) < 0) {
+    if (g_strlcpy(address.sun_path, path, sizeof address.sun_path) >= sizeof address.sun_path) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || connect(fd, (const struct sockaddr *)&address, sizeof address) == 0)
+        return fd;
+    error = errno;
+    close(fd);
+    errno = error;
+    return -1;
+}
+
+Qmp *qmp_connect(const char *path, const char *word, const Interrupt *interrupt, GError **error)
+{
+    int fd = connect_socket(path);
+    Qmp *qmp;
+
+    if (fd < 0) {
         g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
                     "cannot connect to the %s's QMP socket %s: %s", word, path, g_strerror(errno));
         return NULL;
     }
-    return negotiate(qmp, path, error) ? g_steal_pointer(&qmp) : NULL;
+    qmp = g_new0(Qmp, 1);
+    qmp->fd = fd;
+    qmp->word = word;
+    qmp->interrupt = interrupt;
+    qmp->timeout_ms = QMP_TIMEOUT_MS;
+    qmp->buffer = g_string_new(NULL);
+    if (negotiate(qmp, path, error))
+        return qmp;
+    qmp_free(qmp);
+    return NULL;
 }

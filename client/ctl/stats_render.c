@@ -42,12 +42,11 @@ static void append_traffic(JsonObject *import, GString *text)
     g_autofree char *received = format_bytes((guint64)member_int(import, "received_bytes"));
     g_autofree char *running = format_seconds(member_double(import, "running_s"));
     double complete_ms = member_double(import, "complete_ms");
-    g_autofree char *complete =
-        complete_ms > 0 ? format_seconds(complete_ms / 1000) : g_strdup("not yet");
+    g_autofree char *complete = complete_ms > 0 ? format_seconds(complete_ms / 1000) : g_strdup("");
     g_autofree char *missing = format_bytes((guint64)member_int(import, "missing_at_running"));
     g_autofree char *figures =
-        g_strdup_printf("received %s, running %s, complete after %s, missing at the start %s",
-                        received, running, complete, missing);
+        g_strdup_printf("received %s, running %s%s%s, missing at the start %s", received, running,
+                        *complete ? ", complete after " : "", complete, missing);
 
     append_figures(text, "transfer", figures);
 }
@@ -104,8 +103,8 @@ static void add_latency(Table *table, JsonObject *object, const char *member)
 
 static void append_vcpus(JsonArray *vcpus, GString *text)
 {
-    g_autoptr(Table) table =
-        table_new(">VCPU", ">TID", ">FAULTS", ">P50", ">P90", ">P99", ">MAX", NULL);
+    g_autoptr(Table) table = table_new(
+        (const char *const[]){">VCPU", ">TID", ">FAULTS", ">P50", ">P90", ">P99", ">MAX", NULL});
 
     for (guint i = 0; i < element_count(vcpus); i++) {
         JsonObject *vcpu = element_object(vcpus, i);
@@ -126,7 +125,8 @@ static void append_vcpus(JsonArray *vcpus, GString *text)
 
 static void append_channels(JsonArray *channels, GString *text)
 {
-    g_autoptr(Table) table = table_new("CHANNEL", ">#", "STATE", ">REQUESTS", ">BYTES", NULL);
+    g_autoptr(Table) table =
+        table_new((const char *const[]){"CHANNEL", ">#", "STATE", ">REQUESTS", ">BYTES", NULL});
 
     for (guint i = 0; i < element_count(channels); i++) {
         JsonObject *channel = element_object(channels, i);
@@ -142,7 +142,8 @@ static void append_channels(JsonArray *channels, GString *text)
 
 static void append_resolvers(JsonArray *resolvers, GString *text)
 {
-    g_autoptr(Table) table = table_new(">RESOLVER", ">FAULTS", ">WAKE-UPS", ">READS", NULL);
+    g_autoptr(Table) table =
+        table_new((const char *const[]){">RESOLVER", ">FAULTS", ">WAKE-UPS", ">READS", NULL});
 
     for (guint i = 0; i < element_count(resolvers); i++) {
         JsonObject *resolver = element_object(resolvers, i);

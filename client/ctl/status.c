@@ -103,12 +103,14 @@ static void print_listen(JsonObject *status)
 
 static void print_status(JsonObject *status)
 {
-    g_autoptr(Table) sessions = table_new("VM", "ROLE", "STATE", ">PID", ">UID", ">MEMORY",
-                                          ">REGIONS", ">VCPUS", ">CONNECTED", "PROBLEM", NULL);
-    g_autoptr(Table) imports = table_new("VM", "STATE", ">PID", "SOURCE", ">MEMORY", ">PROGRESS",
-                                         ">RATE", ">FAULTS", "REMARK", NULL);
-    g_autoptr(Table) exports = table_new("VM", "STATE", ">PID", "DESTINATION", ">READS", ">BYTES",
-                                         ">PROGRESS", "REMARK", NULL);
+    g_autoptr(Table) sessions =
+        table_new((const char *const[]){"VM", "ROLE", "STATE", ">PID", ">UID", ">MEMORY",
+                                        ">REGIONS", ">VCPUS", ">CONNECTED", "PROBLEM", NULL});
+    g_autoptr(Table) imports =
+        table_new((const char *const[]){"VM", "STATE", ">PID", "SOURCE", ">MEMORY", ">PROGRESS",
+                                        ">RATE", ">FAULTS", "REMARK", NULL});
+    g_autoptr(Table) exports = table_new((const char *const[]){
+        "VM", "STATE", ">PID", "DESTINATION", ">READS", ">BYTES", ">PROGRESS", "REMARK", NULL});
     guint n = element_count(member_array(status, "sessions"));
 
     printf("postcopyd %s, pid %" G_GINT64_FORMAT, member_string(status, "version"),

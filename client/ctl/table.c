@@ -1,6 +1,4 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include <stdarg.h>
-
 #include "client/ctl/format.h"
 
 struct Table {
@@ -9,22 +7,19 @@ struct Table {
     GPtrArray *cells;  /* row after row */
 };
 
-Table *table_new(const char *title, ...)
+Table *table_new(const char *const *titles)
 {
     Table *table = g_new0(Table, 1);
-    va_list arguments;
 
     table->titles = g_ptr_array_new_with_free_func(g_free);
     table->right = g_array_new(FALSE, FALSE, sizeof(gboolean));
     table->cells = g_ptr_array_new_with_free_func(g_free);
-    va_start(arguments, title);
-    for (; title; title = va_arg(arguments, const char *)) {
-        gboolean right = *title == '>';
+    for (; *titles; titles++) {
+        gboolean right = **titles == '>';
 
-        g_ptr_array_add(table->titles, g_strdup(title + (right ? 1 : 0)));
+        g_ptr_array_add(table->titles, g_strdup(*titles + (right ? 1 : 0)));
         g_array_append_val(table->right, right);
     }
-    va_end(arguments);
     return table;
 }
 
@@ -96,7 +91,7 @@ char *table_render(const Table *table, const char *indent)
     if (has_titles(table))
         append_row(table, (char *const *)table->titles->pdata, indent, text);
     for (guint row = 0; row < table_rows(table); row++)
-        append_row(table, (char *const *)table->cells->pdata + row * table->titles->len, indent,
-                   text);
+        append_row(table, (char *const *)table->cells->pdata + (gsize)row * table->titles->len,
+                   indent, text);
     return g_string_free(text, FALSE);
 }

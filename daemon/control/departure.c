@@ -17,6 +17,9 @@
 
 enum { INVITE_ANSWER_MS = 25000, INVITE_DEAD_MS = 15000 };
 
+/* So long whoever drives may still ask how a departure ended whose client is gone. */
+#define LINGER_US (60 * G_USEC_PER_SEC)
+
 gboolean departure_is_open(const Departure *departure)
 {
     return departure->stage < DEPARTURE_DONE;
@@ -58,8 +61,7 @@ static void answer_operator(Connection *connection, guint32 serial, int status, 
     operator_reply(connection, serial, node);
 }
 
-void asker_answer(Control *control, const Asker *asker, int status, guint64 seal,
-                  const char *text)
+void asker_answer(Control *control, const Asker *asker, int status, guint64 seal, const char *text)
 {
     Connection *connection = connection_by_id(control, asker->connection);
 
@@ -70,7 +72,8 @@ void asker_answer(Control *control, const Asker *asker, int status, guint64 seal
     else if (asker->answer == CLIENT_OK && status == 0)
         connection_send_simple(connection, CLIENT_OK, asker->serial);
     else
-        connection_send_status(connection, asker->answer == CLIENT_OK ? CLIENT_ERROR : asker->answer,
+        connection_send_status(connection,
+                               asker->answer == CLIENT_OK ? CLIENT_ERROR : asker->answer,
                                asker->serial, status, seal, text);
 }
 
@@ -91,8 +94,7 @@ static void send_state(Departure *departure, const char *text)
 /* The driver of a QEMU also learns where the device state goes in and comes out. */
 static void answer_prepared(Departure *departure)
 {
-    Connection *connection =
-        connection_by_id(departure->control, departure->asker.connection);
+    Connection *connection = connection_by_id(departure->control, departure->asker.connection);
     JsonObject *object;
     JsonNode *node;
 
@@ -129,6 +131,7 @@ static void drop_relay(Departure *departure)
 static void end(Departure *departure, DepartureStage stage, int status, const char *text)
 {
     departure->stage = stage;
+    departure->ended_us = g_get_monotonic_time();
     drop_relay(departure);
     if (departure->export)
         export_close(departure->export);
@@ -175,8 +178,6 @@ void departure_disconnected(Departure *departure)
     departure->connection = NULL;
     if (departure->stage < DEPARTURE_SEALED)
         departure_cancel(departure, "the source's client is gone");
-    if (!departure_is_open(departure))
-        departure_free(departure);
 }
 
 void departure_owner_gone(Control *control, guint64 connection)
@@ -221,8 +222,6 @@ static void on_released(Departure *departure)
         return;
     log_info("%s: its destination has everything", departure->export->name);
     end(departure, DEPARTURE_DONE, 0, "");
-    if (!departure->connection) /* nobody is left to show the figures of; its memory goes */
-        departure_free(departure);
 }
 
 static void on_relayed(Departure *departure)
@@ -306,8 +305,7 @@ static void run_invite(InviteJob *job)
                    strerror(-job->error));
     else if (job->message->status.code != PEER_ERROR_NONE) {
         job->error = -ECONNREFUSED;
-        g_snprintf(job->text, sizeof job->text, "destination: %.1000s",
-                   job->message->status.text);
+        g_snprintf(job->text, sizeof job->text, "destination: %.1000s", job->message->status.text);
     }
     peer_socket_free(peer);
 }
@@ -343,8 +341,7 @@ static void describe_regions(const Departure *departure, PeerRegions *ret_region
             const PeerRegion *name = &departure->driver.names.regions[j];
             if (strcmp(name->id, ret_regions->regions[i].id) == 0 &&
                 name->guest_address == ret_regions->regions[i].guest_address)
-                ret_regions->regions[i].address_hint =
-                    departure->driver.destination_addresses[j];
+                ret_regions->regions[i].address_hint = departure->driver.destination_addresses[j];
         }
 }
 
@@ -500,8 +497,7 @@ static void seal(Departure *departure)
     guint64 id = export_seal(departure->export);
     int error;
 
-    departure->cpu_at_seal_ns =
-        watch_cpu_ns(departure->pid, departure->vcpus, departure->n_vcpus);
+    departure->cpu_at_seal_ns = watch_cpu_ns(departure->pid, departure->vcpus, departure->n_vcpus);
     message->type = PEER_SEALED;
     message->sealed.seal = id;
     error = export_order(departure->export, message);
@@ -513,8 +509,7 @@ static void seal(Departure *departure)
         return;
     }
     departure->stage = DEPARTURE_SEALED;
-    log_info("%s: sealed, read by %s from now on", departure->export->name,
-             departure->destination);
+    log_info("%s: sealed, read by %s from now on", departure->export->name, departure->destination);
     send_state(departure, "");
     answer_step(departure, 0, id, "");
 }
@@ -614,8 +609,21 @@ void departure_fence(Departure *departure, const char *reason)
     send_state(departure, reason);
 }
 
+/* Of one that has ended and whose client is gone the figures stay for a while, the memory does not. */
+static void let_go(Departure *departure)
+{
+    if (departure->connection || departure_is_open(departure))
+        return;
+    if (departure->export)
+        export_drop_memory(departure->export);
+    if (!departure->export || g_get_monotonic_time() - departure->ended_us > LINGER_US)
+        departure_free(departure);
+}
+
 void departure_tick(Control *control)
 {
+    for (guint i = control->departures->len; i-- > 0;)
+        let_go(control->departures->pdata[i]);
     for (guint i = 0; i < control->departures->len; i++) {
         Departure *departure = control->departures->pdata[i];
 
@@ -623,8 +631,7 @@ void departure_tick(Control *control)
             atomic_load(&departure->export->fenced))
             continue;
         if (watch_means_running(departure->cpu_at_seal_ns,
-                                watch_cpu_ns(departure->pid, departure->vcpus,
-                                             departure->n_vcpus)))
+                                watch_cpu_ns(departure->pid, departure->vcpus, departure->n_vcpus)))
             departure_fence(departure, "the source's vCPUs ran after the seal");
     }
 }

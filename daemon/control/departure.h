@@ -34,7 +34,7 @@ typedef struct Asker {
 
 /* What the driver of a QEMU found out about its regions at both monitors. */
 typedef struct DriverRegions {
-    PeerRegions names;                             /* address_hint: in the source's client */
+    PeerRegions names;                            /* address_hint: in the source's client */
     guint64 destination_addresses[LIMIT_REGIONS]; /* in the destination's */
 } DriverRegions;
 
@@ -54,7 +54,8 @@ typedef struct Departure {
     gboolean waiting;                   /* it has not been answered */
     Asker relay_asker;
     gboolean relay_waiting;
-    guint64 owner; /* the connection whose end undoes it before the seal; 0 */
+    gint64 ended_us; /* DONE or ENDED since */
+    guint64 owner;   /* the connection whose end undoes it before the seal; 0 */
     guint32 n_vcpus;
     guint32 *vcpus;
     gboolean watched; /* a QEMU: its vCPU threads may not run after the seal */
@@ -82,7 +83,7 @@ void departure_fence(Departure *departure, const char *reason);
 void departure_disconnected(Departure *departure);
 void departure_owner_gone(Control *control, guint64 connection);
 
-/* Looks whether sealed sources still stand still; every tick. */
+/* Looks whether sealed sources still stand still, and forgets those long over; every tick. */
 void departure_tick(Control *control);
 
 void departure_free(Departure *departure);
@@ -93,7 +94,6 @@ gboolean departure_is_open(const Departure *departure);
 ClientState departure_state(const Departure *departure);
 
 /* Answers: to a client with a status, to an operator with JSON built from members or an error. */
-void asker_answer(Control *control, const Asker *asker, int status, guint64 seal,
-                  const char *text);
+void asker_answer(Control *control, const Asker *asker, int status, guint64 seal, const char *text);
 
 #endif

@@ -91,6 +91,7 @@ static JsonObject *import_pages(const Import *import)
     set_count(object, "hole", &counters->hole);
     set_count(object, "continued", &counters->continued);
     set_count(object, "by_fault", &counters->by_fault);
+    set_count(object, "by_around", &counters->by_around);
     set_count(object, "by_stream", &counters->by_stream);
     set_count(object, "waited", &counters->waited);
     set_count(object, "eexist", &counters->eexist);
@@ -194,6 +195,8 @@ static void import_times(JsonObject *object, const Import *import)
         object, "rate_bytes_s",
         gate && end > gate ? (double)received * 1e9 / (double)(end - gate) : 0.0);
     set_number(object, "received_bytes", received);
+    set_number(object, "completed_us",
+               complete ? (guint64)g_get_real_time() - (clock_ns() - complete) / 1000 : 0);
 }
 
 static void import_memory(JsonObject *object, const Import *import)

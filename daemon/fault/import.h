@@ -35,6 +35,7 @@ typedef struct ImportConfig {
     unsigned resolvers;     /* 1 to IMPORT_RESOLVERS_MAX */
     unsigned shards;        /* a region is split into at most so many */
     unsigned bulk_channels; /* 1 to STREAM_CHANNELS_MAX */
+    uint64_t around;        /* bytes fetched with a page that faulted, itself included */
     uint64_t chunk;         /* bytes of one bulk request */
     uint64_t window;        /* bytes of bulk requests under way */
     unsigned ping_ms;       /* a peer silent for three of these is gone */
@@ -61,7 +62,7 @@ typedef struct Shard {
 /* Written with relaxed atomics by the data threads, read by anyone. */
 typedef struct ImportCounters {
     _Atomic uint64_t copied, zero, hole, continued; /* pages, by kind */
-    _Atomic uint64_t by_fault, by_stream;           /* pages fetched, by cause */
+    _Atomic uint64_t by_fault, by_around, by_stream; /* pages fetched, by cause */
     _Atomic uint64_t waited, eexist, retried, poisoned;
     _Atomic uint64_t faults, faults_present;
     _Atomic uint64_t present_bytes; /* of those the source has content for */

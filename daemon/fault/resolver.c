@@ -20,9 +20,23 @@ enum {
     RESOLVER_BUFFER = 256 * 1024,  /* receive buffer for 4 KiB pages */
     RESOLVER_RETRY_MS = 50,
     RESOLVER_ATTEMPTS = 40, /* of a page the source cannot read, before it is poisoned */
+    AROUND_MIN = 4096,
+    AROUND_FAST_NS = 300000, /* a fault resolved sooner may take more along, */
+    AROUND_SLOW_NS = 1000000, /* one that took longer took too much along */
 };
 
 /* --- what comes back from the source ------------------------------------------------------- */
+
+/* A slow link or a busy host shows in how long faults take: the block shrinks, and grows again. */
+static void adapt_around(Resolver *resolver, uint64_t latency_ns)
+{
+    uint64_t most = resolver->import->config.around;
+
+    if (latency_ns > AROUND_SLOW_NS && resolver->around > AROUND_MIN)
+        resolver->around /= 2;
+    else if (latency_ns < AROUND_FAST_NS && resolver->around < most)
+        resolver->around *= 2;
+}
 
 static void pages_arrived(void *owner, Fetch *fetch, uint32_t first, uint32_t count,
                           const void *data)
@@ -30,10 +44,18 @@ static void pages_arrived(void *owner, Fetch *fetch, uint32_t first, uint32_t co
     Resolver *resolver = owner;
     Import *import = resolver->import;
 
-    placement_put(import, fetch->region, fetch->page + first, count, data, true);
-    import_account(import, fetch->vcpu, fetch->since_ns, clock_ns());
+    bool wanted = fetch->wanted - (fetch->page + first) < count;
+    uint64_t now;
+
+    placement_put(import, fetch->region, fetch->page + first, count, data, wanted);
     import_count_fetched(import, fetch->region, count, data == NULL);
-    atomic_fetch_add_explicit(&import->counters.by_fault, count, memory_order_relaxed);
+    atomic_fetch_add_explicit(&import->counters.by_around, count - wanted, memory_order_relaxed);
+    if (!wanted)
+        return;
+    atomic_fetch_add_explicit(&import->counters.by_fault, 1, memory_order_relaxed);
+    now = clock_ns();
+    import_account(import, fetch->vcpu, fetch->since_ns, now);
+    adapt_around(resolver, now - fetch->since_ns);
 }
 
 static bool page_failed(void *owner, Fetch *fetch, PeerErrorCode code)
@@ -88,6 +110,31 @@ static PageClaim claim(Import *import, uint32_t region, uint64_t page, uint32_t 
     return result;
 }
 
+/*
+ * All memory has to come anyway: a fault takes the MISSING pages next to its own along, in the
+ * aligned block around it, as far as they are known to have content.
+ */
+static Fetch *fetch_around(Resolver *resolver, uint32_t region, uint64_t page)
+{
+    Import *import = resolver->import;
+    uint64_t block = resolver->around / import->page_sizes[region];
+    uint64_t first = page, count = 1;
+    Fetch *fetch;
+
+    if (block > 1) {
+        uint64_t start = page / block * block;
+        if (page + 1 < start + block && page + 1 < import->table.pages[region])
+            count += page_table_claim_run(&import->table, region, page + 1,
+                                          start + block - page - 1);
+        while (first > start && page_table_claim_run(&import->table, region, first - 1, 1) == 1)
+            first--;
+        count += page - first;
+    }
+    fetch = tcp_channel_fetch(&resolver->channel, region, first, (uint32_t)count);
+    fetch->wanted = page;
+    return fetch;
+}
+
 static void resolve(Resolver *resolver, const Shard *shard, uint64_t address, bool minor,
                     uint32_t tid)
 {
@@ -100,7 +147,7 @@ static void resolve(Resolver *resolver, const Shard *shard, uint64_t address, bo
 
     switch (claim(import, shard->region, page, vcpu, now)) {
     case PAGE_CLAIM_FETCH:
-        fetch = tcp_channel_fetch(&resolver->channel, shard->region, page, 1);
+        fetch = fetch_around(resolver, shard->region, page);
         fetch->vcpu = vcpu;
         fetch->since_ns = now;
         atomic_store_explicit(&import->last_fault, waiters_key(shard->region, page),
@@ -258,7 +305,13 @@ int resolver_start(Resolver *resolver, Import *import, unsigned index)
 {
     int error;
 
-    *resolver = (Resolver){.import = import, .index = index, .ring.wake_fd = -1, .channel.fd = -1};
+    *resolver = (Resolver){
+        .import = import,
+        .index = index,
+        .around = import->config.around,
+        .ring.wake_fd = -1,
+        .channel.fd = -1,
+    };
     error = init_parts(resolver);
     if (!error)
         error = -pthread_create(&resolver->thread, NULL, run, resolver);

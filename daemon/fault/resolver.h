@@ -39,6 +39,7 @@ typedef struct Resolver {
     TcpChannel channel;
     ShardWatch *watches; /* one a shard */
     bool polling;        /* the gate is open */
+    uint64_t around;     /* bytes fetched with a page that faulted; follows the link's speed */
     _Atomic bool stop;
     _Atomic uint64_t faults, reads, wakeups;
 } Resolver;

@@ -139,6 +139,12 @@ void export_close(Export *export)
     pthread_mutex_unlock(&export->lock);
 }
 
+void export_drop_memory(Export *export)
+{
+    if (atomic_load(&export->references) == 1 && atomic_load(&export->closed))
+        memory_deinit(&export->memory);
+}
+
 static bool token_matches(const Export *export, const void *token)
 {
     return export_secrets_equal(export->token, token, LIMIT_TOKEN);
@@ -329,8 +335,8 @@ void export_serve_control(Export *export, PeerSocket *peer, PeerMessage *message
     peer_socket_free(peer);
 }
 
-ExportChannel *export_enter_channel(Export *export, int fd, uint32_t session,
-                                    PeerChannelKind kind, uint32_t index)
+ExportChannel *export_enter_channel(Export *export, int fd, uint32_t session, PeerChannelKind kind,
+                                    uint32_t index)
 {
     ExportChannel *channel = NULL;
 

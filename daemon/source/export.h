@@ -87,6 +87,9 @@ void export_unref(Export *export); /* NULL is allowed */
 /* Ends it for good: not found any more, all its connections end. */
 void export_close(Export *export);
 
+/* Lets go of the memory of a closed export, unless somebody else still holds a reference. */
+void export_drop_memory(Export *export);
+
 /* References for whoever shows the token, or session and secret; NULL if none does. */
 Export *export_find_by_token(const uint8_t token[LIMIT_TOKEN]);
 Export *export_find_by_secret(uint32_t session, const uint8_t secret[LIMIT_TOKEN]);
@@ -107,8 +110,8 @@ void export_fence(Export *export, const char *reason);
 PeerErrorCode export_refuses(const Export *export);
 
 /* Registers a connection of this export so that it can be ended; NULL if there are too many. */
-ExportChannel *export_enter_channel(Export *export, int fd, uint32_t session,
-                                    PeerChannelKind kind, uint32_t index);
+ExportChannel *export_enter_channel(Export *export, int fd, uint32_t session, PeerChannelKind kind,
+                                    uint32_t index);
 void export_leave_channel(Export *export, ExportChannel *channel);
 
 /* Compares secrets in a time that does not depend on where they differ. */

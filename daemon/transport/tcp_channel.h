@@ -37,6 +37,7 @@ typedef struct Fetch {
     uint64_t page;
     uint64_t retry_ns;
     unsigned attempts;
+    uint64_t wanted;   /* the owner's: the page somebody waits for */
     uint32_t vcpu;     /* the owner's: who waits */
     uint64_t since_ns; /* the owner's: since when */
 } Fetch;

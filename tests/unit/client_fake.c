@@ -299,3 +299,30 @@ int fake_count_fds(void)
     closedir(folder);
     return n;
 }
+
+int fake_pair_set_up(void **state, uint32_t pages)
+{
+    FakePair *pair = calloc(1, sizeof *pair);
+
+    assert_non_null(pair);
+    pair->fds_before = fake_count_fds();
+    pair->daemon = fake_daemon_new();
+    pair->vmm = fake_vmm_new(pages);
+    for (unsigned i = 0; i < FAKE_REGIONS; i++)
+        memset(pair->vmm->memory[i], 0x5a, FAKE_PAGE);
+    fake_vmm_connect(pair->vmm, pair->daemon, POSTCOPY_DESTINATION);
+    fake_daemon_welcome(pair->daemon);
+    *state = pair;
+    return 0;
+}
+
+int fake_pair_tear_down(void **state)
+{
+    FakePair *pair = *state;
+
+    fake_vmm_free(pair->vmm);
+    fake_daemon_free(pair->daemon);
+    assert_int_equal(fake_count_fds(), pair->fds_before);
+    free(pair);
+    return 0;
+}

@@ -83,6 +83,18 @@ struct postcopy_region fake_vmm_region(const FakeVmm *vmm, unsigned index);
         }                                              \
     } while (0)
 
+/* Both, the VMM a destination that has been welcomed, its first pages filled with 0x5a. */
+typedef struct FakePair {
+    FakeDaemon *daemon;
+    FakeVmm *vmm;
+    int fds_before;
+} FakePair;
+
+int fake_pair_set_up(void **state, uint32_t pages);
+
+/* Also checks that no fd was leaked. */
+int fake_pair_tear_down(void **state);
+
 /* Number of this process's open fds. */
 int fake_count_fds(void);
 

@@ -23,49 +23,17 @@
 
 #include "tests/unit/client_fake.h"
 
-typedef struct Pair {
-    FakeDaemon *daemon;
-    FakeVmm *vmm;
-    int fds_before;
-} Pair;
-
-static int set_up_pages(void **state, uint32_t pages)
-{
-    Pair *pair = calloc(1, sizeof *pair);
-
-    pair->fds_before = fake_count_fds();
-    pair->daemon = fake_daemon_new();
-    pair->vmm = fake_vmm_new(pages);
-    for (unsigned i = 0; i < FAKE_REGIONS; i++)
-        memset(pair->vmm->memory[i], 0x5a, FAKE_PAGE);
-    fake_vmm_connect(pair->vmm, pair->daemon, POSTCOPY_DESTINATION);
-    fake_daemon_welcome(pair->daemon);
-    *state = pair;
-    return 0;
-}
-
 static int set_up(void **state)
 {
-    return set_up_pages(state, FAKE_PAGES);
+    return fake_pair_set_up(state, FAKE_PAGES);
 }
 
 static int set_up_large(void **state)
 {
-    return set_up_pages(state, 300);
+    return fake_pair_set_up(state, 300);
 }
 
-static int tear_down(void **state)
-{
-    Pair *pair = *state;
-
-    fake_vmm_free(pair->vmm);
-    fake_daemon_free(pair->daemon);
-    assert_int_equal(fake_count_fds(), pair->fds_before);
-    free(pair);
-    return 0;
-}
-
-static void arm(Pair *pair, uint32_t n_shards)
+static void arm(FakePair *pair, uint32_t n_shards)
 {
     fake_daemon_make_table(pair->daemon, pair->vmm, true);
     fake_daemon_prepare_arm(pair->daemon, pair->vmm, n_shards);
@@ -74,7 +42,7 @@ static void arm(Pair *pair, uint32_t n_shards)
     assert_int_equal(postcopy_wait(pair->vmm->pc, POSTCOPY_ARMED, FAKE_TIMEOUT_MS), POSTCOPY_ARMED);
 }
 
-static void disarm(Pair *pair)
+static void disarm(FakePair *pair)
 {
     assert_int_equal(fake_daemon_release(pair->daemon, CLIENT_RELEASE_DISARM), 0);
 }
@@ -106,7 +74,7 @@ static void place(int uffd, const void *page, uint8_t content)
 }
 
 /* A fault in the region waits until the page is placed through this uffd. */
-static void check_fault(Pair *pair, int uffd, unsigned region, unsigned page)
+static void check_fault(FakePair *pair, int uffd, unsigned region, unsigned page)
 {
     uint8_t *address = pair->vmm->memory[region] + (size_t)page * FAKE_PAGE;
     uint8_t content = (uint8_t)(1 + region * 100 + page);
@@ -122,7 +90,7 @@ static void check_fault(Pair *pair, int uffd, unsigned region, unsigned page)
 
 static void test_faults_wait_for_the_daemon(void **state)
 {
-    Pair *pair = *state;
+    FakePair *pair = *state;
     int *uffds = pair->daemon->channel.fds;
 
     arm(pair, 2);
@@ -142,7 +110,7 @@ static void test_faults_wait_for_the_daemon(void **state)
 
 static void test_uffds_can_come_from_the_device(void **state)
 {
-    Pair *pair = *state;
+    FakePair *pair = *state;
 
     if (access("/dev/userfaultfd", R_OK | W_OK) < 0)
         skip();
@@ -159,7 +127,7 @@ static void test_release_waits_for_every_page(void **state)
     static const uint64_t unresolved[] = {PAGE_MISSING, PAGE_REQUESTED, PAGE_RECEIVED,
                                           PAGE_REQUESTED | PAGE_WAITED};
     static const uint64_t resolved[] = {PAGE_HOLE, PAGE_PRESENT, PAGE_REMOVED};
-    Pair *pair = *state;
+    FakePair *pair = *state;
     FakeDaemon *daemon = pair->daemon;
     uint64_t *word;
 
@@ -185,7 +153,7 @@ static void test_release_waits_for_every_page(void **state)
 
 static void test_a_released_guest_is_a_source(void **state)
 {
-    Pair *pair = *state;
+    FakePair *pair = *state;
     FakeDaemon *daemon = pair->daemon;
 
     arm(pair, 1);
@@ -203,170 +171,6 @@ static void test_a_released_guest_is_a_source(void **state)
     assert_int_equal(daemon->in.status.status, 0);
 }
 
-static void test_the_vmm_may_refuse(void **state)
-{
-    Pair *pair = *state;
-
-    __atomic_store_n(&pair->vmm->refusal, "not today", __ATOMIC_SEQ_CST);
-    fake_daemon_make_table(pair->daemon, pair->vmm, true);
-    fake_daemon_prepare_arm(pair->daemon, pair->vmm, 1);
-    assert_int_equal(fake_daemon_arm(pair->daemon), -EOPNOTSUPP);
-    assert_string_equal(pair->daemon->in.status.text, "not today");
-    assert_int_equal(pair->vmm->memory[0][0], 0x5a);
-}
-
-typedef void Spoil(ClientMessage *arm);
-
-static void spoil_gap(ClientMessage *arm_message)
-{
-    arm_message->arm.shards[1].start += FAKE_PAGE;
-    arm_message->arm.shards[1].length -= FAKE_PAGE;
-}
-
-static void spoil_overlap(ClientMessage *arm_message)
-{
-    arm_message->arm.shards[0].length += FAKE_PAGE;
-}
-
-static void spoil_truncated(ClientMessage *arm_message)
-{
-    arm_message->arm.shards[3].length -= FAKE_PAGE;
-}
-
-static void spoil_beyond(ClientMessage *arm_message)
-{
-    arm_message->arm.shards[3].length += FAKE_PAGE;
-}
-
-static void spoil_alignment(ClientMessage *arm_message)
-{
-    arm_message->arm.shards[0].length -= 512;
-    arm_message->arm.shards[1].start -= 512;
-    arm_message->arm.shards[1].length += 512;
-}
-
-static void spoil_region(ClientMessage *arm_message)
-{
-    arm_message->arm.shards[3].region = 2;
-}
-
-static void spoil_missing_region(ClientMessage *arm_message)
-{
-    arm_message->arm.n_shards = 2;
-}
-
-static void spoil_all(ClientMessage *arm_message)
-{
-    arm_message->arm.n_shards = 0;
-}
-
-static void test_bad_shards_are_refused(void **state)
-{
-    static Spoil *const spoils[] = {spoil_gap,       spoil_overlap, spoil_truncated,
-                                    spoil_beyond,    spoil_region,  spoil_missing_region,
-                                    spoil_alignment, spoil_all};
-    Pair *pair = *state;
-
-    fake_daemon_make_table(pair->daemon, pair->vmm, true);
-    for (size_t i = 0; i < sizeof spoils / sizeof spoils[0]; i++) {
-        fake_daemon_prepare_arm(pair->daemon, pair->vmm, 2);
-        spoils[i](&pair->daemon->out);
-        assert_int_equal(fake_daemon_arm(pair->daemon), -EINVAL);
-        assert_int_equal(pair->daemon->in.n_fds, 0);
-    }
-    assert_int_equal(pair->vmm->memory[1][0], 0x5a);
-}
-
-static void test_an_unsealed_table_is_refused(void **state)
-{
-    Pair *pair = *state;
-
-    fake_daemon_make_table(pair->daemon, pair->vmm, false);
-    fake_daemon_prepare_arm(pair->daemon, pair->vmm, 1);
-    assert_int_equal(fake_daemon_arm(pair->daemon), -EPERM);
-}
-
-static void expect_bad_table(Pair *pair)
-{
-    fake_daemon_prepare_arm(pair->daemon, pair->vmm, 1);
-    assert_int_equal(fake_daemon_arm(pair->daemon), -EINVAL);
-}
-
-static void test_a_bad_table_is_refused(void **state)
-{
-    Pair *pair = *state;
-    FakeDaemon *daemon = pair->daemon;
-    PageTableHeader good;
-
-    fake_daemon_make_table(daemon, pair->vmm, true);
-    good = *daemon->table;
-    daemon->table->magic++;
-    expect_bad_table(pair);
-    *daemon->table = good;
-    daemon->table->n_regions = 1;
-    expect_bad_table(pair);
-    *daemon->table = good;
-    daemon->table->n_words = UINT64_MAX / 8;
-    expect_bad_table(pair);
-    *daemon->table = good;
-    daemon->table->regions[1].first_word = UINT64_MAX - 1;
-    expect_bad_table(pair);
-    *daemon->table = good;
-    daemon->table->regions[1].first_word = 1; /* shared with the other region */
-    expect_bad_table(pair);
-    *daemon->table = good;
-    daemon->table->regions[0].page_size *= 2;
-    expect_bad_table(pair);
-    *daemon->table = good;
-    daemon->table_size += 8;
-    expect_bad_table(pair);
-    daemon->table_size -= 8;
-    fake_daemon_prepare_arm(daemon, pair->vmm, 1);
-    fake_daemon_send(daemon, NULL, 0); /* none at all */
-    fake_daemon_expect(daemon, CLIENT_ARMED);
-    assert_int_equal(daemon->in.status.status, -EPERM);
-}
-
-/* When a later shard cannot be registered the earlier ones are let go. */
-static void test_a_failed_arm_is_undone(void **state)
-{
-    Pair *pair = *state;
-    struct uffdio_api api = {.api = UFFD_API};
-    struct uffdio_register other = {
-        .range = {.start = (uintptr_t)pair->vmm->memory[1], .len = FAKE_PAGE},
-        .mode = UFFDIO_REGISTER_MODE_MISSING,
-    };
-    int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-
-    if (uffd < 0)
-        skip();
-    assert_int_equal(ioctl(uffd, UFFDIO_API, &api), 0);
-    assert_int_equal(ioctl(uffd, UFFDIO_REGISTER, &other), 0);
-    fake_daemon_make_table(pair->daemon, pair->vmm, true);
-    fake_daemon_prepare_arm(pair->daemon, pair->vmm, 1);
-    assert_int_equal(fake_daemon_arm(pair->daemon), -EBUSY);
-    assert_false(pair->daemon->table->progress & PAGE_TABLE_ARMED);
-    assert_int_equal(pair->vmm->memory[0][FAKE_PAGE], 0); /* does not wait */
-    close(uffd);
-    fake_daemon_prepare_arm(pair->daemon, pair->vmm, 1);
-    assert_int_equal(fake_daemon_arm(pair->daemon), 0);
-    disarm(pair);
-}
-
-static void test_a_replaced_mapping_is_refused(void **state)
-{
-    Pair *pair = *state;
-    uint8_t *page = pair->vmm->memory[1] + FAKE_PAGE;
-
-    assert_ptr_equal(mmap(page, FAKE_PAGE, PROT_READ | PROT_WRITE,
-                          MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
-                     page);
-    fake_daemon_make_table(pair->daemon, pair->vmm, true);
-    fake_daemon_prepare_arm(pair->daemon, pair->vmm, 1);
-    assert_int_equal(fake_daemon_arm(pair->daemon), -ESTALE);
-    assert_int_equal(pair->vmm->memory[1][0], 0x5a);
-}
-
 static ino_t inode_of(int fd)
 {
     struct stat st;
@@ -378,7 +182,7 @@ static ino_t inode_of(int fd)
 /* The next daemon gets the very uffds, with the faults that wait in them. */
 static void test_a_restarted_daemon_gets_everything(void **state)
 {
-    Pair *pair = *state;
+    FakePair *pair = *state;
     FakeDaemon *daemon = pair->daemon;
     const ClientHello *hello = &daemon->in.hello;
     uint8_t *page = pair->vmm->memory[1] + (size_t)9 * FAKE_PAGE;
@@ -418,7 +222,7 @@ static void test_a_restarted_daemon_gets_everything(void **state)
 
 static void test_many_shards_take_several_packets(void **state)
 {
-    Pair *pair = *state;
+    FakePair *pair = *state;
 
     arm(pair, 150);
     assert_int_equal(pair->daemon->channel.n_fds, 300);
@@ -453,7 +257,7 @@ static bool has_flag(const void *address, const char *flag)
 
 static void test_children_do_not_inherit_armed_memory(void **state)
 {
-    Pair *pair = *state;
+    FakePair *pair = *state;
 
     assert_int_equal(madvise(pair->vmm->memory[1], (size_t)FAKE_PAGES * FAKE_PAGE, MADV_DONTFORK),
                      0);
@@ -466,21 +270,15 @@ static void test_children_do_not_inherit_armed_memory(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, fake_pair_tear_down)
     const struct CMUnitTest tests[] = {
         TEST(test_faults_wait_for_the_daemon),
         TEST(test_uffds_can_come_from_the_device),
         TEST(test_release_waits_for_every_page),
         TEST(test_a_released_guest_is_a_source),
-        TEST(test_the_vmm_may_refuse),
-        TEST(test_bad_shards_are_refused),
-        TEST(test_an_unsealed_table_is_refused),
-        TEST(test_a_bad_table_is_refused),
-        TEST(test_a_failed_arm_is_undone),
-        TEST(test_a_replaced_mapping_is_refused),
         TEST(test_a_restarted_daemon_gets_everything),
         cmocka_unit_test_setup_teardown(test_many_shards_take_several_packets, set_up_large,
-                                        tear_down),
+                                        fake_pair_tear_down),
         TEST(test_children_do_not_inherit_armed_memory),
     };
 

@@ -17,15 +17,9 @@
 
 #include "tests/unit/client_fake.h"
 
-typedef struct Pair {
-    FakeDaemon *daemon;
-    FakeVmm *vmm;
-    int fds_before;
-} Pair;
-
 static int set_up(void **state)
 {
-    Pair *pair = calloc(1, sizeof *pair);
+    FakePair *pair = calloc(1, sizeof *pair);
 
     pair->fds_before = fake_count_fds();
     pair->daemon = fake_daemon_new();
@@ -34,18 +28,7 @@ static int set_up(void **state)
     return 0;
 }
 
-static int tear_down(void **state)
-{
-    Pair *pair = *state;
-
-    fake_vmm_free(pair->vmm);
-    fake_daemon_free(pair->daemon);
-    assert_int_equal(fake_count_fds(), pair->fds_before);
-    free(pair);
-    return 0;
-}
-
-static void connect_source(Pair *pair)
+static void connect_source(FakePair *pair)
 {
     fake_vmm_connect(pair->vmm, pair->daemon, POSTCOPY_SOURCE);
     fake_daemon_welcome(pair->daemon);
@@ -55,7 +38,7 @@ static void connect_source(Pair *pair)
 
 static void test_hello_tells_everything(void **state)
 {
-    Pair *pair = *state;
+    FakePair *pair = *state;
     const ClientHello *hello = &pair->daemon->in.hello;
     struct stat ours, theirs;
 
@@ -83,7 +66,7 @@ static void test_hello_tells_everything(void **state)
 
 static void test_hello_tells_a_problem(void **state)
 {
-    Pair *pair = *state;
+    FakePair *pair = *state;
 
     pair->vmm->refusal = "it\nis not\tsafe";
     connect_source(pair);
@@ -93,7 +76,7 @@ static void test_hello_tells_a_problem(void **state)
 static void test_unknown_messages_are_answered(void **state)
 {
     static const uint8_t unknown[] = {99, 0, CLIENT_VERSION, 0, 42, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3};
-    Pair *pair = *state;
+    FakePair *pair = *state;
 
     connect_source(pair);
     assert_int_equal(write(pair->daemon->socket, unknown, sizeof unknown), sizeof unknown);
@@ -109,7 +92,7 @@ static void test_unknown_messages_are_answered(void **state)
 
 static void test_an_error_is_not_answered(void **state)
 {
-    Pair *pair = *state;
+    FakePair *pair = *state;
 
     connect_source(pair);
     fake_daemon_send_status(pair->daemon, CLIENT_ERROR, 4711, -EINVAL, "what?");
@@ -144,7 +127,7 @@ static pthread_t start_offer(Offer *o, postcopy *pc, int timeout_ms)
 
 static void test_a_request_waits_for_its_answer(void **state)
 {
-    Pair *pair = *state;
+    FakePair *pair = *state;
     pthread_t thread;
     Offer o;
 
@@ -169,7 +152,7 @@ static void test_a_request_waits_for_its_answer(void **state)
 
 static void test_a_request_fails_with_its_connection(void **state)
 {
-    Pair *pair = *state;
+    FakePair *pair = *state;
     pthread_t thread;
     Offer o;
 
@@ -184,7 +167,7 @@ static void test_a_request_fails_with_its_connection(void **state)
 
 static void test_a_request_waits_for_a_connection(void **state)
 {
-    Pair *pair = *state;
+    FakePair *pair = *state;
     pthread_t thread;
     Offer o;
 
@@ -200,7 +183,7 @@ static void test_a_request_waits_for_a_connection(void **state)
 
 static void test_a_request_times_out(void **state)
 {
-    Pair *pair = *state;
+    FakePair *pair = *state;
     Offer o = {.timeout_ms = 30};
 
     connect_source(pair);
@@ -212,7 +195,7 @@ static void test_a_request_times_out(void **state)
 
 static void test_states_become_events_once(void **state)
 {
-    Pair *pair = *state;
+    FakePair *pair = *state;
     FakeVmm *vmm = pair->vmm;
 
     connect_source(pair);
@@ -244,7 +227,7 @@ static void *remove_high(void *argument)
     return (void *)(intptr_t)postcopy_remove_region(vmm->pc, vmm->memory[1]);
 }
 
-static void change_region(Pair *pair, void *(*change)(void *), ClientMessageType type)
+static void change_region(FakePair *pair, void *(*change)(void *), ClientMessageType type)
 {
     pthread_t thread;
     void *status;
@@ -259,7 +242,7 @@ static void change_region(Pair *pair, void *(*change)(void *), ClientMessageType
 
 static void test_regions_come_and_go(void **state)
 {
-    Pair *pair = *state;
+    FakePair *pair = *state;
     struct postcopy_region region = fake_vmm_region(pair->vmm, 1);
 
     connect_source(pair);
@@ -277,7 +260,7 @@ static void test_regions_come_and_go(void **state)
 
 static void test_unmapped_regions_are_dropped(void **state)
 {
-    Pair *pair = *state;
+    FakePair *pair = *state;
 
     connect_source(pair);
     assert_int_equal(pair->daemon->in.hello.n_regions, 2);
@@ -293,7 +276,7 @@ static void test_unmapped_regions_are_dropped(void **state)
 
 static void test_a_refused_client_is_told(void **state)
 {
-    Pair *pair = *state;
+    FakePair *pair = *state;
 
     fake_vmm_connect(pair->vmm, pair->daemon, POSTCOPY_SOURCE);
     fake_daemon_accept(pair->daemon);
@@ -329,7 +312,7 @@ static void *connect_and_wait(void *argument)
 
 static void test_connect_can_wait(void **state)
 {
-    Pair *pair = *state;
+    FakePair *pair = *state;
     pthread_t thread;
     void *status;
 
@@ -349,7 +332,7 @@ static void test_connect_can_wait(void **state)
 
 static void test_an_arrived_destination_becomes_a_source(void **state)
 {
-    Pair *pair = *state;
+    FakePair *pair = *state;
 
     fake_vmm_connect(pair->vmm, pair->daemon, POSTCOPY_DESTINATION);
     fake_daemon_welcome(pair->daemon);
@@ -362,7 +345,7 @@ static void test_an_arrived_destination_becomes_a_source(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, fake_pair_tear_down)
     const struct CMUnitTest tests[] = {
         TEST(test_hello_tells_everything),
         TEST(test_hello_tells_a_problem),

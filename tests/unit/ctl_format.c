@@ -76,7 +76,7 @@ static void test_histogram(void **state)
 
 static void test_table(void **state)
 {
-    g_autoptr(Table) table = table_new("VM", ">FAULTS", "REMARK", NULL);
+    g_autoptr(Table) table = table_new((const char *const[]){"VM", ">FAULTS", "REMARK", NULL});
 
     (void)state;
     table_add(table, g_strdup("größe"));
