@@ -392,7 +392,12 @@ static int receive_packet(ClientChannel *channel, ClientMessage *ret_message)
     if (length == 0)
         return 0;
     int error = client_message_decode(channel->packet, (size_t)length, ret_message);
-    return error ? error : 1;
+    if (error)
+        return error;
+    /* Each brings fds, so a peer cannot keep its receiver in the loop for ever. */
+    if (ret_message->type == CLIENT_FDS && (n_fds == 0 || ret_message->n_fds != n_fds))
+        return -EPROTO;
+    return 1;
 }
 
 int client_channel_receive(ClientChannel *channel, ClientMessage *ret_message)

@@ -19,7 +19,7 @@ enum {
     LIMIT_SHARDS = 1024,    /* uffds of a VM */
     LIMIT_FDS = 1280,       /* fds that may accompany one message, over all its packets */
     LIMIT_FDS_PACKET = 200, /* fds in one packet; the kernel's bound is 253 (SCM_MAX_FD) */
-    LIMIT_BLOB = 512,       /* bytes of the state a client keeps for its daemon */
+    LIMIT_BLOB = 4096,      /* bytes of the state a client keeps for its daemon */
     LIMIT_UUID = 16,
     LIMIT_TOKEN = 32, /* bytes of a token, and of a secret */
 };

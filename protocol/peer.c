@@ -42,6 +42,17 @@ static void read_regions(WireReader *r, PeerRegions *ret_regions)
     }
 }
 
+static void write_vcpus(WireWriter *w, const uint32_t *tids, uint32_t n)
+{
+    if (n > LIMIT_VCPUS) {
+        w->failed = true;
+        return;
+    }
+    wire_write_u32(w, n);
+    for (uint32_t i = 0; i < n; i++)
+        wire_write_u32(w, tids[i]);
+}
+
 static void write_placement(WireWriter *w, const PeerPlacement *placement)
 {
     wire_write_u64(w, placement->seal);
@@ -194,6 +205,7 @@ static void write_body(WireWriter *w, const PeerMessage *m)
         wire_write_bytes(w, m->invite.token, LIMIT_TOKEN);
         wire_write_string(w, m->invite.source, LIMIT_ADDRESS);
         write_regions(w, &m->invite.regions);
+        write_vcpus(w, m->invite.vcpus, m->invite.n_vcpus);
         break;
     case PEER_INVITED:
     case PEER_JOINED:
@@ -349,6 +361,9 @@ static void read_invite(WireReader *r, PeerMessage *m)
     wire_read_bytes(r, m->invite.token, LIMIT_TOKEN);
     wire_read_string(r, m->invite.source, LIMIT_ADDRESS);
     read_regions(r, &m->invite.regions);
+    m->invite.n_vcpus = wire_read_count(r, LIMIT_VCPUS);
+    for (uint32_t i = 0; i < m->invite.n_vcpus; i++)
+        m->invite.vcpus[i] = wire_read_u32(r);
 }
 
 static void read_status(WireReader *r, PeerMessage *m)

@@ -155,6 +155,8 @@ typedef struct PeerMessage {
             uint8_t token[LIMIT_TOKEN];
             char source[LIMIT_ADDRESS + 1]; /* HOST:PORT to attach to; ":PORT": the host I come from */
             PeerRegions regions;
+            uint32_t n_vcpus;
+            uint32_t vcpus[LIMIT_VCPUS]; /* the destination's thread ids, if a driver knows them */
         } invite;
         struct {
             uint32_t code; /* PeerErrorCode */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * postcopyctl's commands.  Each gets the daemon's socket and its own words, the command's name first,
- * and returns the exit status; FALSE-like failures come as an error whose message main() prints.
+ * postcopyctl's commands.  Each gets the daemon's socket and its own words, the command's name
+ * first.  A failure is an error whose message main() prints and whose code is the exit status.
  */
 #ifndef POSTCOPYD_CTL_COMMAND_H
 #define POSTCOPYD_CTL_COMMAND_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A guest's RAM as QEMU's human monitor prints it.  Text in, blocks out: nothing here talks to QEMU.
- * Blocks are told apart by their ids and guest physical addresses, never by their order.
+ * A guest's RAM as QEMU's human monitor prints it.  Text in, blocks out: nothing here talks to
+ * QEMU.  Blocks are told apart by their ids and guest physical addresses, never by their order.
  */
 #ifndef POSTCOPYD_CTL_LAYOUT_H
 #define POSTCOPYD_CTL_LAYOUT_H
@@ -24,7 +24,7 @@ void ram_block_free(RamBlock *block);
 /* The blocks of "info ramblock", an array of RamBlock. */
 GPtrArray *layout_parse_blocks(const char *text, GError **error);
 
-/* Finds the blocks in the view "memory" of "info mtree -f"; those it does not show stay unplaced. */
+/* Finds the blocks in view "memory" of "info mtree -f"; what it does not show stays unplaced. */
 gboolean layout_place(GPtrArray *blocks, const char *text, GError **error);
 
 /* The host address in what "gpa2hva" printed, which must be about the block with this id. */

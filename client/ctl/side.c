@@ -28,8 +28,8 @@ static void on_event(void *user, const char *event, JsonObject *data, gint64 tim
 }
 
 /*
- * Who listens on a monitor's socket need not be QEMU: it may be a tunnel to another host, or whoever
- * opened the socket for it.  It is QEMU if the vCPU threads are its own.
+ * Who listens on a monitor's socket need not be QEMU: it may be a tunnel to another host, or
+ * whoever opened the socket for it.  It is QEMU if the vCPU threads are its own.
  */
 static int open_local(const Side *side)
 {

@@ -43,9 +43,9 @@ gboolean side_refresh(Side *side, GError **error);
 gboolean side_restore(Side *side, GError **error);
 
 /*
- * Ends this QEMU, by a signal if it is local and deaf, and waits until that is certain.  A monitor that merely went silent proves
- * nothing: the process must be seen to end, or QEMU itself must have said that it shuts down before
- * the connection ended (its vCPUs are stopped by then).
+ * Ends this QEMU, by a signal if it is local and deaf, and waits until that is certain.  A monitor
+ * that merely went silent proves nothing: the process must be seen to end, or QEMU itself must have
+ * said that it shuts down before the connection ended (its vCPUs are stopped by then).
  */
 gboolean side_destroy(Side *side, gint64 timeout_ms, GError **error);
 

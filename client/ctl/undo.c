@@ -34,20 +34,29 @@ void migration_restore(Migration *m)
 }
 
 /* Over a new connection if the daemon was restarted meanwhile. */
-static gboolean tell_daemon(Migration *m, const char *op)
+static gboolean order(Migration *m, const char *op, GError **error)
 {
-    g_autoptr(GError) error = NULL;
+    g_autoptr(GError) local = NULL;
 
-    if (daemon_vm_call(m->daemon, op, m->options->vm, CANCEL_MS, &error))
+    if (daemon_vm_call(m->daemon, op, m->options->vm, CANCEL_MS, &local))
         return TRUE;
-    if (g_error_matches(error, CTL_ERROR, CTL_ERROR_CLOSED)) {
+    if (g_error_matches(local, CTL_ERROR, CTL_ERROR_CLOSED)) {
         g_autoptr(Daemon) daemon = daemon_connect(m->options->socket, &m->interrupt, NULL);
 
         if (daemon && daemon_vm_call(daemon, op, m->options->vm, CANCEL_MS, NULL))
             return TRUE;
     }
-    report_note(&m->report, "the daemon did not confirm \"%s\": %s", op, error->message);
+    g_propagate_error(error, g_steal_pointer(&local));
     return FALSE;
+}
+
+static void order_abandon(Migration *m)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!order(m, "abandon", &error))
+        report_note(&m->report, "the daemon did not confirm that it gave up the export: %s",
+                    error->message);
 }
 
 static gboolean has_ended(Side *side)
@@ -136,8 +145,8 @@ static void undo_before_gate(Migration *m, GError **error)
     if (m->step >= MIGRATION_STARTED)
         qmp_run(m->source.qmp, "migrate_cancel", NULL, NULL);
     /* It refuses if its gate is open after all; what it has then must not reach anybody. */
-    if (m->step >= MIGRATION_PREPARED && !tell_daemon(m, "cancel"))
-        tell_daemon(m, "abandon");
+    if (m->step >= MIGRATION_PREPARED && !order(m, "cancel", NULL))
+        order_abandon(m);
     if (m->step >= MIGRATION_STARTED) {
         await_end(m, CANCEL_MS);
         run_source(m, error);
@@ -170,7 +179,7 @@ static void undo_after_gate(Migration *m, GError **error)
         return;
     }
     append(error, "the destination's QEMU was destroyed");
-    tell_daemon(m, "abandon");
+    order_abandon(m);
     side_refresh(&m->source, NULL);
     if (!has_ended(&m->source)) {
         qmp_run(m->source.qmp, "migrate_cancel", NULL, NULL);

@@ -2,8 +2,8 @@
 /*
  * The one place where postcopyctl waits: for file descriptors, a deadline and Ctrl-C at once.
  *
- * SIGINT and SIGTERM are blocked and read from a descriptor, so that nothing is ever left half done:
- * they count only where somebody waits and has not masked them.
+ * SIGINT and SIGTERM are blocked and read from a descriptor, so nothing is left half done: they
+ * count only where somebody waits and has not masked them.
  */
 #ifndef POSTCOPYD_CTL_WAIT_H
 #define POSTCOPYD_CTL_WAIT_H

@@ -339,6 +339,11 @@ static Import *make_import(Arrival *arrival, Invitation *invitation, char *ret_t
     }
     region_set_take_names(&arrival->connection->regions, &invitation->message->invite.regions,
                           map);
+    if (arrival->connection->n_vcpus == 0) { /* a client that could not know, as a preload may be */
+        connection_set_vcpus(arrival->connection, invitation->message->invite.vcpus,
+                             invitation->message->invite.n_vcpus);
+        identity = identity_of(arrival->connection, arrival);
+    }
     import = import_new(&control->settings->import, &identity, &arrival->connection->regions,
                         source, invitation->message->invite.token, notify, control, &error);
     if (!import)

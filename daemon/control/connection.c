@@ -191,11 +191,13 @@ static gboolean take_regions(Connection *connection, const ClientHello *hello, c
     return FALSE;
 }
 
-static void take_vcpus(Connection *connection, const guint32 *tids, guint32 n)
+void connection_set_vcpus(Connection *connection, const guint32 *tids, guint32 n)
 {
     g_free(connection->vcpus);
     connection->vcpus = g_memdup2(tids, n * sizeof *tids);
     connection->n_vcpus = n;
+    if (connection->arrival && connection->arrival->import)
+        import_set_vcpus(connection->arrival->import, tids, n);
 }
 
 /* One VM, one connection: a second process cannot take a name over. */
@@ -228,11 +230,13 @@ static gboolean greet(Connection *connection, const ClientHello *hello, char *re
     memcpy(connection->uuid, hello->uuid, sizeof connection->uuid);
     g_strlcpy(connection->name, hello->name, sizeof connection->name);
     g_strlcpy(connection->problem, hello->problem, sizeof connection->problem);
-    take_vcpus(connection, hello->vcpus, hello->n_vcpus);
+    connection_set_vcpus(connection, hello->vcpus, hello->n_vcpus);
     connection->blob_length = hello->blob_length;
     memcpy(connection->blob, hello->blob, hello->blob_length);
     connection->greeted = TRUE;
-    return !(hello->flags & CLIENT_HELLO_ARMED) || arrival_resume(connection, hello, ret_text);
+    if (hello->flags & CLIENT_HELLO_ARMED)
+        return arrival_resume(connection, hello, ret_text);
+    return connection->blob_length == 0 || departure_restore(connection, ret_text);
 }
 
 static void on_hello(Connection *connection)
@@ -259,6 +263,8 @@ static void on_hello(Connection *connection)
     connection->control->reply->welcome.session = connection->id;
     connection->control->reply->welcome.features = 0;
     connection_send(connection, NULL, 0);
+    if (connection->departure)
+        departure_tell(connection->departure);
 }
 
 /* --- other messages ------------------------------------------------------------------------ */
@@ -267,9 +273,7 @@ static void on_vcpus(Connection *connection)
 {
     const ClientMessage *message = connection->control->message;
 
-    take_vcpus(connection, message->vcpus.tids, message->vcpus.n);
-    if (connection->arrival && connection->arrival->import)
-        import_set_vcpus(connection->arrival->import, connection->vcpus, connection->n_vcpus);
+    connection_set_vcpus(connection, message->vcpus.tids, message->vcpus.n);
     connection_send_simple(connection, CLIENT_OK, message->serial);
 }
 
@@ -370,6 +374,8 @@ static gboolean on_client_message(Connection *connection)
     ClientMessage *message = connection->control->message;
 
     switch (message->type) {
+    case CLIENT_OK: /* to KEEP */
+        return TRUE;
     case CLIENT_ARMED:
         arrival_armed(connection, &message->status, message->n_fds);
         return TRUE;

@@ -65,6 +65,9 @@ void connection_send_simple(Connection *connection, ClientMessageType type, guin
 void connection_send_state(Connection *connection, ClientState state, guint64 populated,
                            guint64 present, guint64 faults, const char *text);
 
+/* Its vCPUs' thread ids, in order. */
+void connection_set_vcpus(Connection *connection, const guint32 *tids, guint32 n);
+
 /* "name" or its uuid, for logs. */
 const char *connection_vm(const Connection *connection);
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "daemon/control/arrival.h"
+#include "daemon/control/departure_keep.h"
 #include "daemon/control/departure_relay.h"
 #include "daemon/control/monitor.h"
 #include "daemon/control/operator.h"
@@ -54,8 +55,10 @@ static void answer_operator(Connection *connection, guint32 serial, int status, 
         return;
     }
     object = json_object_new();
-    if (seal)
-        json_object_set_int_member(object, "seal", (gint64)seal);
+    if (seal) {
+        g_autofree char *id = g_strdup_printf("%016" G_GINT64_MODIFIER "x", seal);
+        json_object_set_string_member(object, "seal", id);
+    }
     node = json_node_new(JSON_NODE_OBJECT);
     json_node_take_object(node, object);
     operator_reply(connection, serial, node);
@@ -89,6 +92,11 @@ static void send_state(Departure *departure, const char *text)
 {
     if (departure->connection)
         connection_send_state(departure->connection, departure_state(departure), 0, 0, 0, text);
+}
+
+void departure_tell(Departure *departure)
+{
+    send_state(departure, "");
 }
 
 /* The driver of a QEMU also learns where the device state goes in and comes out. */
@@ -135,6 +143,7 @@ static void end(Departure *departure, DepartureStage stage, int status, const ch
     drop_relay(departure);
     if (departure->export)
         export_close(departure->export);
+    departure_keep(departure);
     send_state(departure, text);
     answer_step(departure, status, 0, text);
 }
@@ -366,6 +375,9 @@ static void invite(Departure *departure)
         g_snprintf(message->invite.source, sizeof message->invite.source, ":%s",
                    control->peer_port);
     describe_regions(departure, &message->invite.regions);
+    message->invite.n_vcpus = departure->driver.n_destination_vcpus;
+    memcpy(message->invite.vcpus, departure->driver.destination_vcpus,
+           sizeof message->invite.vcpus);
     departure->stage = DEPARTURE_INVITING;
     if (start_thread(invite_thread, job))
         return;
@@ -426,6 +438,54 @@ static const char *check_offer(const Connection *connection, const char *destina
     return NULL;
 }
 
+static Departure *departure_new(Connection *connection)
+{
+    Departure *departure = g_new0(Departure, 1);
+
+    departure->control = connection->control;
+    departure->connection = connection;
+    departure->id = connection->control->next_id++;
+    departure->pid = connection->peer.pid;
+    departure->n_vcpus = connection->n_vcpus;
+    departure->vcpus =
+        g_memdup2(connection->vcpus, connection->n_vcpus * sizeof *connection->vcpus);
+    connection->departure = departure;
+    g_ptr_array_add(connection->control->departures, departure);
+    return departure;
+}
+
+/* The departure lives on without its client; the client came back on another connection. */
+static Departure *find_orphan(const Connection *connection)
+{
+    for (guint i = 0; i < connection->control->departures->len; i++) {
+        Departure *departure = connection->control->departures->pdata[i];
+        if (!departure->connection && departure->stage == DEPARTURE_SEALED &&
+            departure->pid == connection->peer.pid &&
+            strcmp(departure->export->name, connection->name) == 0)
+            return departure;
+    }
+    return NULL;
+}
+
+gboolean departure_restore(Connection *connection, char *ret_text)
+{
+    Departure *departure = find_orphan(connection);
+
+    if (departure) {
+        departure->connection = connection;
+        connection->departure = departure;
+        return TRUE;
+    }
+    departure = departure_new(connection);
+    departure->stage = DEPARTURE_ENDED; /* until it is whole: nothing to undo */
+    if (!departure_unpack(departure, connection, notify, ret_text)) {
+        departure_free(departure);
+        return FALSE;
+    }
+    log_info("%s: exported again, as under an earlier daemon", departure->export->name);
+    return TRUE;
+}
+
 void departure_offer(Connection *connection, const char *destination, const DriverRegions *driver,
                      gboolean relay, Asker asker, guint64 owner)
 {
@@ -439,23 +499,14 @@ void departure_offer(Connection *connection, const char *destination, const Driv
     }
     if (connection->departure)
         departure_free(connection->departure);
-    departure = g_new0(Departure, 1);
-    departure->control = control;
-    departure->connection = connection;
-    departure->id = control->next_id++;
-    departure->pid = connection->peer.pid;
+    departure = departure_new(connection);
     departure->relay = relay;
     departure->asker = asker;
     departure->waiting = TRUE;
     departure->owner = owner;
-    departure->n_vcpus = connection->n_vcpus;
-    departure->vcpus =
-        g_memdup2(connection->vcpus, connection->n_vcpus * sizeof *connection->vcpus);
     g_strlcpy(departure->destination, destination, sizeof departure->destination);
     if (driver)
         departure->driver = *driver;
-    connection->departure = departure;
-    g_ptr_array_add(control->departures, departure);
     connection_send_simple(connection, CLIENT_EXPORT, ++connection->next_serial);
 }
 
@@ -510,6 +561,7 @@ static void seal(Departure *departure)
     }
     departure->stage = DEPARTURE_SEALED;
     log_info("%s: sealed, read by %s from now on", departure->export->name, departure->destination);
+    departure_keep(departure);
     send_state(departure, "");
     answer_step(departure, 0, id, "");
 }
@@ -606,6 +658,7 @@ void departure_fence(Departure *departure, const char *reason)
     if (departure->stage != DEPARTURE_SEALED)
         return;
     export_fence(departure->export, reason);
+    departure_keep(departure);
     send_state(departure, reason);
 }
 

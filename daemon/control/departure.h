@@ -36,6 +36,8 @@ typedef struct Asker {
 typedef struct DriverRegions {
     PeerRegions names;                            /* address_hint: in the source's client */
     guint64 destination_addresses[LIMIT_REGIONS]; /* in the destination's */
+    guint32 n_destination_vcpus;
+    guint32 destination_vcpus[LIMIT_VCPUS]; /* thread ids there */
 } DriverRegions;
 
 typedef struct Departure {
@@ -65,6 +67,13 @@ typedef struct Departure {
 /* Starts a departure; the answer comes later. driver may be NULL. */
 void departure_offer(Connection *connection, const char *destination, const DriverRegions *driver,
                      gboolean relay, Asker asker, guint64 owner);
+
+/* HELLO of a source that kept a sealed export for us: it is served again. FALSE with a line in
+ * ret_text. */
+gboolean departure_restore(Connection *connection, char *ret_text);
+
+/* Tells its client where it stands. */
+void departure_tell(Departure *departure);
 
 /* EXPORTED of the client. */
 void departure_exported(Connection *connection, const ClientStatus *status);

@@ -161,6 +161,24 @@ static gboolean parse_regions(JsonObject *object, DriverRegions *ret_driver)
     return TRUE;
 }
 
+static gboolean parse_vcpus(JsonObject *object, const char *name, guint32 *ret_tids,
+                            guint32 *ret_n)
+{
+    JsonArray *array = array_field(object, name);
+    guint n = array ? json_array_get_length(array) : 0;
+
+    if (n > LIMIT_VCPUS)
+        return FALSE;
+    for (guint i = 0; i < n; i++) {
+        JsonNode *node = json_array_get_element(array, i);
+        if (!JSON_NODE_HOLDS_VALUE(node) || json_node_get_value_type(node) != G_TYPE_INT64)
+            return FALSE;
+        ret_tids[i] = (guint32)json_node_get_int(node);
+    }
+    *ret_n = n;
+    return TRUE;
+}
+
 static void on_prepare(const Request *request)
 {
     g_autofree DriverRegions *driver = g_new0(DriverRegions, 1);
@@ -176,8 +194,11 @@ static void on_prepare(const Request *request)
             "the VM of that name is process %d, the monitor belongs to process %" G_GUINT64_FORMAT,
             vm->peer.pid, pid);
         refuse(request, -EINVAL, text);
-    } else if (!destination || !parse_regions(request->object, driver)) {
-        refuse(request, -EINVAL, "prepare: destination or regions are missing or malformed");
+    } else if (!destination || !parse_regions(request->object, driver) ||
+               !parse_vcpus(request->object, "destination_vcpus", driver->destination_vcpus,
+                            &driver->n_destination_vcpus)) {
+        refuse(request, -EINVAL,
+               "prepare: destination, regions or destination_vcpus are missing or malformed");
     } else {
         departure_offer(vm, destination, driver,
                         json_object_get_boolean_member_with_default(request->object, "relay",
@@ -257,23 +278,17 @@ static void on_progress(const Request *request)
 
 static void on_vcpus(const Request *request)
 {
-    JsonArray *array = array_field(request->object, "tids");
-    guint n = array ? json_array_get_length(array) : 0;
+    g_autofree guint32 *tids = g_new0(guint32, LIMIT_VCPUS);
     Connection *vm = vm_field(request);
+    guint32 n;
 
     if (!vm)
         return;
-    if (n > LIMIT_VCPUS) {
-        refuse(request, -EINVAL, "too many vCPUs");
+    if (!parse_vcpus(request->object, "tids", tids, &n)) {
+        refuse(request, -EINVAL, "vcpus: tids are malformed or too many");
         return;
     }
-    g_free(vm->vcpus);
-    vm->vcpus = g_new0(guint32, n + 1);
-    vm->n_vcpus = n;
-    for (guint i = 0; i < n; i++)
-        vm->vcpus[i] = (guint32)json_array_get_int_element(array, i);
-    if (vm->arrival && vm->arrival->import)
-        import_set_vcpus(vm->arrival->import, vm->vcpus, vm->n_vcpus);
+    connection_set_vcpus(vm, tids, n);
     done(request);
 }
 

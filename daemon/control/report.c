@@ -18,6 +18,13 @@ static void set_count(JsonObject *object, const char *name, const _Atomic uint64
     set_number(object, name, atomic_load_explicit(value, memory_order_relaxed));
 }
 
+static void set_seal(JsonObject *object, const _Atomic uint64_t *seal)
+{
+    g_autofree char *text = g_strdup_printf("%016" G_GINT64_MODIFIER "x", atomic_load(seal));
+
+    json_object_set_string_member(object, "seal", text);
+}
+
 static void set_uuid(JsonObject *object, const guint8 *uuid)
 {
     g_autofree char *text = uuid_to_text(uuid);
@@ -230,7 +237,7 @@ static JsonObject *import_object(const Arrival *arrival, gboolean full)
     set_number(object, "pid", (guint64)arrival->pid);
     json_object_set_string_member(object, "state", client_state_name(import_state(import)));
     json_object_set_string_member(object, "source", import->source);
-    set_count(object, "seal", &import->seal);
+    set_seal(object, &import->seal);
     json_object_set_boolean_member(object, "adopted", import->adopted);
     set_number(object, "generation", import->generation);
     set_number(object, "reconnects", atomic_load(&import->link.reconnects));
@@ -290,7 +297,7 @@ static JsonObject *export_object(const Departure *departure)
     set_number(object, "pid", (guint64)departure->pid);
     json_object_set_string_member(object, "state", client_state_name(departure_state(departure)));
     json_object_set_string_member(object, "destination", departure->destination);
-    set_count(object, "seal", &export->seal);
+    set_seal(object, &export->seal);
     json_object_set_boolean_member(object, "fenced", atomic_load(&export->fenced));
     set_number(object, "memory_bytes", region_set_length(&export->memory.regions));
     set_count(object, "reads", &export->reads);

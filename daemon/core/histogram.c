@@ -21,7 +21,7 @@ static uint64_t bucket_middle(unsigned bucket)
     unsigned octave = bucket / HISTOGRAM_PARTS;
     uint64_t part = bucket % HISTOGRAM_PARTS;
 
-    if (bucket < HISTOGRAM_PARTS)
+    if (octave < 3) /* only the first eight of these are in use, one nanosecond each */
         return bucket;
     return ((HISTOGRAM_PARTS + part) << (octave - 3)) + (UINT64_C(1) << (octave - 3)) / 2;
 }

@@ -68,8 +68,10 @@ static void unregister_export(Export *export)
     pthread_mutex_unlock(&registry.lock);
 }
 
-Export *export_new(const uint8_t uuid[LIMIT_UUID], const char *name, int client_pid,
-                   const RegionSet *regions, ExportNotify notify, void *owner, int *ret_error)
+/* token NULL: a new one; seal 0: not sealed. */
+static Export *make(const uint8_t uuid[LIMIT_UUID], const char *name, int client_pid,
+                    const RegionSet *regions, const uint8_t *token, uint64_t seal,
+                    ExportNotify notify, void *owner, int *ret_error)
 {
     Export *export = calloc(1, sizeof *export);
 
@@ -89,7 +91,11 @@ Export *export_new(const uint8_t uuid[LIMIT_UUID], const char *name, int client_
     export->relay_listener = -1;
     memcpy(export->uuid, uuid, sizeof export->uuid);
     snprintf(export->name, sizeof export->name, "%s", name);
-    export_random(export->token, sizeof export->token);
+    atomic_store(&export->seal, seal);
+    if (token)
+        memcpy(export->token, token, sizeof export->token);
+    else
+        export_random(export->token, sizeof export->token);
     for (unsigned i = 0; i < EXPORT_CHANNELS_MAX; i++)
         export->channels[i].fd = -1;
     if (register_export(export))
@@ -97,6 +103,19 @@ Export *export_new(const uint8_t uuid[LIMIT_UUID], const char *name, int client_
     *ret_error = -ENOSPC;
     export_unref(export);
     return NULL;
+}
+
+Export *export_new(const uint8_t uuid[LIMIT_UUID], const char *name, int client_pid,
+                   const RegionSet *regions, ExportNotify notify, void *owner, int *ret_error)
+{
+    return make(uuid, name, client_pid, regions, NULL, 0, notify, owner, ret_error);
+}
+
+Export *export_restore(const uint8_t uuid[LIMIT_UUID], const char *name, int client_pid,
+                       const RegionSet *regions, const uint8_t token[LIMIT_TOKEN], uint64_t seal,
+                       ExportNotify notify, void *owner, int *ret_error)
+{
+    return make(uuid, name, client_pid, regions, token, seal, notify, owner, ret_error);
 }
 
 Export *export_ref(Export *export)

@@ -81,6 +81,11 @@ struct Export {
 Export *export_new(const uint8_t uuid[LIMIT_UUID], const char *name, int client_pid,
                    const RegionSet *regions, ExportNotify notify, void *owner, int *ret_error);
 
+/* The same with the token and the seal of an export that an earlier daemon held. */
+Export *export_restore(const uint8_t uuid[LIMIT_UUID], const char *name, int client_pid,
+                       const RegionSet *regions, const uint8_t token[LIMIT_TOKEN], uint64_t seal,
+                       ExportNotify notify, void *owner, int *ret_error);
+
 Export *export_ref(Export *export);
 void export_unref(Export *export); /* NULL is allowed */
 

@@ -128,7 +128,7 @@ static void test_calls(void **state)
     script_end(&script);
 }
 
-/* After the monitor was lent, the first bytes may be the end of a line that another process read. */
+/* After the monitor was lent, the first bytes may be the end of a line that another has read. */
 static void test_lent(void **state)
 {
     static const char torn[] = "2}, \"event\": \"STOP\"}\r\n{\"return\": {}, \"id\": \"%s\"}\r\n";

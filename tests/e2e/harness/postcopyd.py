@@ -340,10 +340,11 @@ class Pair:
                    **options}
         return self.client(self.destination, spec or source.spec, f"{vm}-dst", vm, **options)
 
-    def migrate(self, source, destination, vm="vm", **options):
-        """Begins a migration."""
-        return self.add(Migration(self.source, source, destination, self.destination.address, vm,
-                                  **options))
+    def migrate(self, source, destination, vm="vm", daemon=None, **options):
+        """Begins a migration away from daemon, which is the source's if it is not told."""
+        daemon = daemon or self.source
+        other = self.destination if daemon is self.source else self.source
+        return self.add(Migration(daemon, source, destination, other.address, vm, **options))
 
 
 def timeline(migration, source, destination, daemon, vm="vm"):

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/control/departure_keep.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/core/log.h"
+#include "protocol/wire.h"
+
+enum { KEEP_VERSION = 1 };
+
+#define KEEP_MAGIC UINT32_C(0x4b584350) /* "PCXK" */
+
+static void pack(const Departure *departure, WireWriter *w)
+{
+    const Export *export = departure->export;
+    const RegionSet *regions = &export->memory.regions;
+
+    wire_write_u32(w, KEEP_MAGIC);
+    wire_write_u32(w, KEEP_VERSION);
+    wire_write_u64(w, atomic_load(&export->seal));
+    wire_write_u8(w, atomic_load(&export->fenced));
+    wire_write_u8(w, departure->watched != FALSE);
+    wire_write_u64(w, departure->cpu_at_seal_ns);
+    wire_write_bytes(w, export->token, sizeof export->token);
+    wire_write_string(w, departure->destination, LIMIT_ADDRESS);
+    wire_write_u32(w, regions->n);
+    for (uint32_t i = 0; i < regions->n; i++) {
+        wire_write_string(w, regions->regions[i].id, LIMIT_REGION_ID);
+        wire_write_u64(w, regions->regions[i].guest_address);
+    }
+}
+
+void departure_keep(Departure *departure)
+{
+    ClientMessage *reply = departure->control->reply;
+    WireWriter w = {.data = reply->keep.blob, .size = sizeof reply->keep.blob};
+
+    if (!departure->connection)
+        return;
+    if (departure->stage == DEPARTURE_SEALED)
+        pack(departure, &w);
+    if (w.failed) {
+        log_warning("%s: too many regions to outlive this daemon", departure->export->name);
+        return;
+    }
+    reply->type = CLIENT_KEEP;
+    reply->serial = 0;
+    reply->keep.length = (guint32)w.used;
+    connection_send(departure->connection, NULL, 0);
+}
+
+/* The names a driver gave to regions whose client could not know them. */
+static gboolean unpack_names(WireReader *r, RegionSet *regions)
+{
+    uint32_t n = wire_read_count(r, LIMIT_REGIONS);
+
+    if (n != regions->n)
+        return FALSE;
+    for (uint32_t i = 0; i < n; i++) {
+        wire_read_string(r, regions->regions[i].id, LIMIT_REGION_ID);
+        regions->regions[i].guest_address = wire_read_u64(r);
+    }
+    return TRUE;
+}
+
+gboolean departure_unpack(Departure *departure, const Connection *connection,
+                          ExportNotify notify, char *ret_text)
+{
+    WireReader r = {.data = connection->blob, .left = connection->blob_length};
+    g_autofree RegionSet *named = g_memdup2(&connection->regions, sizeof connection->regions);
+    guint32 magic = wire_read_u32(&r), version = wire_read_u32(&r);
+    guint64 seal = wire_read_u64(&r);
+    gboolean fenced = wire_read_u8(&r) != 0;
+    guint8 token[LIMIT_TOKEN];
+    int error;
+
+    departure->watched = wire_read_u8(&r) != 0;
+    departure->cpu_at_seal_ns = wire_read_u64(&r);
+    wire_read_bytes(&r, token, sizeof token);
+    wire_read_string(&r, departure->destination, LIMIT_ADDRESS);
+    if (magic != KEEP_MAGIC || version != KEEP_VERSION || seal == 0 ||
+        !unpack_names(&r, named) || !wire_read_complete(&r)) {
+        g_strlcpy(ret_text, "what it kept of its export is malformed", LIMIT_TEXT + 1);
+        return FALSE;
+    }
+    departure->export = export_restore(connection->uuid, connection->name, connection->peer.pid,
+                                       named, token, seal, notify, departure->control, &error);
+    if (!departure->export) {
+        g_snprintf(ret_text, LIMIT_TEXT + 1, "cannot export its memory again: %s",
+                   strerror(-error));
+        return FALSE;
+    }
+    if (fenced)
+        export_fence(departure->export, "it was fenced before this daemon started");
+    departure->stage = DEPARTURE_SEALED;
+    return TRUE;
+}

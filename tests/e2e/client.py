@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The preloaded client: what it refuses, and that it otherwise stays out of the way."""
+
+from harness import host
+from harness.case import mentions, no_bad_word, pair, runs_on, small
+from harness.postcopyd import expect, preload
+from harness.vm import Vm
+
+
+def private_refused():
+    """Anonymous private RAM cannot be served, and the message says what can."""
+    with pair() as both:
+        source = both.source_vm(small(backend="anon"))
+        destination = both.destination_vm(source)
+        status, message = both.migrate(source, destination).fail(30)
+        expect(status == 1, f"exit {status}: {message}")
+        mentions(message, "private", "memory-backend-memfd")
+        runs_on(source)
+        return message
+
+
+def unknown_vm():
+    """A VM that is not there."""
+    with pair() as both:
+        source = both.source_vm(small())
+        destination = both.destination_vm(source)
+        status, message = both.migrate(source, destination, "other").fail(30)
+        expect(status == 1, f"exit {status}: {message}")
+        mentions(message, "other")
+        runs_on(source)
+        return message
+
+
+def without_daemon():
+    """With no daemon, or no socket named, QEMU runs as ever and says nothing."""
+    with host.workdir() as folder:
+        for name, environment in (("none", {}), ("gone", {"POSTCOPY_SOCKET": f"{folder}/none"})):
+            with Vm(small(), folder, name, preload=preload(), env=environment) as guest:
+                guest.wait_passes(2)
+                no_bad_word(guest)
+                expect(guest.stderr() == "", f"QEMU said: {guest.stderr()}")
+                guest.qmp.cmd("stop")
+                guest.qmp.cmd("cont")
+                guest.wait_ticks(2)
+    return "silent"
+
+
+def incoming_without_us():
+    """A client whose guest came by QEMU's own migration is a source like any other."""
+    with pair() as both:
+        spec = small(write=False)
+        old = both.source_vm(spec)
+        new = both.client(both.source, spec, "vm-new", incoming="defer", marker=0x11, vm="new",
+                          uuid=old.uuid)
+        new.qmp.capabilities(events=True)
+        new.qmp.cmd("migrate-incoming", uri=f"unix:{both.folder}/plain")
+        old.qmp.cmd("migrate-set-parameters", max_bandwidth=4 << 30, downtime_limit=2000)
+        old.qmp.capabilities(events=True)
+        old.qmp.cmd("migrate", uri=f"unix:{both.folder}/plain")
+        old.qmp.wait_migration("completed")
+        new.wait_passes(1, epoch=1)
+        no_bad_word(new)
+        session = both.source.wait("source", lambda: next(
+            (s for s in both.source.stats("new")["sessions"] if s["role"] == "source"), None), 10)
+        old.quit()
+        third = both.client(both.destination, spec, "vm-third", incoming="defer", paused=True,
+                            marker=0x12, vm="new", uuid=old.uuid)
+        both.migrate(new, third, "new").succeed()
+        third.wait_passes(1, epoch=2)
+        no_bad_word(third)
+        return f"session {session['state']}"

@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The page table: every transition, runs over word boundaries, adoption, sparseness.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "daemon/core/page_table.h"
+#include "tests/unit/core_regions.h"
+
+#define PAGE UINT64_C(4096)
+
+static RegionSet regions;
+static PageTable table;
+
+static int set_up(void **state)
+{
+    (void)state;
+    regions.n = 0;
+    add_region(&regions, 100, PAGE, -1);
+    add_region(&regions, 7, 2 << 20, -1);
+    add_region(&regions, 33, PAGE, -1);
+    return page_table_create(&table, &regions);
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    page_table_deinit(&table);
+    return 0;
+}
+
+/* Puts a page into a state, whatever it was in. */
+static void put(uint32_t region, uint64_t page, uint64_t nibble)
+{
+    _Atomic uint64_t *word = &table.words[table.first_word[region] + page / 16];
+    unsigned shift = (unsigned)(page % 16) * 4;
+
+    *word = (*word & ~(UINT64_C(15) << shift)) | nibble << shift;
+}
+
+static uint64_t unresolved(void)
+{
+    return atomic_load(&table.unresolved);
+}
+
+static void a_new_table_is_all_hole(void **state)
+{
+    (void)state;
+    assert_int_equal(table.header->magic, PAGE_TABLE_MAGIC);
+    assert_int_equal(table.header->n_regions, 3);
+    assert_string_equal(table.header->regions[2].id, "ram2");
+    for (uint64_t page = 0; page < 100; page++)
+        assert_int_equal(page_table_get(&table, 0, page), PAGE_HOLE);
+    assert_int_equal(page_table_find_missing(&table, 0, 0, 100), 100);
+    assert_false(page_table_has(&table, PAGE_TABLE_ARMED));
+    page_table_set(&table, PAGE_TABLE_ARMED);
+    assert_true(page_table_has(&table, PAGE_TABLE_ARMED));
+    assert_false(page_table_has(&table, PAGE_TABLE_ARMED | PAGE_TABLE_GATE_OPEN));
+}
+
+static void a_fault_on_a_hole_depends_on_the_map(void **state)
+{
+    (void)state;
+    assert_int_equal(page_table_claim_fault(&table, 0, 5), PAGE_CLAIM_FETCH);
+    assert_int_equal(page_table_get(&table, 0, 5), PAGE_REQUESTED);
+    page_table_set(&table, PAGE_TABLE_MAP_COMPLETE);
+    assert_int_equal(page_table_claim_fault(&table, 0, 6), PAGE_CLAIM_ZERO);
+    assert_int_equal(page_table_get(&table, 0, 6), PAGE_REQUESTED);
+    assert_int_equal(unresolved(), 2);
+    assert_false(page_table_finish(&table, 0, 5));
+    assert_false(page_table_finish(&table, 0, 6));
+    assert_int_equal(unresolved(), 0);
+}
+
+static void a_fault_on_every_other_state(void **state)
+{
+    static const struct {
+        uint64_t before;
+        PageClaim claim;
+        uint64_t after;
+        uint64_t unresolved;
+    } cases[] = {
+        {PAGE_MISSING, PAGE_CLAIM_FETCH, PAGE_REQUESTED, 1},
+        {PAGE_REQUESTED, PAGE_CLAIM_WAIT, PAGE_REQUESTED | PAGE_WAITED, 0},
+        {PAGE_REQUESTED | PAGE_WAITED, PAGE_CLAIM_WAIT, PAGE_REQUESTED | PAGE_WAITED, 0},
+        {PAGE_RECEIVED, PAGE_CLAIM_WAIT, PAGE_RECEIVED | PAGE_WAITED, 0},
+        {PAGE_PRESENT, PAGE_CLAIM_PRESENT, PAGE_PRESENT, 0},
+        {PAGE_REMOVED, PAGE_CLAIM_REMOVED, PAGE_REMOVED, 0},
+        {7, PAGE_CLAIM_REMOVED, 7, 0}, /* no such state: a client spoiled its table */
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        atomic_store(&table.unresolved, 0);
+        put(2, 20, cases[i].before);
+        assert_int_equal(page_table_claim_fault(&table, 2, 20), cases[i].claim);
+        assert_int_equal(page_table_get(&table, 2, 20), cases[i].after);
+        assert_int_equal(unresolved(), cases[i].unresolved);
+        assert_int_equal(page_table_get(&table, 2, 19), PAGE_HOLE);
+        assert_int_equal(page_table_get(&table, 2, 21), PAGE_HOLE);
+    }
+}
+
+static void finishing_tells_of_waiters_once(void **state)
+{
+    (void)state;
+    put(0, 3, PAGE_MISSING);
+    assert_int_equal(page_table_claim_fault(&table, 0, 3), PAGE_CLAIM_FETCH);
+    assert_int_equal(page_table_claim_fault(&table, 0, 3), PAGE_CLAIM_WAIT);
+    assert_int_equal(page_table_claim_fault(&table, 0, 3), PAGE_CLAIM_WAIT);
+    assert_true(page_table_finish(&table, 0, 3));
+    assert_int_equal(page_table_get(&table, 0, 3), PAGE_PRESENT);
+    assert_int_equal(page_table_claim_fault(&table, 0, 3), PAGE_CLAIM_PRESENT);
+    assert_int_equal(unresolved(), 0);
+}
+
+static void removed_is_terminal(void **state)
+{
+    (void)state;
+    put(0, 3, PAGE_MISSING);
+    assert_int_equal(page_table_claim_fault(&table, 0, 3), PAGE_CLAIM_FETCH);
+    put(0, 3, PAGE_REMOVED);
+    assert_false(page_table_finish(&table, 0, 3));
+    assert_int_equal(page_table_get(&table, 0, 3), PAGE_REMOVED);
+    assert_int_equal(page_table_mark_missing(&table, 0, 3, 1), 0);
+    assert_int_equal(page_table_get(&table, 0, 3), PAGE_REMOVED);
+    assert_int_equal(unresolved(), 0);
+}
+
+static void marking_touches_holes_only(void **state)
+{
+    static const uint64_t kept[] = {PAGE_MISSING, PAGE_REQUESTED, PAGE_REQUESTED | PAGE_WAITED,
+                                    PAGE_RECEIVED, PAGE_PRESENT, PAGE_REMOVED};
+
+    (void)state;
+    for (unsigned i = 0; i < 6; i++)
+        put(0, 14 + i, kept[i]);
+    assert_int_equal(page_table_mark_missing(&table, 0, 5, 60), 54);
+    for (uint64_t page = 0; page < 100; page++) {
+        uint64_t expected = page < 5 || page >= 65 ? PAGE_HOLE
+                            : page >= 14 && page < 20 ? kept[page - 14]
+                                                      : PAGE_MISSING;
+        assert_int_equal(page_table_get(&table, 0, page), expected);
+    }
+    assert_int_equal(page_table_get(&table, 1, 0), PAGE_HOLE);
+}
+
+/* Every start and length that crosses none, one or two word boundaries. */
+static void a_run_is_claimed_whole_over_words(void **state)
+{
+    (void)state;
+    for (uint64_t first = 0; first < 34; first++)
+        for (uint64_t n = 1; n <= 40; n++) {
+            page_table_mark_missing(&table, 0, 0, 100);
+            assert_int_equal(page_table_claim_run(&table, 0, first, n), n);
+            assert_int_equal(unresolved(), n);
+            for (uint64_t page = 0; page < 100; page++) {
+                bool claimed = page >= first && page < first + n;
+                assert_int_equal(page_table_get(&table, 0, page),
+                                 claimed ? PAGE_REQUESTED : PAGE_MISSING);
+            }
+            for (uint64_t page = first; page < first + n; page++)
+                put(0, page, PAGE_MISSING);
+            atomic_store(&table.unresolved, 0);
+        }
+}
+
+static void a_run_ends_at_what_is_not_missing(void **state)
+{
+    (void)state;
+    for (uint64_t stop = 0; stop < 100; stop++) {
+        page_table_mark_missing(&table, 0, 0, 100);
+        put(0, stop, PAGE_PRESENT);
+        assert_int_equal(page_table_claim_run(&table, 0, 0, 100), stop);
+        assert_int_equal(unresolved(), stop);
+        for (uint64_t page = 0; page <= stop; page++)
+            put(0, page, PAGE_HOLE);
+        atomic_store(&table.unresolved, 0);
+    }
+    page_table_mark_missing(&table, 2, 0, 33);
+    assert_int_equal(page_table_claim_run(&table, 2, 30, 1000), 3); /* and at the region's end */
+    assert_int_equal(unresolved(), 3);
+}
+
+static void the_next_missing_page_is_found(void **state)
+{
+    (void)state;
+    for (uint64_t page = 0; page < 33; page++)
+        put(2, page, page % 2 ? PAGE_PRESENT : PAGE_REQUESTED | PAGE_WAITED);
+    for (uint64_t at = 0; at < 33; at++) {
+        uint64_t before = page_table_get(&table, 2, at);
+        put(2, at, PAGE_MISSING);
+        for (uint64_t from = 0; from < 33; from++) {
+            assert_int_equal(page_table_find_missing(&table, 2, from, 33), from <= at ? at : 33);
+            assert_int_equal(page_table_find_missing(&table, 2, from, at), at);
+        }
+        put(2, at, before);
+    }
+    assert_int_equal(page_table_find_missing(&table, 2, 0, 1000), 33);
+}
+
+/* Reopened as a successor would get it. */
+static int adopt(PageTable *ret_table)
+{
+    return page_table_adopt(ret_table, &regions, fcntl(table.fd, F_DUPFD_CLOEXEC, 3));
+}
+
+static void a_table_is_adopted_with_its_content(void **state)
+{
+    uint64_t sizes[] = {PAGE, 2 << 20, PAGE};
+    PageTable adopted;
+
+    (void)state;
+    put(0, 99, PAGE_PRESENT);
+    put(1, 6, PAGE_PRESENT);
+    put(2, 0, PAGE_REQUESTED | PAGE_WAITED);
+    assert_int_equal(adopt(&adopted), 0);
+    assert_int_equal(page_table_get(&adopted, 0, 99), PAGE_PRESENT);
+    assert_int_equal(page_table_present_bytes(&adopted, sizes), PAGE + (2 << 20));
+    page_table_deinit(&adopted);
+}
+
+static void requests_are_forgotten(void **state)
+{
+    static const uint64_t before[] = {PAGE_HOLE, PAGE_MISSING, PAGE_REQUESTED,
+                                      PAGE_REQUESTED | PAGE_WAITED, PAGE_RECEIVED | PAGE_WAITED,
+                                      PAGE_PRESENT, PAGE_REMOVED};
+    static const uint64_t after[] = {PAGE_HOLE, PAGE_MISSING, PAGE_MISSING, PAGE_MISSING,
+                                     PAGE_RECEIVED, PAGE_PRESENT, PAGE_REMOVED};
+    (void)state;
+    for (uint32_t region = 0; region < 3; region += 2)
+        for (uint64_t page = 0; page < 33; page++)
+            put(region, page, before[page % 7]);
+    page_table_forget_requests(&table);
+    for (uint32_t region = 0; region < 3; region += 2)
+        for (uint64_t page = 0; page < 33; page++)
+            assert_int_equal(page_table_get(&table, region, page), after[page % 7]);
+}
+
+static void a_table_of_other_regions_is_refused(void **state)
+{
+    PageTable adopted;
+
+    (void)state;
+    regions.regions[0].length -= PAGE;
+    assert_int_equal(adopt(&adopted), -EINVAL);
+    regions.regions[0].length += PAGE;
+    regions.n = 2;
+    assert_int_equal(adopt(&adopted), -EINVAL);
+    regions.n = 3;
+    table.header->regions[1].page_size = PAGE;
+    assert_int_equal(adopt(&adopted), -EINVAL);
+    table.header->regions[1].page_size = 2 << 20;
+    table.header->regions[2].first_word++;
+    assert_int_equal(adopt(&adopted), -EINVAL);
+    table.header->regions[2].first_word--;
+    table.header->magic++;
+    assert_int_equal(adopt(&adopted), -EINVAL);
+    table.header->magic--;
+    table.header->version++;
+    assert_int_equal(adopt(&adopted), -EINVAL);
+    table.header->version--;
+    memset(table.header->source, 'x', sizeof table.header->source);
+    assert_int_equal(adopt(&adopted), -EINVAL);
+    table.header->source[0] = '\0';
+    assert_int_equal(adopt(&adopted), 0);
+    page_table_deinit(&adopted);
+}
+
+/* A copy of the table in a memfd with other seals or another size. */
+static int adopt_copy(uint64_t size, int seals)
+{
+    int fd = memfd_create("copy", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    PageTable adopted;
+    int error;
+
+    assert_int_equal(ftruncate(fd, (off_t)size), 0);
+    assert_true(pwrite(fd, table.header, PAGE_TABLE_HEADER_SIZE, 0) == PAGE_TABLE_HEADER_SIZE);
+    assert_int_equal(fcntl(fd, F_ADD_SEALS, seals), 0);
+    error = page_table_adopt(&adopted, &regions, fd);
+    if (!error)
+        page_table_deinit(&adopted);
+    else
+        assert_int_equal(fcntl(fd, F_GETFD), -1); /* taken, so closed */
+    return error;
+}
+
+static void a_table_that_could_shrink_is_refused(void **state)
+{
+    int all = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+
+    (void)state;
+    assert_int_equal(adopt_copy(table.size, all), 0);
+    assert_int_equal(adopt_copy(table.size, F_SEAL_GROW), -EINVAL);
+    assert_int_equal(adopt_copy(table.size, F_SEAL_SHRINK), -EINVAL);
+    assert_int_equal(adopt_copy(table.size - 8, all), -EINVAL);
+    assert_int_equal(adopt_copy(table.size + 4096, all), -EINVAL);
+}
+
+static void what_is_no_memfd_is_refused(void **state)
+{
+    PageTable adopted;
+
+    (void)state;
+    assert_int_equal(page_table_adopt(&adopted, &regions, open("/dev/null", O_RDWR | O_CLOEXEC)),
+                     -EINVAL);
+}
+
+static void the_table_cannot_be_resized(void **state)
+{
+    (void)state;
+    assert_int_equal(ftruncate(table.fd, 0), -1);
+    assert_int_equal(ftruncate(table.fd, 1 << 20), -1);
+}
+
+static void a_terabyte_costs_nothing_until_it_is_mapped(void **state)
+{
+    uint64_t pages = (UINT64_C(1) << 40) / PAGE;
+    uint64_t sizes[] = {PAGE, PAGE};
+    struct stat status;
+    RegionSet big = {0};
+    PageTable sparse;
+
+    (void)state;
+    add_region(&big, pages, PAGE, -1);
+    add_region(&big, 10, PAGE, -1);
+    assert_int_equal(page_table_create(&sparse, &big), 0);
+    assert_int_equal(page_table_mark_missing(&sparse, 0, pages - 1, 1), 1);
+    assert_int_equal(page_table_claim_fault(&sparse, 0, pages / 2), PAGE_CLAIM_FETCH);
+    assert_false(page_table_finish(&sparse, 0, pages / 2));
+    assert_int_equal(page_table_present_bytes(&sparse, sizes), PAGE);
+    page_table_forget_requests(&sparse);
+    assert_int_equal(fstat(sparse.fd, &status), 0);
+    assert_true(sparse.size > UINT64_C(100) << 20);
+    assert_true(status.st_blocks * 512 < 8 << 20);
+    page_table_deinit(&sparse);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_new_table_is_all_hole, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_fault_on_a_hole_depends_on_the_map, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_fault_on_every_other_state, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(finishing_tells_of_waiters_once, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(removed_is_terminal, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(marking_touches_holes_only, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_run_is_claimed_whole_over_words, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_run_ends_at_what_is_not_missing, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_next_missing_page_is_found, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_table_is_adopted_with_its_content, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(requests_are_forgotten, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_table_of_other_regions_is_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_table_that_could_shrink_is_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_is_no_memfd_is_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_table_cannot_be_resized, set_up, tear_down),
+        cmocka_unit_test(a_terabyte_costs_nothing_until_it_is_mapped),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

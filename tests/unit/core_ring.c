@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A data thread's ring: wake-ups from outside, exclusive polls, sockets.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sched.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "daemon/core/clock.h"
+#include "daemon/core/ring.h"
+
+enum { RINGS = 3, EVENTS = 1000, WAKES = 2000, PATIENCE_MS = 10000 };
+
+typedef struct Worker {
+    Ring ring;
+    RingWatch watch;
+    pthread_t thread;
+    int fd;
+    _Atomic bool stop, ready;
+    _Atomic unsigned woken, polled, result;
+    unsigned seen; /* of the number written before the wake-up; plain on purpose */
+} Worker;
+
+static unsigned number;
+static _Atomic unsigned handled;
+
+static bool patient(bool (*done)(const void *), const void *argument)
+{
+    uint64_t until = clock_ns() + UINT64_C(1000000) * PATIENCE_MS;
+
+    while (!done(argument))
+        if (clock_ns() > until)
+            return false;
+        else
+            sched_yield();
+    return true;
+}
+
+static void on_woken(void *owner)
+{
+    Worker *worker = owner;
+
+    worker->seen = number;
+    atomic_fetch_add(&worker->woken, 1);
+}
+
+static void on_event(RingWatch *watch, int result)
+{
+    Worker *worker = watch->owner;
+    uint64_t count;
+
+    (void)result;
+    atomic_fetch_add(&worker->polled, 1);
+    if (read(worker->fd, &count, sizeof count) > 0)
+        atomic_fetch_add(&handled, 1);
+    ring_poll(&worker->ring, watch, worker->fd, POLLIN, true);
+}
+
+static void *run(void *argument)
+{
+    Worker *worker = argument;
+
+    if (ring_start(&worker->ring, 8))
+        abort();
+    if (worker->fd >= 0)
+        ring_poll(&worker->ring, &worker->watch, worker->fd, POLLIN, true);
+    ring_wait(&worker->ring, 0);
+    atomic_store(&worker->ready, true);
+    while (!atomic_load(&worker->stop))
+        if (ring_wait(&worker->ring, -1))
+            abort();
+    ring_stop(&worker->ring);
+    return NULL;
+}
+
+static bool is_ready(const void *argument)
+{
+    return atomic_load(&((const Worker *)argument)->ready);
+}
+
+static void start(Worker *worker, int fd)
+{
+    memset(worker, 0, sizeof *worker);
+    assert_int_equal(ring_init(&worker->ring, on_woken, worker), 0);
+    worker->fd = fd;
+    worker->watch = (RingWatch){.done = on_event, .owner = worker};
+    pthread_create(&worker->thread, NULL, run, worker);
+    assert_true(patient(is_ready, worker));
+}
+
+static void finish(Worker *worker)
+{
+    atomic_store(&worker->stop, true);
+    ring_wake(&worker->ring);
+    pthread_join(worker->thread, NULL);
+    ring_deinit(&worker->ring);
+}
+
+static bool was_woken(const void *argument)
+{
+    return atomic_load(&((const Worker *)argument)->woken) > 0;
+}
+
+static void another_thread_wakes_it_and_what_it_wrote_is_seen(void **state)
+{
+    static Worker worker;
+
+    (void)state;
+    start(&worker, -1);
+    for (unsigned i = 1; i <= WAKES; i++) {
+        atomic_store(&worker.woken, 0);
+        number = i;
+        ring_wake(&worker.ring);
+        assert_true(patient(was_woken, &worker));
+        assert_int_equal(worker.seen, i);
+    }
+    finish(&worker);
+}
+
+static bool all_handled(const void *argument)
+{
+    return atomic_load(&handled) >= *(const unsigned *)argument;
+}
+
+/* A herd would be woken about three times for each event. */
+static void one_ring_of_many_is_woken_for_an_event(void **state)
+{
+    static Worker workers[RINGS];
+    int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    unsigned polled = 0;
+    uint64_t one = 1;
+
+    (void)state;
+    atomic_store(&handled, 0);
+    for (unsigned i = 0; i < RINGS; i++)
+        start(&workers[i], fd);
+    for (unsigned i = 1; i <= EVENTS; i++) {
+        assert_int_equal(write(fd, &one, sizeof one), sizeof one);
+        assert_true(patient(all_handled, &i));
+    }
+    for (unsigned i = 0; i < RINGS; i++) {
+        polled += atomic_load(&workers[i].polled);
+        finish(&workers[i]);
+    }
+    print_message("%u wake-ups for %u events\n", polled, EVENTS);
+    assert_in_range(polled, EVENTS, EVENTS + EVENTS / 5);
+    close(fd);
+}
+
+static void keep_result(RingWatch *watch, int result)
+{
+    *(int *)watch->owner = result;
+}
+
+static void it_sends_and_receives(void **state)
+{
+    int pair[2], sent = 0, received = 0;
+    char out[5000], in[5000];
+    RingWatch sending = {.done = keep_result, .owner = &sent};
+    RingWatch receiving = {.done = keep_result, .owner = &received};
+    Ring ring;
+
+    (void)state;
+    memset(out, 'x', sizeof out);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+    assert_int_equal(ring_init(&ring, on_woken, NULL), 0);
+    assert_int_equal(ring_start(&ring, 8), 0);
+    ring_receive(&ring, &receiving, pair[1], in, sizeof in);
+    assert_int_equal(ring_wait(&ring, 0), 0);
+    assert_true(receiving.busy); /* an empty non-blocking socket is waited for */
+    ring_send(&ring, &sending, pair[0], out, sizeof out);
+    while (sending.busy || receiving.busy)
+        assert_int_equal(ring_wait(&ring, 1000), 0);
+    assert_int_equal(sent, sizeof out);
+    assert_int_equal(received, sizeof out);
+    assert_memory_equal(in, out, sizeof out);
+    ring_receive(&ring, &receiving, pair[1], in, sizeof in);
+    close(pair[0]);
+    while (receiving.busy)
+        assert_int_equal(ring_wait(&ring, 1000), 0);
+    assert_int_equal(received, 0);
+    ring_stop(&ring);
+    ring_deinit(&ring);
+    close(pair[1]);
+}
+
+static void waiting_ends_with_the_time(void **state)
+{
+    uint64_t before = clock_ns();
+    Ring ring;
+
+    (void)state;
+    assert_int_equal(ring_init(&ring, on_woken, NULL), 0);
+    assert_int_equal(ring_start(&ring, 8), 0);
+    assert_int_equal(ring_wait(&ring, 20), 0);
+    assert_true(clock_ns() - before >= UINT64_C(19000000));
+    ring_stop(&ring);
+    ring_deinit(&ring);
+}
+
+static void more_operations_than_entries_are_queued(void **state)
+{
+    RingWatch watches[40];
+    int results[40], fds[40];
+    uint64_t one = 1;
+    Ring ring;
+
+    (void)state;
+    assert_int_equal(ring_init(&ring, on_woken, NULL), 0);
+    assert_int_equal(ring_start(&ring, 8), 0);
+    for (unsigned i = 0; i < 40; i++) {
+        results[i] = -1;
+        fds[i] = eventfd(0, EFD_NONBLOCK);
+        watches[i] = (RingWatch){.done = keep_result, .owner = &results[i]};
+        ring_poll(&ring, &watches[i], fds[i], POLLIN, true);
+    }
+    for (unsigned i = 0; i < 40; i++)
+        assert_int_equal(write(fds[i], &one, sizeof one), sizeof one);
+    for (unsigned i = 0; i < 40; i++) {
+        while (watches[i].busy)
+            assert_int_equal(ring_wait(&ring, 1000), 0);
+        assert_true(results[i] & POLLIN);
+        close(fds[i]);
+    }
+    ring_stop(&ring);
+    ring_deinit(&ring);
+}
+
+static bool host_has_io_uring(void)
+{
+    Ring ring;
+    int error = ring_init(&ring, on_woken, NULL);
+
+    if (!error)
+        error = ring_start(&ring, 8);
+    if (!error)
+        ring_stop(&ring);
+    else
+        printf("skipped: io_uring: %s\n", strerror(-error));
+    ring_deinit(&ring);
+    return !error;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(another_thread_wakes_it_and_what_it_wrote_is_seen),
+        cmocka_unit_test(one_ring_of_many_is_woken_for_an_event),
+        cmocka_unit_test(it_sends_and_receives),
+        cmocka_unit_test(waiting_ends_with_the_time),
+        cmocka_unit_test(more_operations_than_entries_are_queued),
+    };
+
+    return host_has_io_uring() ? cmocka_run_group_tests(tests, NULL, NULL) : 77;
+}
