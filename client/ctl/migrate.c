@@ -26,6 +26,7 @@ static void migration_deinit(Migration *m)
     side_deinit(&m->destination);
     daemon_free(m->daemon);
     g_clear_pointer(&m->regions, json_array_unref);
+    g_free(m->seal);
     g_free(m->source_uri);
     g_free(m->destination_uri);
     progress_deinit(&m->progress);

@@ -189,7 +189,7 @@ static gboolean seal(Migration *m, GError **error)
         g_propagate_error(error, g_steal_pointer(&local));
         return FALSE;
     }
-    m->seal = member_int(node_object(answer), "seal");
+    m->seal = g_strdup(member_string(node_object(answer), "seal"));
     return TRUE;
 }
 
@@ -253,7 +253,7 @@ static void report_resumed(Migration *m)
     JsonObject *more = json_object_new();
     g_autofree char *text = NULL;
 
-    json_object_set_int_member(more, "seal", m->seal);
+    json_object_set_string_member(more, "seal", m->seal ? m->seal : "");
     json_object_set_boolean_member(more, "running", m->was_running);
     if (m->downtime_ms >= 0)
         json_object_set_double_member(more, "downtime_ms", m->downtime_ms);

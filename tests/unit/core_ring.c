@@ -149,6 +149,7 @@ static void one_ring_of_many_is_woken_for_an_event(void **state)
     for (unsigned i = 1; i <= EVENTS; i++) {
         assert_int_equal(write(fd, &one, sizeof one), sizeof one);
         assert_true(patient(all_handled, &i));
+        usleep(200); /* until its handler polls again: a new poll looks first */
     }
     for (unsigned i = 0; i < RINGS; i++) {
         polled += atomic_load(&workers[i].polled);

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/control/departure_keep.h"
+#include "daemon/control/departure_steps.h"
+#include "daemon/control/monitor.h"
+#include "daemon/core/log.h"
+#include "daemon/source/watch.h"
+
+typedef struct SealJob {
+    Control *control;
+    guint64 departure;
+    int monitor_fd;
+    int pid;
+    int error;
+    char text[LIMIT_TEXT + 1];
+} SealJob;
+
+/* The guest is proven stopped: from here on its memory is final. */
+static void seal(Departure *departure)
+{
+    g_autofree PeerMessage *message = g_new0(PeerMessage, 1);
+    guint64 id = export_seal(departure->export);
+    int error;
+
+    departure->cpu_at_seal_ns = watch_cpu_ns(departure->pid, departure->vcpus, departure->n_vcpus);
+    message->type = PEER_SEALED;
+    message->sealed.seal = id;
+    error = export_order(departure->export, message);
+    if (error) {
+        /* Nobody has read anything, and nobody will: as if it had never been sealed. */
+        export_fence(departure->export, "the destination's daemon was gone at the seal");
+        departure_order_cancel(departure);
+        departure_end(departure, DEPARTURE_ENDED, error, "the destination's daemon is gone");
+        return;
+    }
+    departure->stage = DEPARTURE_SEALED;
+    log_info("%s: sealed, read by %s from now on", departure->export->name, departure->destination);
+    departure_keep(departure);
+    departure_send_state(departure, "");
+    departure_answer(departure, 0, id, "");
+}
+
+static void on_checked(Control *control, gpointer data)
+{
+    g_autofree SealJob *job = data;
+    Departure *departure = departure_by_id(control, job->departure);
+
+    if (!departure || departure->stage != DEPARTURE_SEALING)
+        return;
+    if (job->error) {
+        departure->stage = DEPARTURE_OFFERED;
+        departure_answer(departure, job->error, 0, job->text);
+        return;
+    }
+    seal(departure);
+}
+
+static void *check_thread(void *argument)
+{
+    SealJob *job = argument;
+
+    job->error = monitor_check_stopped(job->monitor_fd, job->pid, job->text);
+    close(job->monitor_fd);
+    control_post(job->control, on_checked, job);
+    return NULL;
+}
+
+void departure_seal(Departure *departure, int monitor_fd, Asker asker)
+{
+    SealJob *job;
+
+    if (departure->stage != DEPARTURE_OFFERED) {
+        if (monitor_fd >= 0)
+            close(monitor_fd);
+        asker_answer(departure->control, &asker, -EINVAL, 0,
+                     "the destination is not armed, or the export is sealed already");
+        return;
+    }
+    departure->asker = asker;
+    departure->waiting = TRUE;
+    departure->stage = DEPARTURE_SEALING;
+    departure->watched = monitor_fd >= 0;
+    if (monitor_fd < 0) {
+        seal(departure);
+        return;
+    }
+    job = g_new0(SealJob, 1);
+    job->control = departure->control;
+    job->departure = departure->id;
+    job->monitor_fd = monitor_fd;
+    job->pid = departure->pid;
+    if (departure_start_thread(check_thread, job))
+        return;
+    job->error = -EAGAIN;
+    g_strlcpy(job->text, "cannot start a thread", sizeof job->text);
+    close(monitor_fd);
+    on_checked(departure->control, job);
+}

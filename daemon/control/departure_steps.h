@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the files of a departure share: its life (departure.c), its offer (departure_offer.c), its
+ * seal (departure_seal.c). Control thread. */
+#ifndef POSTCOPYD_CONTROL_DEPARTURE_STEPS_H
+#define POSTCOPYD_CONTROL_DEPARTURE_STEPS_H
+
+#include "daemon/control/departure.h"
+
+/* A departure of this client, in its first stage. */
+Departure *departure_new(Connection *connection);
+
+Departure *departure_by_id(Control *control, guint64 id);
+
+/* Answers whoever asked for the step under way, if nobody did so far. */
+void departure_answer(Departure *departure, int status, guint64 seal, const char *text);
+void departure_answer_prepared(Departure *departure);
+
+void departure_send_state(Departure *departure, const char *text);
+
+/* Tells the destination, if there is one, that it is called off. */
+void departure_order_cancel(Departure *departure);
+
+/* It is over: nothing is read any more, whoever waits is answered. */
+void departure_end(Departure *departure, DepartureStage stage, int status, const char *text);
+
+/* An ExportNotify. */
+void departure_notify(void *owner, Export *export, ExportEvent event);
+
+/* A detached thread. */
+gboolean departure_start_thread(void *(*function)(void *), void *argument);
+
+#endif
