@@ -280,7 +280,7 @@ static void on_vcpus(Connection *connection)
 static gboolean is_busy(const Connection *connection)
 {
     return (connection->arrival && arrival_is_open(connection->arrival)) ||
-           (connection->departure && departure_is_open(connection->departure));
+           (connection->departure && !departure_is_over(connection->departure));
 }
 
 static void on_region_add(Connection *connection)

@@ -22,6 +22,12 @@ gboolean departure_is_open(const Departure *departure)
     return departure->stage < DEPARTURE_DONE;
 }
 
+gboolean departure_is_over(const Departure *departure)
+{
+    return !departure_is_open(departure) ||
+           (departure->export && atomic_load(&departure->export->fenced));
+}
+
 ClientState departure_state(const Departure *departure)
 {
     if (departure->export && atomic_load(&departure->export->fenced))
@@ -121,14 +127,14 @@ void departure_answer_prepared(Departure *departure)
 
 /* --- ending -------------------------------------------------------------------------------- */
 
-static void drop_relay(Departure *departure)
+static void drop_relay(Departure *departure, const char *text)
 {
     if (departure->relay_path[0])
         unlink(departure->relay_path);
     departure->relay_path[0] = '\0';
     if (departure->relay_waiting)
         asker_answer(departure->control, &departure->relay_asker, -ECANCELED, 0,
-                     "the migration ended");
+                     text[0] ? text : "the migration ended");
     departure->relay_waiting = FALSE;
 }
 
@@ -136,7 +142,7 @@ void departure_end(Departure *departure, DepartureStage stage, int status, const
 {
     departure->stage = stage;
     departure->ended_us = g_get_monotonic_time();
-    drop_relay(departure);
+    drop_relay(departure, text);
     if (departure->export)
         export_close(departure->export);
     departure_keep(departure);
@@ -357,6 +363,7 @@ void departure_fence(Departure *departure, const char *reason)
     if (departure->stage != DEPARTURE_SEALED)
         return;
     export_fence(departure->export, reason);
+    departure->ended_us = g_get_monotonic_time();
     departure_keep(departure);
     departure_send_state(departure, reason);
 }
@@ -364,7 +371,7 @@ void departure_fence(Departure *departure, const char *reason)
 /* Of one that has ended and whose client is gone the figures stay for a while, the memory does not. */
 static void let_go(Departure *departure)
 {
-    if (departure->connection || departure_is_open(departure))
+    if (departure->connection || !departure_is_over(departure))
         return;
     if (departure->export)
         export_drop_memory(departure->export);

@@ -100,6 +100,9 @@ void departure_free(Departure *departure);
 /* True while it is under way or sealed. */
 gboolean departure_is_open(const Departure *departure);
 
+/* True if nobody will be fed from it any more: ended, or fenced. Its VM, if it runs, may leave again. */
+gboolean departure_is_over(const Departure *departure);
+
 ClientState departure_state(const Departure *departure);
 
 /* Answers: to a client with a status, to an operator with JSON built from members or an error. */

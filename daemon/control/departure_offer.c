@@ -162,7 +162,7 @@ static const char *check_offer(const Connection *connection, const char *destina
         return connection->problem;
     if (connection->arrival && arrival_is_open(connection->arrival))
         return "the VM's own memory is still arriving";
-    if (connection->departure && departure_is_open(connection->departure))
+    if (connection->departure && !departure_is_over(connection->departure))
         return "the VM is leaving already";
     if (connection->departure && connection->departure->stage == DEPARTURE_DONE)
         return "the VM has left already";

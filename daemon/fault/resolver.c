@@ -184,12 +184,13 @@ static void take_message(Resolver *resolver, const Shard *shard, const struct uf
 
 /*
  * Reads faults until there are none, or no free slot to serve one with: then they stay in the
- * kernel's queue until a slot is free.
+ * kernel's queue until a slot is free.  A batch that was not full emptied the queue, and the new poll
+ * looks before it sleeps: no read is spent on hearing that there is nothing.
  */
 static void read_faults(Resolver *resolver, ShardWatch *watch)
 {
     struct uffd_msg messages[RESOLVER_BATCH];
-    ssize_t n = 0;
+    ssize_t n, limit;
 
     watch->unread = false;
     do {
@@ -198,11 +199,12 @@ static void read_faults(Resolver *resolver, ShardWatch *watch)
             watch->unread = true;
             return;
         }
-        n = uffd_read(watch->shard->uffd, messages, room < RESOLVER_BATCH ? room : RESOLVER_BATCH);
+        limit = room < RESOLVER_BATCH ? room : RESOLVER_BATCH;
+        n = uffd_read(watch->shard->uffd, messages, (size_t)limit);
         atomic_fetch_add_explicit(&resolver->reads, 1, memory_order_relaxed);
         for (ssize_t i = 0; i < n; i++)
             take_message(resolver, watch->shard, &messages[i]);
-    } while (n > 0);
+    } while (n == limit);
     ring_poll(&resolver->ring, &watch->watch, watch->shard->uffd, POLLIN, true);
 }
 

@@ -37,8 +37,7 @@ def daemon_killed(lowest, highest, options=None):
         both.destination.start()
         adopted = both.destination.wait_import("vm", lambda i: True, 10)
         expect(adopted["adopted"], f"not adopted: {adopted}")
-        for kind in ("bulk", "urgent"):
-            proxy.limit(kind, None)
+        proxy.undisturbed()
         migration.succeed()
         passes = verified(destination)
         return f"killed with {share_missing(seen):.1%} missing, {passes}"
@@ -117,9 +116,28 @@ def link_cut():
         time.sleep(max(0.0, down + LINK_DOWN - time.monotonic()))
         still = both.destination.imported("vm")
         expect(still["state"] == "paused" and share_missing(still) > 0.1, f"import {still}")
+        proxy.undisturbed()
         proxy.mend()
         migration.succeed()
         expect("paused" in migration.phases(), f"phases {migration.phases()}")
         found = both.destination.imported("vm")
         expect(found["reconnects"] >= 1, f"import {found}")
         return f"{share_missing(still):.0%} missing while cut, {verified(destination)}"
+
+
+def source_daemon_killed():
+    """The source's daemon is killed midway and started again: its export comes back."""
+    with proxied() as (both, proxy):
+        slowed(proxy)
+        source = both.source_vm(small())
+        destination = both.destination_vm(source)
+        migration = both.migrate(source, destination)
+        migration.wait_phase("resumed")
+        seen = both.destination.wait_import(
+            "vm", lambda i: i["populated_bytes"] and share_missing(i) <= 0.6, 60)
+        both.source.kill()
+        both.destination.wait_import("vm", lambda i: i["state"] == "paused", 5)
+        both.source.start()
+        proxy.undisturbed()
+        migration.succeed()
+        return f"killed with {share_missing(seen):.1%} missing, {verified(destination)}"

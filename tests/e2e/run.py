@@ -58,12 +58,18 @@ def main():
     """Reads the options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--list", action="store_true", help="only print the names")
+    parser.add_argument("--expect", action="store_true",
+                        help="only check that these are all there are")
     parser.add_argument("names", nargs="*", metavar="MODULE[.SCENARIO]")
     options = parser.parse_args()
     known = scenarios()
     if options.list:
         print("\n".join(known))
         return 0
+    if options.expect:
+        differing = set(known) ^ set(options.names)
+        print(f"not in both lists: {differing}" if differing else "complete")
+        return 1 if differing else 0
     wanted = [name for name in known
               if not options.names or name in options.names or name.split(".")[0] in options.names]
     if not wanted:

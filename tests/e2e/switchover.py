@@ -126,7 +126,7 @@ def interrupted():
         mentions(message, "interrupted")
         runs_on(source)
         restored(before, source, destination)
-        proxy.limit("control", None)
+        proxy.undisturbed()
         destination.quit()
         moves_after_all(both, source)
         return message
@@ -153,6 +153,7 @@ def return_path_cut():
         expect(export and export["fenced"], f"the export is not fenced: {export}")
         runs_on(source)
         restored(before, source)
+        proxy.undisturbed()
         moves_after_all(both, source)
         return message
 
@@ -230,7 +231,7 @@ def driver_dies():
         migration.wait_phase("checked")
         time.sleep(0.5)
         migration.kill()
-        proxy.limit("control", None)
+        proxy.undisturbed()
         runs_on(source)
 
         def closed():

@@ -22,7 +22,7 @@
 
 enum {
     PAGES = 1000,
-    ROUNDS = 30,
+    ROUNDS = 200,
     VCPUS = 3,
     STREAMS = 2,
     MAPPED_OF_8 = 6, /* of eight pages in a row so many have content */
@@ -154,7 +154,7 @@ static void *run_vcpu(void *argument)
     Vcpu *vcpu = argument;
 
     for (unsigned i = 0; i < PAGES && !vcpu->forgotten; i++) {
-        uint64_t page = (uint64_t)rand_r(&vcpu->seed) % PAGES;
+        uint64_t page = (i + (uint64_t)rand_r(&vcpu->seed) % 16) % PAGES; /* near each other */
         fall_asleep(vcpu, page);
         resolve(vcpu, page);
         wait_for_wake(vcpu);

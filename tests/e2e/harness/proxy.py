@@ -108,6 +108,11 @@ class Proxy:
         """From the after-th byte on, what goes that way over channels of a kind is lost."""
         self._drop[kind, direction] = after
 
+    def undisturbed(self):
+        """Drops and limits nothing any more."""
+        self._drop.clear()
+        self._rate.clear()
+
     def limit(self, kind, rate):
         """So many bytes a second to the destination; None: as many as fit."""
         self._rate[kind] = rate

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# Builds postcopyd and measures it against QEMU's own post-copy.
+#
+#   sudo scripts/bench.sh main [--json FILE] [--rounds N] [--mem MiB] [--fill MiB] [--vcpus N]
+set -euo pipefail
+
+usage() {
+    echo "usage: scripts/bench.sh main [--json FILE] [--rounds N] [--mem MiB] [--fill MiB]" \
+        "[--vcpus N] [--only TEXT]"
+}
+
+# Files are named from where the caller stands.
+arguments=()
+while [[ $# -gt 0 ]]; do
+    case $1 in
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    --json)
+        arguments+=("$1" "$(realpath -m -- "${2:?"$1 needs a name"}")")
+        shift 2
+        ;;
+    *)
+        arguments+=("$1")
+        shift
+        ;;
+    esac
+done
+
+# shellcheck source=scripts/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+bench=${arguments[0]-}
+if [[ -z $bench || ! -f tests/bench/$bench.py ]]; then
+    usage >&2
+    exit 2
+fi
+[[ $(id -u) -eq 0 ]] || die "run as root: it needs /dev/kvm, userfaultfd and, at first, apt-get"
+
+scripts/deps.sh
+mkdir -p build
+if ! build_preset release >build/bench-build.log 2>&1; then
+    tail -n 40 build/bench-build.log >&2
+    die "the build failed"
+fi
+export PYTHONDONTWRITEBYTECODE=1
+exec python3 "tests/bench/$bench.py" "${arguments[@]:1}"

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * HOST:PORT, and sockets from it.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "daemon/transport/address.h"
+
+static void addresses_are_parsed(void **state)
+{
+    static const struct {
+        const char *text, *host, *port;
+    } good[] = {
+        {"host:16520", "host", "16520"},
+        {"10.1.2.3:0", "10.1.2.3", "0"},
+        {"[::1]:65535", "::1", "65535"},
+        {"[2001:db8::1]:1", "2001:db8::1", "1"},
+        {"[fe80::1%eth0]:5", "fe80::1%eth0", "5"},
+        {":16520", "", "16520"},
+        {"a-b.example.org:00080", "a-b.example.org", "00080"},
+    };
+    Address address;
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof good / sizeof good[0]; i++) {
+        assert_int_equal(address_parse(good[i].text, &address), 0);
+        assert_string_equal(address.host, good[i].host);
+        assert_string_equal(address.port, good[i].port);
+    }
+}
+
+static void nonsense_is_refused(void **state)
+{
+    static const char *const bad[] = {
+        "",        "host",       "host:",      "host:port",  "host:-1",     "host:+1",
+        "host: 1", "host:1x",    "host:65536", "host:99999", "host:000080", "::1:16520",
+        "[::1]",   "[::1:16520", "[]:16520",   "[:16520",    "a:b:1",       "host:1 ",
+    };
+    char text[400];
+    Address address;
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_int_equal(address_parse(bad[i], &address), -EINVAL);
+    memset(text, 'h', sizeof text);
+    strcpy(text + LIMIT_ADDRESS + 1, ":1");
+    assert_int_equal(address_parse(text, &address), -EINVAL);
+    strcpy(text + LIMIT_ADDRESS, ":1");
+    assert_int_equal(address_parse(text, &address), 0);
+}
+
+static void what_is_formatted_can_be_parsed(void **state)
+{
+    char text[LIMIT_ADDRESS + 1], host[LIMIT_ADDRESS + 1];
+    Address address;
+
+    (void)state;
+    assert_int_equal(address_format("::1", "16520", text), 0);
+    assert_string_equal(text, "[::1]:16520");
+    assert_int_equal(address_parse(text, &address), 0);
+    assert_string_equal(address.host, "::1");
+    assert_int_equal(address_format("host", "1", text), 0);
+    assert_string_equal(text, "host:1");
+    memset(host, 'h', LIMIT_ADDRESS);
+    host[LIMIT_ADDRESS] = '\0';
+    assert_int_equal(address_format(host, "1", text), -EINVAL);
+}
+
+static bool loopback(const char *text)
+{
+    Address address;
+
+    assert_int_equal(address_parse(text, &address), 0);
+    return address_is_loopback(&address);
+}
+
+static void loopback_is_known(void **state)
+{
+    (void)state;
+    assert_true(loopback("127.0.0.1:1"));
+    assert_true(loopback("127.3.2.1:1"));
+    assert_true(loopback("[::1]:1"));
+    assert_false(loopback("10.0.0.1:1"));
+    assert_false(loopback("0.0.0.0:1"));
+    assert_false(loopback(":1"));
+}
+
+static void a_connection_is_made(void **state)
+{
+    char host[64];
+    Address address;
+    int listener, fd;
+
+    (void)state;
+    assert_int_equal(address_parse("127.0.0.1:0", &address), 0);
+    listener = address_listen(&address);
+    assert_true(listener >= 0);
+    assert_int_equal(address_own_port(listener, address.port, sizeof address.port), 0);
+    fd = address_connect(&address, 1000, 1000, -1);
+    assert_true(fd >= 0);
+    assert_int_equal(address_peer_host(fd, host, sizeof host), 0);
+    assert_string_equal(host, "127.0.0.1");
+    close(fd);
+    close(listener);
+    assert_int_equal(address_connect(&address, 1000, 1000, -1), -ECONNREFUSED);
+}
+
+static void a_port_in_use_is_told(void **state)
+{
+    Address address;
+    int listener;
+
+    (void)state;
+    assert_int_equal(address_parse("127.0.0.1:0", &address), 0);
+    listener = address_listen(&address);
+    assert_true(listener >= 0);
+    assert_int_equal(address_own_port(listener, address.port, sizeof address.port), 0);
+    assert_int_equal(address_listen(&address), -EADDRINUSE);
+    close(listener);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(addresses_are_parsed),
+        cmocka_unit_test(nonsense_is_refused),
+        cmocka_unit_test(what_is_formatted_can_be_parsed),
+        cmocka_unit_test(loopback_is_known),
+        cmocka_unit_test(a_connection_is_made),
+        cmocka_unit_test(a_port_in_use_is_told),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
