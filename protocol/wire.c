@@ -113,13 +113,13 @@ void wire_read_string(WireReader *r, char *ret_string, size_t limit)
 {
     size_t length = wire_read_u16(r);
 
-    ret_string[0] = '\0';
+    /* All of it: what stood behind the terminator before would travel with copies of the struct. */
+    memset(ret_string, 0, limit + 1);
     if (length > limit) {
         r->failed = true;
         return;
     }
     wire_read_bytes(r, ret_string, length);
-    ret_string[length] = '\0';
     for (size_t i = 0; i < length; i++)
         if ((uint8_t)ret_string[i] < 0x20 || ret_string[i] == 0x7f)
             r->failed = true;

@@ -44,7 +44,7 @@ void wire_read_bytes(WireReader *r, void *ret_bytes, size_t length);
 uint32_t wire_read_count(WireReader *r, uint32_t limit);
 
 /*
- * A string into ret_string[limit + 1], terminated.  Control characters (they would reach logs and
+ * A string into ret_string[limit + 1], zeroes behind it.  Control characters (they would reach logs and
  * terminals) and embedded zeroes fail the reader.
  */
 void wire_read_string(WireReader *r, char *ret_string, size_t limit);

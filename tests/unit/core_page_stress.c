@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Everybody at the page table at once: vCPUs fault, streams claim runs, the map comes in, a placer
- * finishes.  Each page is fetched exactly once, nobody who waits is forgotten, and whoever finds the
- * table complete is right.
+ * finishes.  Each page is fetched exactly once, nobody who waits is forgotten, and whoever finds
+ * the table complete is right.
  *
- * A vCPU models the kernel: it sleeps before its fault is read, and only a wake of its page makes it
- * go on; the state of the page does not.
+ * A vCPU models the kernel: it sleeps before its fault is read, and only a wake of its page makes
+ * it go on; the state of the page does not.
  */
 #include <errno.h>
 #include <pthread.h>

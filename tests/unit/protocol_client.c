@@ -221,6 +221,17 @@ static void an_embedded_zero_fails(void **state)
     assert_int_equal(decode(packet, (size_t)length), -EPROTO);
 }
 
+/* Structs are copied whole, into memory that clients see: nothing may stand behind a string. */
+static void nothing_stays_behind_a_string(void **state)
+{
+    (void)state;
+    sample_hello();
+    memset(&out, 'x', sizeof out);
+    assert_int_equal(pass(2), 0);
+    for (size_t i = strlen("pc.ram0"); i <= LIMIT_REGION_ID; i++)
+        assert_int_equal(out.hello.regions[0].id[i], 0);
+}
+
 static int pass_region(ClientRegion region, uint32_t n_fds)
 {
     sample_hello();
@@ -352,6 +363,7 @@ int main(void)
         cmocka_unit_test(the_decoder_refuses_counts_beyond_its_arrays),
         cmocka_unit_test(strings_are_short_and_printable),
         cmocka_unit_test(an_embedded_zero_fails),
+        cmocka_unit_test(nothing_stays_behind_a_string),
         cmocka_unit_test(regions_keep_their_bounds),
         cmocka_unit_test(regions_name_only_fds_that_came),
         cmocka_unit_test(an_armed_hello_names_its_fds),

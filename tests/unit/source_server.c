@@ -17,7 +17,14 @@
 #include "daemon/source/server.h"
 #include "tests/unit/core_regions.h"
 
-enum { PAGE = 4096, PAGES = 2000, HUGE_PAGE = 2 << 20, HUGE_PAGES = 3, SESSION = 4, GENERATION = 2 };
+enum {
+    PAGE = 4096,
+    PAGES = 2000,
+    HUGE_PAGE = 2 << 20,
+    HUGE_PAGES = 3,
+    SESSION = 4,
+    GENERATION = 2,
+};
 
 static Export *export;
 static ExportChannel channel;

@@ -209,6 +209,7 @@ class Migration:
         self._on_event = on_event
         self._changed = threading.Condition()
         self._events = []
+        self.stderr = ""
         self.begin = time.time()
         self._process = subprocess.Popen(
             [program("postcopyctl"), "--socket", daemon.socket, *words, vm],
