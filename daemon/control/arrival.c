@@ -22,13 +22,13 @@ gboolean arrival_is_open(const Arrival *arrival)
 static void answer(Invitation *invitation, PeerErrorCode code, const char *text,
                    const char *incoming)
 {
-    g_mutex_lock(&invitation->lock);
+    pthread_mutex_lock(&invitation->lock);
     invitation->code = code;
     g_strlcpy(invitation->text, text, sizeof invitation->text);
     g_strlcpy(invitation->incoming, incoming, sizeof invitation->incoming);
     invitation->answered = TRUE;
-    g_cond_signal(&invitation->answered_cond);
-    g_mutex_unlock(&invitation->lock);
+    pthread_cond_signal(&invitation->answered_cond);
+    pthread_mutex_unlock(&invitation->lock);
 }
 
 static void answer_arrival(Arrival *arrival, PeerErrorCode code, const char *text)

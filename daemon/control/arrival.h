@@ -27,8 +27,8 @@ typedef enum ArrivalStage {
 
 /* An invitation waiting for its answer on a peer connection's thread. */
 typedef struct Invitation {
-    GMutex lock;
-    GCond answered_cond;
+    pthread_mutex_t lock;
+    pthread_cond_t answered_cond;
     gboolean answered;
     const PeerMessage *message; /* the INVITE; the thread's, which waits */
     const char *peer_host;

@@ -50,9 +50,21 @@ void control_post(Control *control, ControlFunction function, gpointer data)
     uint64_t one = 1;
 
     *posted = (Posted){.function = function, .data = data};
-    g_async_queue_push(control->posted, posted);
+    pthread_mutex_lock(&control->posted_lock);
+    g_queue_push_tail(&control->posted, posted);
+    pthread_mutex_unlock(&control->posted_lock);
     while (write(control->posted_fd, &one, sizeof one) < 0 && errno == EINTR)
         ;
+}
+
+static Posted *next_posted(Control *control)
+{
+    Posted *posted;
+
+    pthread_mutex_lock(&control->posted_lock);
+    posted = g_queue_pop_head(&control->posted);
+    pthread_mutex_unlock(&control->posted_lock);
+    return posted;
 }
 
 static void on_posted(evutil_socket_t fd, short what, void *argument)
@@ -64,7 +76,7 @@ static void on_posted(evutil_socket_t fd, short what, void *argument)
     (void)what;
     if (read(fd, &count, sizeof count) < 0)
         return;
-    while ((posted = g_async_queue_try_pop(control->posted))) {
+    while ((posted = next_posted(control))) {
         posted->function(control, posted->data);
         g_free(posted);
     }
@@ -261,7 +273,8 @@ Control *control_new(const Settings *settings, GError **error)
     control->settings = settings;
     control->client_listener = control->peer_listener = control->lock_fd = -1;
     control->base = event_base_new();
-    control->posted = g_async_queue_new();
+    pthread_mutex_init(&control->posted_lock, NULL);
+    g_queue_init(&control->posted);
     control->posted_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     control->connections = g_ptr_array_new();
     control->arrivals = g_ptr_array_new();

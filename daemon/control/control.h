@@ -10,6 +10,7 @@
 
 #include <event2/event.h>
 #include <glib.h>
+#include <pthread.h>
 
 #include "daemon/control/settings.h"
 #include "protocol/client.h"
@@ -19,7 +20,8 @@ typedef struct Control {
     struct event_base *base;
     struct event *posted_event, *client_event, *peer_event, *tick_event;
     struct event *signal_events[2];
-    GAsyncQueue *posted;
+    pthread_mutex_t posted_lock; /* pthread's own, which the thread sanitizer understands */
+    GQueue posted;
     int posted_fd;
     int client_listener, peer_listener;
     int lock_fd;

@@ -37,15 +37,15 @@ static void on_invite(PeerSession *session)
     Invitation invitation = {.message = session->message, .peer_host = session->host};
     PeerMessage *reply;
 
-    g_mutex_init(&invitation.lock);
-    g_cond_init(&invitation.answered_cond);
+    pthread_mutex_init(&invitation.lock, NULL);
+    pthread_cond_init(&invitation.answered_cond, NULL);
     control_post(session->control, arrival_invite, &invitation);
-    g_mutex_lock(&invitation.lock);
+    pthread_mutex_lock(&invitation.lock);
     while (!invitation.answered)
-        g_cond_wait(&invitation.answered_cond, &invitation.lock);
-    g_mutex_unlock(&invitation.lock);
-    g_cond_clear(&invitation.answered_cond);
-    g_mutex_clear(&invitation.lock);
+        pthread_cond_wait(&invitation.answered_cond, &invitation.lock);
+    pthread_mutex_unlock(&invitation.lock);
+    pthread_cond_destroy(&invitation.answered_cond);
+    pthread_mutex_destroy(&invitation.lock);
 
     reply = session->message;
     memset(reply, 0, sizeof *reply);

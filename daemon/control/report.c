@@ -109,21 +109,22 @@ static JsonObject *import_pages(const Import *import)
 
 static JsonArray *import_vcpus(const Import *import)
 {
+    const VcpuTable *table = atomic_load(&import->vcpus);
     JsonArray *array = json_array_new();
 
-    for (guint32 i = 0; import->vcpu_latency && i <= import->n_vcpus; i++) {
+    for (guint32 i = 0; i <= table->n; i++) {
         JsonObject *object = json_object_new();
-        JsonObject *figures = latency(&import->vcpu_latency[i]);
+        JsonObject *figures = latency(&table->latency[i]);
         gint64 faults = json_object_get_int_member(figures, "count");
 
-        if (i == import->n_vcpus && faults == 0) {
+        if (i == table->n && faults == 0) {
             json_object_unref(figures);
             json_object_unref(object);
             break;
         }
         /* The last entry stands for threads that are no vCPU. */
-        json_object_set_int_member(object, "vcpu", i < import->n_vcpus ? (gint64)i : -1);
-        set_number(object, "tid", i < import->n_vcpus ? import->vcpu_tids[i] : 0);
+        json_object_set_int_member(object, "vcpu", i < table->n ? (gint64)i : -1);
+        set_number(object, "tid", i < table->n ? table->tids[i] : 0);
         json_object_set_int_member(object, "faults", faults);
         json_object_set_object_member(object, "latency", figures);
         json_array_add_object_element(array, object);

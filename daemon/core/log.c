@@ -8,8 +8,11 @@
 #include <syslog.h>
 #include <unistd.h>
 
+static void log_line(int priority, const char *word, const char *format, va_list arguments)
+    __attribute__((format(printf, 3, 0)));
+
 /* One write a line: lines of different threads do not mix. */
-__attribute__((format(printf, 3, 0))) static void log_line(int priority, const char *word, const char *format, va_list arguments)
+static void log_line(int priority, const char *word, const char *format, va_list arguments)
 {
     char line[2048];
     size_t used = 0;

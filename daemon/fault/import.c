@@ -103,55 +103,30 @@ void import_count_fetched(Import *import, uint32_t region, uint64_t pages, bool 
                               memory_order_relaxed);
 }
 
-static unsigned slot_of(uint32_t tid)
-{
-    return (tid * UINT32_C(0x9e3779b9) >> 16) % IMPORT_VCPU_SLOTS;
-}
-
 uint32_t import_vcpu(const Import *import, uint32_t tid)
 {
-    if (!import->vcpu_slots)
-        return import->n_vcpus;
-    for (unsigned i = 0; i < IMPORT_VCPU_SLOTS; i++) {
-        uint64_t entry = atomic_load_explicit(
-            &import->vcpu_slots[(slot_of(tid) + i) % IMPORT_VCPU_SLOTS], memory_order_relaxed);
-        if (entry == 0)
-            break;
-        if (entry >> 32 == tid)
-            return (uint32_t)entry - 1;
-    }
-    return import->n_vcpus;
+    return vcpu_table_find(atomic_load_explicit(&import->vcpus, memory_order_acquire), tid);
 }
 
+/* The number may be of a table that was replaced since. */
 void import_account(Import *import, uint32_t vcpu, uint64_t since_ns, uint64_t now_ns)
 {
+    VcpuTable *table = atomic_load_explicit(&import->vcpus, memory_order_acquire);
+
     histogram_record(&import->latency, now_ns - since_ns);
-    if (import->vcpu_latency)
-        histogram_record(&import->vcpu_latency[vcpu], now_ns - since_ns);
+    histogram_record(&table->latency[vcpu < table->n ? vcpu : table->n], now_ns - since_ns);
 }
 
 void import_set_vcpus(Import *import, const uint32_t *tids, uint32_t n)
 {
-    if (n == 0 || (import->n_vcpus != 0 && n != import->n_vcpus))
+    VcpuTable *older = atomic_load(&import->vcpus);
+    VcpuTable *table;
+
+    if (older && older->n == n && (n == 0 || memcmp(older->tids, tids, n * sizeof *tids) == 0))
         return;
-    if (!import->vcpu_slots) {
-        import->vcpu_slots = calloc(IMPORT_VCPU_SLOTS, sizeof *import->vcpu_slots);
-        import->vcpu_latency = calloc(n + 1, sizeof *import->vcpu_latency);
-        import->vcpu_tids = calloc(n, sizeof *import->vcpu_tids);
-    }
-    if (!import->vcpu_slots || !import->vcpu_latency || !import->vcpu_tids)
-        return;
-    for (unsigned i = 0; i < IMPORT_VCPU_SLOTS; i++)
-        atomic_store_explicit(&import->vcpu_slots[i], 0, memory_order_relaxed);
-    for (uint32_t i = 0; i < n; i++) {
-        unsigned at = slot_of(tids[i]);
-        while (atomic_load_explicit(&import->vcpu_slots[at], memory_order_relaxed) != 0)
-            at = (at + 1) % IMPORT_VCPU_SLOTS;
-        atomic_store_explicit(&import->vcpu_slots[at], (uint64_t)tids[i] << 32 | (i + 1),
-                              memory_order_relaxed);
-        import->vcpu_tids[i] = tids[i];
-    }
-    import->n_vcpus = n;
+    table = vcpu_table_new(tids, n, older);
+    if (table)
+        atomic_store_explicit(&import->vcpus, table, memory_order_release);
 }
 
 /* --- life ---------------------------------------------------------------------------------- */
@@ -178,7 +153,8 @@ static Import *new_without_table(const ImportConfig *config, const ImportIdentit
              identity->incoming ? identity->incoming : "");
     import->waiters = calloc(1, sizeof *import->waiters);
     import_set_vcpus(import, identity->vcpus, identity->n_vcpus);
-    if (!import->waiters || region_set_copy(regions, &import->regions)) {
+    if (!import->waiters || !atomic_load(&import->vcpus) ||
+        region_set_copy(regions, &import->regions)) {
         import_free(import);
         return NULL;
     }
@@ -372,6 +348,7 @@ void import_stop_data(Import *import)
     for (unsigned i = 0; i < import->n_resolvers; i++)
         resolver_stop(&import->resolvers[i]);
     stream_stop(&import->stream);
+    link_deinit(&import->link);
 }
 
 void import_finish(Import *import)
@@ -389,9 +366,7 @@ void import_free(Import *import)
             close(import->shards[i].uffd);
     free(import->shards);
     free(import->resolvers);
-    free(import->vcpu_slots);
-    free(import->vcpu_latency);
-    free(import->vcpu_tids);
+    vcpu_table_free(atomic_load(&import->vcpus));
     free(import->waiters);
     page_table_deinit(&import->table);
     region_set_deinit(&import->regions);

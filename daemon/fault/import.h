@@ -23,13 +23,14 @@
 #include "daemon/core/histogram.h"
 #include "daemon/core/page_table.h"
 #include "daemon/core/region.h"
+#include "daemon/core/vcpu_table.h"
 #include "daemon/core/waiters.h"
 #include "daemon/fault/link.h"
 #include "daemon/fault/resolver.h"
 #include "daemon/fault/stream.h"
 #include "protocol/client.h"
 
-enum { IMPORT_RESOLVERS_MAX = 16, IMPORT_VCPU_SLOTS = 2 * LIMIT_VCPUS };
+enum { IMPORT_RESOLVERS_MAX = 16 };
 
 typedef struct ImportConfig {
     unsigned resolvers;     /* 1 to IMPORT_RESOLVERS_MAX */
@@ -105,10 +106,7 @@ struct Import {
 
     ImportCounters counters;
     Histogram latency;
-    uint32_t n_vcpus;
-    Histogram *vcpu_latency;               /* by vCPU; the last for other threads */
-    _Atomic uint64_t *vcpu_slots;          /* tid << 32 | vCPU + 1, open addressing */
-    uint32_t *vcpu_tids;
+    _Atomic(VcpuTable *) vcpus; /* never NULL */
     Waiters *waiters;
     _Atomic uint64_t last_fault; /* (region + 1) << 48 | page: where the stream goes first */
     _Atomic uint64_t gate_ns, running_ns, complete_ns;
@@ -162,7 +160,7 @@ void import_finish(Import *import);
 /* Stops and joins everything. NULL is allowed. */
 void import_free(Import *import);
 
-/* Sets the vCPU threads' ids; n must be what it was created with, or 0 before. */
+/* Other vCPU threads; the figures of each begin anew. Control thread. */
 void import_set_vcpus(Import *import, const uint32_t *tids, uint32_t n);
 
 /* The rest is for the import's own threads. */
@@ -193,7 +191,7 @@ void import_open_gate(Import *import, uint64_t seal);
 /* The destination's guest runs: the stream may go. */
 void import_running(Import *import);
 
-/* The vCPU of a thread id, n_vcpus if it is none of them. */
+/* The vCPU of a thread id; some other number if it is none of them. */
 uint32_t import_vcpu(const Import *import, uint32_t tid);
 
 /* A fault of this vCPU was resolved. */

@@ -128,6 +128,22 @@ static int map_regions(Link *link, const PeerRegions *theirs, char *ret_text)
     return 0;
 }
 
+/* What came for an answer; the source's own words if it said good-bye instead. */
+static int check_answer(const PeerMessage *m, PeerMessageType type, int error, const char *what,
+                        char *ret_text)
+{
+    if (!error && m->type == type)
+        return 0;
+    if (!error && m->type == PEER_BYE) {
+        snprintf(ret_text, LIMIT_TEXT + 1, "%.1000s", m->status.text);
+        return -ECONNREFUSED;
+    }
+    if (!error)
+        error = -EPROTO;
+    snprintf(ret_text, LIMIT_TEXT + 1, "%s: %s", what, strerror(-error));
+    return error;
+}
+
 static int attach(Link *link, char *ret_text)
 {
     Import *import = link->import;
@@ -142,12 +158,9 @@ static int attach(Link *link, char *ret_text)
     error = peer_socket_send(link->control, m);
     if (!error)
         error = peer_socket_receive(link->control, m, PEER_HANDSHAKE_MS);
-    if (!error && m->type != PEER_ATTACHED)
-        error = -EPROTO;
-    if (error) {
-        snprintf(ret_text, LIMIT_TEXT + 1, "attaching: %s", strerror(-error));
+    error = check_answer(m, PEER_ATTACHED, error, "attaching", ret_text);
+    if (error)
         return error;
-    }
     if (m->attached.code == PEER_ERROR_FENCED)
         import_halt(import, CLIENT_STATE_FENCED, m->attached.text);
     if (m->attached.code != PEER_ERROR_NONE) {
@@ -203,11 +216,9 @@ int link_join(Link *link, PeerMessage *message, PeerChannelKind kind, uint32_t i
     error = peer_socket_send(peer, message);
     if (!error)
         error = peer_socket_receive(peer, message, PEER_HANDSHAKE_MS);
-    if (!error && (message->type != PEER_JOINED || message->status.code != PEER_ERROR_NONE))
-        error = -ECONNREFUSED;
+    error = check_answer(message, PEER_JOINED, error, "joining a channel", ret_text);
     if (!error)
         return peer_socket_steal(peer);
-    snprintf(ret_text, LIMIT_TEXT + 1, "joining a channel: %s", strerror(-error));
     peer_socket_free(peer);
     return error;
 }
@@ -465,6 +476,10 @@ void link_stop(Link *link)
         link->started = false;
     }
     link_relay_stop(link); /* after the thread that may start one */
+}
+
+void link_deinit(Link *link)
+{
     peer_socket_free(link->control);
     link->control = NULL;
     if (link->wake_fd >= 0)

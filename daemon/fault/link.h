@@ -55,6 +55,9 @@ typedef struct Link {
 int link_start(Link *link, struct Import *import);
 void link_stop(Link *link);
 
+/* After link_stop(), once no data thread runs that might still tell it of its channel. */
+void link_deinit(Link *link);
+
 /* The data threads run: join their channels. Control thread. */
 void link_arm(Link *link);
 

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { PAGEMAP_BATCH = 4096 };
@@ -88,7 +89,11 @@ static int map_by_fd(const Region *region, uint64_t page, PeerExtent *ret_extent
 {
     uint64_t end = region->fd_offset + region->length;
     uint64_t at = region->fd_offset + (page << region->page_shift);
+    struct stat status;
 
+    /* A file that was cut short looks like a hole; its pages are not zero but gone (rule 11). */
+    if (fstat(region->fd, &status) || (uint64_t)status.st_size < end)
+        return -EIO;
     while (*ret_n < max && at < end) {
         off_t data = lseek(region->fd, (off_t)at, SEEK_DATA);
         off_t hole;

@@ -367,6 +367,12 @@ static int parse_pages(TcpChannel *channel)
     return 1;
 }
 
+/* A sink may drop the channel while it is being told of what came. */
+static bool is_up(const TcpChannel *channel)
+{
+    return channel->fd >= 0 && !channel->reason;
+}
+
 static void received(RingWatch *watch, int result)
 {
     TcpChannel *channel = watch->owner;
@@ -384,10 +390,10 @@ static void received(RingWatch *watch, int result)
         channel->tail += (size_t)result;
         atomic_fetch_add_explicit(&channel->bytes, (uint64_t)result, memory_order_relaxed);
     }
-    while (step > 0 && !channel->reason)
+    while (step > 0 && is_up(channel))
         step = channel->current ? parse_pages(channel) : parse_frame(channel);
     if (step < 0)
         tcp_channel_drop(channel, "the source sent a malformed or unexpected frame");
-    else if (!channel->reason)
+    else if (is_up(channel))
         receive_more(channel);
 }

@@ -4,7 +4,9 @@
  *
  *   vmm source|destination --socket PATH --name NAME --mem MIB --fill MIB
  *       [--backing anonymous|memfd|private|hugetlb|file:PATH] [--regions N] [--threads N]
- *       [--seed N] [--sparse] [--read-only] [--destination HOST:PORT]
+ *       [--seed N] [--sparse] [--read-only] [--reverse] [--destination HOST:PORT]
+ *
+ * --reverse names the regions in the opposite order.
  *
  * It prints "READY pid" when the daemon has welcomed it, and "EVENT name …" whenever the library
  * tells of one.  Each line on stdin is a command, answered by "OK command" or "ERR command reason":
@@ -13,6 +15,8 @@
  *   run    wait for RUNNING, start the guest: threads that verify all memory, pass after pass, each
  *          pass with a line "VERIFIED words=… bad=… …", and wrong words with "BAD …"
  *   stop   end the guest's threads
+ *   zero   check that all memory reads as zero
+ *   add MIB, remove    one more region, of anonymous memory
  *   quit   (or the end of stdin) exit: 1 if a word was ever wrong
  */
 #include <errno.h>
@@ -22,6 +26,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "client/lib/postcopy.h"
@@ -39,7 +44,9 @@ typedef struct Vmm {
     unsigned n_threads;
     bool sparse;
     bool read_only;
+    bool reverse;
     VmmMemory memory;
+    struct postcopy_region extra; /* as added by command; no address: none */
     postcopy *pc;
     VmmLoad *load;
     uint64_t bad;
@@ -86,7 +93,7 @@ static void usage(void)
 {
     fprintf(stderr, "usage: vmm source|destination --socket PATH --name NAME --mem MIB "
                     "--fill MIB [--backing KIND] [--regions N] [--threads N] [--seed N] "
-                    "[--sparse] [--read-only] [--destination HOST:PORT]\n");
+                    "[--sparse] [--read-only] [--reverse] [--destination HOST:PORT]\n");
     exit(2);
 }
 
@@ -136,6 +143,9 @@ static void parse_option(Vmm *vmm, int option)
     case 'R':
         vmm->read_only = true;
         break;
+    case 'v':
+        vmm->reverse = true;
+        break;
     default:
         usage();
     }
@@ -154,6 +164,7 @@ static void parse(Vmm *vmm, int argc, char **argv)
         {"seed", required_argument, NULL, 'x'},
         {"sparse", no_argument, NULL, 'S'},
         {"read-only", no_argument, NULL, 'R'},
+        {"reverse", no_argument, NULL, 'v'},
         {"destination", required_argument, NULL, 'd'},
         {NULL, 0, NULL, 0},
     };
@@ -175,17 +186,21 @@ static void parse(Vmm *vmm, int argc, char **argv)
 
 static bool connect_daemon(Vmm *vmm)
 {
+    struct postcopy_region regions[VMM_REGIONS];
+    unsigned n = vmm->shape.n_regions;
     struct postcopy_config config = {
         .size = sizeof config,
         .socket = vmm->socket_path,
         .role = vmm->role,
         .name = vmm->name,
-        .regions = vmm->memory.regions,
-        .n_regions = vmm->shape.n_regions,
+        .regions = regions,
+        .n_regions = n,
         .notify = notify,
         .user = vmm,
     };
 
+    for (unsigned i = 0; i < n; i++)
+        regions[i] = vmm->memory.regions[vmm->reverse ? n - 1 - i : i];
     if (postcopy_connect(&config, POSTCOPY_WAIT, CONNECT_MS, &vmm->pc)) {
         print("ERR connect %s\n", postcopy_error(NULL));
         return false;
@@ -232,6 +247,56 @@ static void stop_guest(Vmm *vmm)
     vmm->load = NULL;
 }
 
+/* Every word of the memory, which nobody may fill meanwhile. */
+static void check_zero(const Vmm *vmm)
+{
+    uint64_t wrong = 0;
+
+    for (uint64_t page = 0; page < vmm->shape.n_pages; page++) {
+        const uint64_t *words = vmm_memory_words(&vmm->memory, page);
+        for (unsigned i = 0; i < VMM_WORDS; i++)
+            wrong += words[i] != 0;
+    }
+    if (wrong)
+        print("ERR zero %" PRIu64 " words are not\n", wrong);
+    else
+        print("OK zero\n");
+}
+
+static void add_region(Vmm *vmm, const char *mib)
+{
+    struct postcopy_region region = {
+        .id = "extra",
+        .guest_address = UINT64_C(1) << 45,
+        .length = number(mib) << 20,
+        .page_size = VMM_PAGE,
+        .backing = POSTCOPY_ANONYMOUS,
+        .fd = -1,
+    };
+
+    region.address = mmap(NULL, region.length, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (region.address == MAP_FAILED)
+        exit(2);
+    int error = postcopy_add_region(vmm->pc, &region);
+    if (error)
+        munmap(region.address, region.length);
+    else
+        vmm->extra = region;
+    answer(vmm, "add", error);
+}
+
+static void remove_region(Vmm *vmm)
+{
+    int error = postcopy_remove_region(vmm->pc, vmm->extra.address);
+
+    if (!error) {
+        munmap(vmm->extra.address, vmm->extra.length);
+        vmm->extra = (struct postcopy_region){0};
+    }
+    answer(vmm, "remove", error);
+}
+
 /* False to quit. */
 static bool execute(Vmm *vmm, const char *command, const char *argument)
 {
@@ -249,6 +314,12 @@ static bool execute(Vmm *vmm, const char *command, const char *argument)
     } else if (strcmp(command, "stop") == 0) {
         stop_guest(vmm);
         print("OK stop\n");
+    } else if (strcmp(command, "zero") == 0) {
+        check_zero(vmm);
+    } else if (strcmp(command, "add") == 0) {
+        add_region(vmm, argument);
+    } else if (strcmp(command, "remove") == 0) {
+        remove_region(vmm);
     } else if (strcmp(command, "quit") == 0) {
         return false;
     } else {

@@ -51,7 +51,7 @@ static Job jobs[2 * PAGES];
 static _Atomic int job_ready[2 * PAGES];
 static _Atomic unsigned n_jobs;
 static _Atomic bool stop;
-static _Atomic unsigned wrong_completions;
+static _Atomic unsigned wrong_completions, wrong_zeroes;
 
 static bool has_content(uint64_t page)
 {
@@ -137,6 +137,8 @@ static void resolve(Vcpu *vcpu, uint64_t page)
         break;
     case PAGE_CLAIM_ZERO:
         atomic_fetch_add(&fetched[page], 1);
+        if (has_content(page))
+            atomic_fetch_add(&wrong_zeroes, 1);
         place(page, true);
         break;
     case PAGE_CLAIM_WAIT:
@@ -254,6 +256,7 @@ static void check_round(void)
     }
     assert_int_equal(atomic_load(&table.unresolved), 0);
     assert_int_equal(atomic_load(&wrong_completions), 0);
+    assert_int_equal(atomic_load(&wrong_zeroes), 0);
 }
 
 static void each_page_is_fetched_once_and_no_waiter_is_forgotten(void **state)

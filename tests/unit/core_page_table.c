@@ -138,15 +138,15 @@ static void removed_is_terminal(void **state)
 
 static void marking_touches_holes_only(void **state)
 {
-    static const uint64_t kept[] = {PAGE_MISSING, PAGE_REQUESTED, PAGE_REQUESTED | PAGE_WAITED,
-                                    PAGE_RECEIVED, PAGE_PRESENT, PAGE_REMOVED};
+    static const uint64_t kept[] = {PAGE_MISSING,  PAGE_REQUESTED, PAGE_REQUESTED | PAGE_WAITED,
+                                    PAGE_RECEIVED, PAGE_PRESENT,   PAGE_REMOVED};
 
     (void)state;
     for (unsigned i = 0; i < 6; i++)
         put(0, 14 + i, kept[i]);
     assert_int_equal(page_table_mark_missing(&table, 0, 5, 60), 54);
     for (uint64_t page = 0; page < 100; page++) {
-        uint64_t expected = page < 5 || page >= 65 ? PAGE_HOLE
+        uint64_t expected = page < 5 || page >= 65    ? PAGE_HOLE
                             : page >= 14 && page < 20 ? kept[page - 14]
                                                       : PAGE_MISSING;
         assert_int_equal(page_table_get(&table, 0, page), expected);
@@ -231,10 +231,14 @@ static void a_table_is_adopted_with_its_content(void **state)
 
 static void requests_are_forgotten(void **state)
 {
-    static const uint64_t before[] = {PAGE_HOLE, PAGE_MISSING, PAGE_REQUESTED,
-                                      PAGE_REQUESTED | PAGE_WAITED, PAGE_RECEIVED | PAGE_WAITED,
-                                      PAGE_PRESENT, PAGE_REMOVED};
-    static const uint64_t after[] = {PAGE_HOLE, PAGE_MISSING, PAGE_MISSING, PAGE_MISSING,
+    static const uint64_t before[] = {PAGE_HOLE,
+                                      PAGE_MISSING,
+                                      PAGE_REQUESTED,
+                                      PAGE_REQUESTED | PAGE_WAITED,
+                                      PAGE_RECEIVED | PAGE_WAITED,
+                                      PAGE_PRESENT,
+                                      PAGE_REMOVED};
+    static const uint64_t after[] = {PAGE_HOLE,     PAGE_MISSING, PAGE_MISSING, PAGE_MISSING,
                                      PAGE_RECEIVED, PAGE_PRESENT, PAGE_REMOVED};
     (void)state;
     for (uint32_t region = 0; region < 3; region += 2)

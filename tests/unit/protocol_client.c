@@ -246,11 +246,11 @@ static ClientRegion good_region(void)
     return in.hello.regions[0];
 }
 
-#define assert_region_refused(field, value)                                                        \
-    do {                                                                                           \
-        ClientRegion changed = good_region();                                                      \
-        changed.field = (value);                                                                   \
-        assert_int_equal(pass_region(changed, 2), -EPROTO);                                        \
+#define assert_region_refused(field, value)                 \
+    do {                                                    \
+        ClientRegion changed = good_region();               \
+        changed.field = (value);                            \
+        assert_int_equal(pass_region(changed, 2), -EPROTO); \
     } while (0)
 
 static void regions_keep_their_bounds(void **state)

@@ -107,9 +107,10 @@ static void an_unknown_type_is_skipped_whole(void **state)
 
 static int header_of(PeerMessageType type, uint32_t length, uint16_t flags)
 {
-    uint8_t bytes[PEER_HEADER_SIZE] = {(uint8_t)length, (uint8_t)(length >> 8),
+    uint8_t bytes[PEER_HEADER_SIZE] = {(uint8_t)length,         (uint8_t)(length >> 8),
                                        (uint8_t)(length >> 16), (uint8_t)(length >> 24),
-                                       (uint8_t)type, 0, (uint8_t)flags, (uint8_t)(flags >> 8)};
+                                       (uint8_t)type,           0,
+                                       (uint8_t)flags,          (uint8_t)(flags >> 8)};
     PeerHeader header;
 
     return peer_header_decode(bytes, &header);

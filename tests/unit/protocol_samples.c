@@ -6,7 +6,7 @@
 #include <string.h>
 
 #define PAGE UINT64_C(4096)
-#define MIB (UINT64_C(1) << 20)
+#define MIB  (UINT64_C(1) << 20)
 
 static void fill_bytes(uint8_t *bytes, size_t n, uint8_t first)
 {
@@ -168,19 +168,31 @@ static const struct {
     ClientMessageType type;
     const char *name;
 } client_types[] = {
-    {CLIENT_FDS, "fds"},           {CLIENT_ERROR, "error"},
-    {CLIENT_HELLO, "hello"},       {CLIENT_WELCOME, "welcome"},
-    {CLIENT_ARM, "arm"},           {CLIENT_ARMED, "armed"},
-    {CLIENT_RELEASE, "release"},   {CLIENT_RELEASED, "released"},
-    {CLIENT_EXPORT, "export"},     {CLIENT_EXPORTED, "exported"},
-    {CLIENT_VCPUS, "vcpus"},       {CLIENT_REGION_ADD, "region_add"},
+    {CLIENT_FDS, "fds"},
+    {CLIENT_ERROR, "error"},
+    {CLIENT_HELLO, "hello"},
+    {CLIENT_WELCOME, "welcome"},
+    {CLIENT_ARM, "arm"},
+    {CLIENT_ARMED, "armed"},
+    {CLIENT_RELEASE, "release"},
+    {CLIENT_RELEASED, "released"},
+    {CLIENT_EXPORT, "export"},
+    {CLIENT_EXPORTED, "exported"},
+    {CLIENT_VCPUS, "vcpus"},
+    {CLIENT_REGION_ADD, "region_add"},
     {CLIENT_REGION_REMOVE, "region_remove"},
-    {CLIENT_OFFER, "offer"},       {CLIENT_OFFERED, "offered"},
-    {CLIENT_SEAL, "seal"},         {CLIENT_SEALED, "sealed"},
-    {CLIENT_CANCEL, "cancel"},     {CLIENT_RUNNING, "running"},
-    {CLIENT_STATE, "state"},       {CLIENT_KEEP, "keep"},
-    {CLIENT_OPERATOR, "operator"}, {CLIENT_REPLY, "reply"},
-    {CLIENT_OK, "ok"},             {CLIENT_HELLO, "hello_armed"},
+    {CLIENT_OFFER, "offer"},
+    {CLIENT_OFFERED, "offered"},
+    {CLIENT_SEAL, "seal"},
+    {CLIENT_SEALED, "sealed"},
+    {CLIENT_CANCEL, "cancel"},
+    {CLIENT_RUNNING, "running"},
+    {CLIENT_STATE, "state"},
+    {CLIENT_KEEP, "keep"},
+    {CLIENT_OPERATOR, "operator"},
+    {CLIENT_REPLY, "reply"},
+    {CLIENT_OK, "ok"},
+    {CLIENT_HELLO, "hello_armed"},
     {CLIENT_HELLO, "hello_largest"},
 };
 
@@ -357,10 +369,10 @@ static void peer_body(PeerMessage *m)
 const char *peer_sample(unsigned number, PeerMessage *ret_message)
 {
     static const char *const names[] = {
-        "start",    "started", "hello",       "invite", "invited", "attach", "attached",
-        "join",     "joined",  "sealed",      "relay",  "running", "cancel", "fenced",
+        "start",    "started",  "hello",       "invite", "invited", "attach", "attached",
+        "join",     "joined",   "sealed",      "relay",  "running", "cancel", "fenced",
         "progress", "released", "map_request", "map",    "read",    "data",   "zero",
-        "error",    "ping",    "pong",        "bye",
+        "error",    "ping",     "pong",        "bye",
     };
 
     if (number >= sizeof names / sizeof names[0])

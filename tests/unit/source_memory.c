@@ -14,7 +14,7 @@
 #include "daemon/source/memory.h"
 #include "tests/unit/core_regions.h"
 
-#define PAGE UINT64_C(4096)
+#define PAGE      UINT64_C(4096)
 #define HUGE_PAGE (UINT64_C(2) << 20)
 
 static RegionSet regions;

@@ -137,9 +137,9 @@ static int set_up(void **state)
     retry_failed = true;
     assert_int_equal(ring_init(&ring, on_woken, NULL), 0);
     assert_int_equal(ring_start(&ring, 64), 0);
-    assert_int_equal(tcp_channel_init(&channel, &ring, &sink, NULL, page_sizes, wire_regions, 2,
-                                      IN_SIZE, true),
-                     0);
+    assert_int_equal(
+        tcp_channel_init(&channel, &ring, &sink, NULL, page_sizes, wire_regions, 2, IN_SIZE, true),
+        0);
     channel.seal = SEAL;
     connect_source();
     return 0;
@@ -203,7 +203,9 @@ static PeerMessage reply_to(PeerMessageType type, const PeerReadItem *item, uint
         .session = session,
         .generation = 1,
         .cookie = item->cookie,
-        .placement = {.seal = SEAL, .first = first, .count = count,
+        .placement = {.seal = SEAL,
+                      .first = first,
+                      .count = count,
                       .code = type == PEER_ERROR ? PEER_ERROR_IO : PEER_ERROR_NONE},
     };
 }

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Daemons are killed and started again; the guest goes on, and what is there is not fetched again."""
+
+import time
+
+from wire import PAGE
+from world import MIB, World, expect, fetched
+
+RATE = 12 * MIB
+
+
+def _slow_world():
+    """A link slow enough that the middle of a stream lasts for seconds."""
+    world = World(proxied=True)
+    world.proxy.slow(RATE)
+    return world
+
+
+def _present(world, part):
+    """Waits until that part of the memory is there; its bytes."""
+    found = world.destination.wait_import(
+        "vm", lambda i: i["populated_bytes"] and i["present_bytes"] >= i["populated_bytes"] * part)
+    expect(found["missing_bytes"] > 0, f"complete already: {found['present_bytes']}")
+    return found["present_bytes"]
+
+
+def _finish(world, source, destination, present):
+    """All else comes, and of what was there nothing comes again."""
+    world.proxy.undisturbed()
+    arrived, _ = world.complete(source, destination)
+    pages = arrived["pages"]
+    expect(arrived["adopted"], arrived)
+    again = fetched(pages) * PAGE + present - source.populated * PAGE
+    expect(again <= 0, f"{again} bytes of those present at the kill were fetched again: {pages}")
+    return f"{present // MIB} MiB were there, {fetched(pages) * PAGE // MIB} came after"
+
+
+def _killed_at(part, kills=1, **shape):
+    with _slow_world() as world:
+        source, destination = world.vms(**{"mem": 48, "fill": 48, "threads": 4, **shape})
+        world.move(source, destination)
+        for kill in range(kills):
+            present = _present(world, part + kill * 0.15)
+            world.destination.restart()
+            destination.wait_event("connected", count=2 + kill)
+        return _finish(world, source, destination, present)
+
+
+def armed():
+    """Before the seal: the import is taken over and the switchover goes on."""
+    with World() as world:
+        source, destination = world.vms()
+        world.offer(source)
+        world.destination.restart()
+        world.destination.wait_import("vm", lambda i: i["adopted"])
+        refusal = source.answered(source.begin("seal"))
+        if refusal:
+            # The source's daemon saw the link go before the seal and took the invitation back.
+            destination.wait_event("cancelled")
+            destination.do("zero")
+            world.offer(source)
+            source.do("seal")
+        destination.do("run")
+        world.complete(source, destination)
+        return refusal or "sealed"
+
+
+def armed_and_back():
+    """The link is back before the seal: nothing was lost."""
+    with World() as world:
+        source, destination = world.vms()
+        world.offer(source)
+        world.destination.restart()
+        time.sleep(1)
+        left = world.source.exported("vm")
+        expect(left["state"] in ("exported", "cancelled"), left)
+        if left["state"] == "cancelled":
+            destination.wait_event("cancelled")
+            world.offer(source)
+        source.do("seal")
+        destination.do("run")
+        world.complete(source, destination)
+        return left["state"]
+
+
+def midway():
+    """A third is there."""
+    return _killed_at(0.33)
+
+
+def midway_anonymous():
+    """The same with anonymous memory."""
+    return _killed_at(0.33, backing="anonymous")
+
+
+def late():
+    """Less than a twentieth is missing."""
+    return _killed_at(0.955)
+
+
+def twice():
+    """Again while the first restart's work goes on."""
+    return _killed_at(0.25, kills=2)
+
+
+def at_once_again():
+    """The successor dies before it has got anywhere."""
+    with _slow_world() as world:
+        source, destination = world.vms(mem=48, fill=48, threads=4)
+        world.move(source, destination)
+        present = _present(world, 0.3)
+        for _ in range(3):
+            world.destination.restart()
+        destination.wait_event("connected", count=2)
+        return _finish(world, source, destination, present)
+
+
+def many_resolvers():
+    """Several resolvers and bulk channels had pages under way when they died."""
+    with World(proxied=True,
+               destination={"import": {"resolvers": 4, "shards": 4, "bulk_channels": 2}}) as world:
+        world.proxy.slow(RATE)
+        source, destination = world.vms(mem=48, fill=48, threads=16)
+        world.move(source, destination)
+        present = _present(world, 0.4)
+        world.destination.restart()
+        return _finish(world, source, destination, present)
+
+
+def down_for_a_while():
+    """No daemon for seconds: the guest waits for what is missing, and lives."""
+    with _slow_world() as world:
+        source, destination = world.vms(mem=48, fill=48, threads=4)
+        world.move(source, destination)
+        present = _present(world, 0.3)
+        world.destination.kill()
+        destination.wait_event("disconnected")
+        time.sleep(3)
+        expect(destination.process.poll() is None, "the VMM died")
+        world.destination.start()
+        return _finish(world, source, destination, present)
+
+
+def stopped_by_an_operator():
+    """SIGTERM, then a new daemon: as a kill, but with an exit status."""
+    with _slow_world() as world:
+        source, destination = world.vms(mem=48, fill=48, threads=4)
+        world.move(source, destination)
+        present = _present(world, 0.3)
+        status = world.destination.stop()
+        expect(status == 0, f"exit {status}: {world.destination.log()[-2000:]}")
+        world.destination.start()
+        return _finish(world, source, destination, present)
+
+
+def source_daemon():
+    """The source's daemon dies: the VMM, alive, brings the export back."""
+    with _slow_world() as world:
+        source, destination = world.vms(mem=48, fill=48, threads=4)
+        world.move(source, destination)
+        _present(world, 0.3)
+        world.source.restart()
+        destination.wait_event("paused")
+        world.proxy.undisturbed()
+        arrived, _ = world.complete(source, destination)
+        expect(fetched(arrived["pages"]) == source.populated, arrived["pages"])
+        return f"{arrived['reconnects']} reconnects"
+
+
+def both_daemons():
+    """And both at once."""
+    with _slow_world() as world:
+        source, destination = world.vms(mem=48, fill=48, threads=4)
+        world.move(source, destination)
+        present = _present(world, 0.3)
+        world.source.kill()
+        world.destination.kill()
+        world.source.start()
+        world.destination.start()
+        return _finish(world, source, destination, present)

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Just enough of both protocols to speak them well, and badly (protocol/client.h, peer.h)."""
+
+import array
+import json
+import platform
+import socket
+import struct
+
+PAGE = 4096
+
+
+def text(value):
+    """A string as both protocols have it."""
+    data = value.encode()
+    return struct.pack("<H", len(data)) + data
+
+
+class Body:
+    """Reads a message's body from its beginning."""
+
+    def __init__(self, data):
+        self._data = data
+        self._at = 0
+
+    def take(self, pattern):
+        """The values of a struct pattern; a single one by itself."""
+        values = struct.unpack_from("<" + pattern, self._data, self._at)
+        self._at += struct.calcsize("<" + pattern)
+        return values if len(values) > 1 else values[0]
+
+    def bytes(self, n):
+        """The next n bytes."""
+        self._at += n
+        return self._data[self._at - n:self._at]
+
+    def text(self):
+        """The next string."""
+        return self.bytes(self.take("H")).decode()
+
+
+class Client:
+    """A connection to a daemon's UNIX socket."""
+
+    ERROR, HELLO, WELCOME, ARM, EXPORT, EXPORTED = 2, 3, 4, 5, 9, 10
+    REGION_ADD, OFFER, SEAL, CANCEL, OPERATOR, REPLY = 12, 14, 16, 18, 22, 23
+    SOURCE, DESTINATION = 1, 2
+    ANONYMOUS, SHARED = 0, 1
+    HEADER = struct.Struct("<HHII")
+
+    def __init__(self, path, timeout=10.0):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.settimeout(timeout)
+        self.socket.connect(str(path))
+        self._serial = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+    def send_raw(self, packet, fds=()):
+        """Any bytes."""
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        self.socket.sendmsg([packet], rights)
+
+    def send(self, kind, body=b"", *, fds=(), version=1, n_fds=None):
+        """A message; what differs from a sound one is up to the caller."""
+        self._serial += 1
+        n_fds = len(fds) if n_fds is None else n_fds
+        self.send_raw(self.HEADER.pack(kind, version, self._serial, n_fds) + body, fds)
+
+    def receive(self):
+        """(type, Body), or None at the end of the connection."""
+        packet = self.socket.recv(1 << 16)
+        if not packet:
+            return None
+        return self.HEADER.unpack_from(packet)[0], Body(packet[self.HEADER.size:])
+
+    def refusal(self):
+        """The text of the ERROR that has to come next."""
+        message = self.receive()
+        assert message, "the daemon closed the connection without a word"
+        kind, body = message
+        assert kind == self.ERROR, f"message {kind} came, not ERROR"
+        body.take("iQ")
+        return body.text()
+
+    def ended(self):
+        """True if the daemon closes the connection."""
+        try:
+            return self.receive() is None
+        except ConnectionResetError:
+            return True
+
+    @staticmethod
+    def region(name, address, length, *, fd=-1, page_size=PAGE, guest=0):
+        """A region of a HELLO, shared if it has a fd (an index)."""
+        kind = Client.SHARED if fd >= 0 else Client.ANONYMOUS
+        return text(name) + struct.pack("<QQQQQIi", guest, address, length, page_size, 0, kind, fd)
+
+    @staticmethod
+    def hello(name, regions, role=2, *, vcpus=b"\0\0\0\0"):
+        """The body of a HELLO."""
+        return (struct.pack("<BIQ", role, 0, 0) + bytes(16) + text(name) + text("")
+                + struct.pack("<I", len(regions)) + b"".join(regions) + vcpus + bytes(12))
+
+    def ask(self, **request):
+        """The answer to an operator's request."""
+        words = json.dumps(request).encode()
+        self.send(self.OPERATOR, struct.pack("<II", 0, len(words)) + words)
+        answer = b""
+        while True:
+            message = self.receive()
+            if not message:
+                raise ConnectionError("the daemon is gone")
+            kind, body = message
+            if kind != self.REPLY:
+                continue
+            more, length = body.take("II")
+            answer += body.bytes(length)
+            if not more:
+                return json.loads(answer)
+
+
+class Peer:
+    """A connection to a daemon's TCP port, or from a daemon to ours."""
+
+    START, STARTED, HELLO, INVITE, INVITED, ATTACH, ATTACHED, JOIN, JOINED, SEALED = range(1, 11)
+    FENCED, RELEASED, MAP_REQUEST, MAP, READ, DATA, ZERO, ERROR, PING = 14, 16, 17, 18, 19, 20, 21, 22, 23
+    BYE = 25
+    CONTROL, URGENT, BULK = 0, 1, 2
+    UNSEALED, FENCED_CODE, RANGE = 7, 8, 9
+    MAGIC = 0x0031445950435450
+    HEADER = struct.Struct("<IHHIIQ")
+
+    def __init__(self, address=None, connection=None, timeout=10.0):
+        if connection is None:
+            host, port = address.rsplit(":", 1)
+            connection = socket.create_connection((host, int(port)), timeout)
+        connection.settimeout(timeout)
+        self.socket = connection
+        self.session = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+    def send(self, kind, body=b"", *, generation=0, length=None):
+        """A frame; length may lie."""
+        length = len(body) if length is None else length
+        self.socket.sendall(self.HEADER.pack(length, kind, 0, self.session, generation, 0) + body)
+
+    def _exactly(self, n):
+        data = b""
+        while len(data) < n:
+            part = self.socket.recv(n - len(data))
+            if not part:
+                return None
+            data += part
+        return data
+
+    def receive(self):
+        """(type, Body), or None at the end."""
+        try:
+            head = self._exactly(self.HEADER.size)
+            if head is None:
+                return None
+            length, kind, _, self.session, _, _ = self.HEADER.unpack(head)
+            return kind, Body(self._exactly(length) if length else b"")
+        except ConnectionResetError:
+            return None
+
+    def expect(self, kind):
+        """The body of the frame that has to come next."""
+        message = self.receive()
+        assert message, f"the connection ended instead of frame {kind}"
+        assert message[0] == kind, f"frame {message[0]} came, not {kind}"
+        return message[1]
+
+    def wait(self, kind):
+        """The body of the next frame of that type."""
+        while True:
+            message = self.receive()
+            assert message, f"the connection ended instead of frame {kind}"
+            if message[0] == kind:
+                return message[1]
+
+    def refusal(self):
+        """(code, text) of the BYE that has to come next."""
+        body = self.expect(self.BYE)
+        return body.take("I"), body.text()
+
+    def start(self, magic=MAGIC, tls=0):
+        """The first frame."""
+        self.send(self.START, struct.pack("<QB", magic, tls))
+
+    def hello(self, lowest=1, highest=1, machine=None, page_size=PAGE):
+        """Versions and machine."""
+        self.send(self.HELLO, struct.pack("<HHQQQ", lowest, highest, 0, 0, page_size)
+                  + text(machine or platform.machine()) + text("test"))
+
+    def greet(self):
+        """The connector's part of the greeting."""
+        self.start()
+        self.expect(self.STARTED)
+        self.hello()
+        self.expect(self.HELLO)
+        return self
+
+    def welcome(self):
+        """The listener's part."""
+        self.expect(self.START)
+        self.send(self.STARTED, struct.pack("<QB", self.MAGIC, 0))
+        self.hello()
+        self.expect(self.HELLO)
+        return self
+
+    def attach(self, invitation, token=None):
+        """Shows the token."""
+        self.send(self.ATTACH, invitation.uuid + text(invitation.name)
+                  + (token or invitation.token))
+
+    def attached(self):
+        """(seal, secret) of the ATTACHED that has to come next."""
+        body = self.expect(self.ATTACHED)
+        code, why = body.take("I"), body.text()
+        assert code == 0, why
+        return body.take("Q"), body.bytes(32)
+
+    def join(self, session, secret, kind):
+        """Becomes a channel."""
+        self.session = session
+        self.send(self.JOIN, secret + struct.pack("<II", kind, 0))
+
+    def read(self, region, page, count, n=None):
+        """READ of one item."""
+        self.send(self.READ, struct.pack("<IQQII", 1 if n is None else n, 7, page, region, count))
+
+    def error_code(self):
+        """The code of the ERROR that has to come next."""
+        body = self.expect(self.ERROR)
+        return body.take("QIIII")[3]
+
+
+class Invitation:
+    """What an INVITE says."""
+
+    def __init__(self, body):
+        self.uuid = body.bytes(16)
+        self.name = body.text()
+        self.token = body.bytes(32)
+        self.source = body.text()
+
+
+class Destination:
+    """A destination daemon of our own; a context manager."""
+
+    def __init__(self):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(10)
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.peer = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._listener.close()
+        if self.peer:
+            self.peer.socket.close()
+
+    def invited(self):
+        """Waits for an INVITE."""
+        self.peer = Peer(connection=self._listener.accept()[0]).welcome()
+        return Invitation(self.peer.expect(Peer.INVITE))
+
+    def accept(self, code=0, why=""):
+        """Answers it."""
+        self.peer.send(Peer.INVITED, struct.pack("<I", code) + text(why) + text(""))
