@@ -20,6 +20,7 @@ enum {
     LINK_PAUSE_MIN_MS = 50,
     LINK_PAUSE_MAX_MS = 1000,
     LINK_REPORT_MS = 100,
+    LINK_UNKNOWN_MS = 3000, /* a restarted source gets its sealed exports back from its clients */
 };
 
 static void signal_fd(int fd)
@@ -356,10 +357,28 @@ static int wait_for_something(Link *link, int timeout_ms)
     return fds[1].revents ? 1 : 0;
 }
 
-static void attach_failed(Link *link, const char *text)
+/*
+ * Before the gate a source that lost its destination undoes the migration, and that destination
+ * hears of it only by not being known any more.
+ */
+static void consider_unknown(Link *link, bool unknown)
+{
+    Import *import = link->import;
+    uint64_t now = clock_ns();
+
+    if (!unknown || import_gate_is_open(import))
+        link->unknown_ns = 0;
+    else if (link->unknown_ns == 0)
+        link->unknown_ns = now;
+    else if (now - link->unknown_ns > UINT64_C(1000000) * LINK_UNKNOWN_MS)
+        import->notify(import->owner, import, IMPORT_CANCELLED, "the source knows no more of it");
+}
+
+static void attach_failed(Link *link, int error, const char *text)
 {
     Import *import = link->import;
 
+    consider_unknown(link, error == -ENOKEY);
     if (!link->attached_once && !import->adopted)
         import->notify(import->owner, import, IMPORT_ATTACH_FAILED, text);
     snprintf(link->reason, sizeof link->reason, "%s", text);
@@ -376,11 +395,13 @@ static void build_up(Link *link)
 {
     Import *import = link->import;
     char text[LIMIT_TEXT + 1] = "";
+    int error = connect_control(link, text);
 
-    if (connect_control(link, text)) {
-        attach_failed(link, text);
+    if (error) {
+        attach_failed(link, error, text);
         return;
     }
+    link->unknown_ns = 0;
     if (link->attached_once)
         atomic_fetch_add(&link->reconnects, 1);
     else

@@ -41,6 +41,7 @@ typedef struct Link {
     bool joined;
     bool said_released;
     uint64_t heard_ns, pinged_ns, reported_ns;
+    uint64_t unknown_ns; /* since when the source knows nothing of an import before its gate; 0 */
     unsigned pause_ms;
     _Atomic bool connected; /* for the statistics */
     _Atomic uint32_t reconnects;

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What comes wrong over the UNIX socket: one clear line, and nobody else notices."""
+
+import contextlib
+import os
+import random
+import struct
+
+from wire import PAGE, Client, text
+from world import MIB, Vmm, World, expect, fetched, mentions
+
+
+@contextlib.contextmanager
+def _busy_world(**settings):
+    """A world with a migration under way, which has to end well whatever happens meanwhile."""
+    with World(proxied=True, **settings) as world:
+        world.proxy.slow(8 * MIB)
+        source, destination = world.vms("bystander", mem=32, fill=32)
+        world.move(source, destination)
+        yield world
+        expect(world.destination.imported("bystander")["state"] in ("running", "complete",
+                                                                    "released"), "it suffered")
+        world.proxy.undisturbed()
+        arrived, _ = world.complete(source, destination)
+        expect(fetched(arrived["pages"]) == source.populated and arrived["reconnects"] == 0,
+               arrived["pages"])
+
+
+def _ended(client, *words):
+    """The client was told why and is disconnected."""
+    message = client.refusal()
+    mentions(message, *words)
+    expect(client.ended(), "the connection goes on")
+    return message
+
+
+def malformed():
+    """Packets that are too short, too long, of other sizes than they say, or noise."""
+    with _busy_world() as world:
+        daemon = world.destination
+        hello = Client.hello("x", [Client.region("r", 1 << 30, MIB)])
+        header = Client.HEADER.pack(Client.HELLO, 1, 1, 0)
+        noise = random.Random(1)
+        packets = [b"\1", header[:-1], header + hello[:-1], header + hello + b"\0",
+                   header + hello[:20], Client.HEADER.pack(Client.VCPUS, 1, 1, 0) + b"\xff" * 4,
+                   Client.HEADER.pack(Client.HELLO, 1, 1, 4000) + hello,
+                   *(Client.HEADER.pack(noise.randrange(1, 25), 1, 1, 0)
+                     + noise.randbytes(noise.randrange(1, 4000)) for _ in range(200))]
+        for packet in packets:
+            with Client(daemon.socket) as client:
+                client.send_raw(packet)
+                kind, body = client.receive()
+                expect(kind in (Client.ERROR, Client.REPLY), f"{packet[:40]}: {kind}")
+                if kind == Client.ERROR:
+                    body.take("iQ")
+                    mentions(body.text(), "")
+        with Client(daemon.socket) as client:
+            client.send_raw(b"\1\2\3")
+            _ended(client, "malformed")
+        with Client(daemon.socket) as client:
+            client.send_raw(b"\3\0\1\0" + bytes(70000))
+            _ended(client, "malformed")
+        daemon.wait_log("disconnected", "malformed")
+        return f"{len(packets)} packets"
+
+
+def version():
+    """Another version of the protocol is refused by name."""
+    with _busy_world() as world, Client(world.destination.socket) as client:
+        client.send(Client.HELLO, Client.hello("x", []), version=7)
+        return _ended(client, "version 1")
+
+
+def unknown_message():
+    """A message of no known type is answered, and the connection goes on."""
+    with _busy_world() as world, Client(world.destination.socket) as client:
+        region = Client.region("r", 1 << 30, MIB)
+        client.send(Client.HELLO, Client.hello("x", [region]))
+        expect(client.receive()[0] == Client.WELCOME, "no welcome")
+        for kind in (99, 0, 65535):
+            client.send(kind, b"whatever")
+            message = client.refusal()
+            mentions(message, "know")
+        expect(client.ask(op="status")["version"], "the connection is of no use any more")
+        return message
+
+
+def out_of_turn():
+    """Requests before the HELLO, a second HELLO, and requests that make no sense."""
+    with _busy_world() as world:
+        with Client(world.destination.socket) as client:
+            client.send(Client.SEAL)
+            mentions(client.refusal(), "HELLO")
+        with Client(world.destination.socket) as client:
+            hello = Client.hello("x", [Client.region("r", 1 << 30, MIB)], role=Client.SOURCE)
+            client.send(Client.HELLO, hello)
+            expect(client.receive()[0] == Client.WELCOME, "no welcome")
+            for kind, answer in ((Client.SEAL, 17), (Client.CANCEL, Client.ERROR)):
+                client.send(kind)
+                kind, body = client.receive()
+                expect(kind == answer and body.take("iQ")[0] < 0, f"{kind}")
+                mentions(body.text(), "nothing")
+            client.send(6, struct.pack("<iQ", 0, 0) + text(""))  # ARMED, unasked for
+            client.send(8, struct.pack("<iQ", 0, 0) + text(""))  # RELEASED
+            client.send(10, struct.pack("<iQ", 0, 0) + text(""))  # EXPORTED
+            client.send(Client.HELLO, hello)
+            client.refusal()
+            expect(client.ended(), "the second HELLO was taken")
+
+
+def overlapping_regions():
+    """Two regions over the same memory."""
+    with _busy_world() as world, Client(world.destination.socket) as client:
+        regions = [Client.region("a", 1 << 30, 2 * MIB),
+                   Client.region("b", (1 << 30) + MIB, 2 * MIB, guest=1 << 32)]
+        client.send(Client.HELLO, Client.hello("x", regions))
+        message = _ended(client, "overlap")
+        world.destination.wait_log("refused", "overlap")
+        return message
+
+
+def regions_out_of_bounds():
+    """Regions of impossible sizes and places, or naming fds that are not there."""
+    with _busy_world() as world:
+        for region in (Client.region("r", 1 << 30, 0), Client.region("r", 1 << 30, 5000),
+                       Client.region("r", 1, MIB), Client.region("r", 1 << 30, 1 << 50),
+                       Client.region("r", (1 << 64) - MIB, 2 * MIB),
+                       Client.region("r", 1 << 30, MIB, page_size=12345),
+                       Client.region("r", 1 << 30, MIB, page_size=1 << 40),
+                       Client.region("r", 1 << 30, MIB, fd=0),
+                       Client.region("r" * 200, 1 << 30, MIB),
+                       Client.region("line\nbreak", 1 << 30, MIB)):
+            with Client(world.destination.socket) as client:
+                client.send(Client.HELLO, Client.hello("x", [region]))
+                _ended(client, "malformed")
+        with Client(world.destination.socket) as client:
+            client.send(Client.HELLO, Client.hello("x", []))
+            return _ended(client, "no memory")
+
+
+def same_name_twice():
+    """A second process cannot take a VM over."""
+    with _busy_world() as world, Client(world.destination.socket) as client:
+        client.send(Client.HELLO, Client.hello("bystander", [Client.region("r", 1 << 30, MIB)]))
+        return _ended(client, "bystander", "already")
+
+
+def too_many_fds():
+    """More fds than announced, fewer, far too many, and fds without a message: none is kept."""
+    with _busy_world() as world:
+        daemon = world.destination
+
+        def open_fds():
+            return len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
+
+        with open("/dev/null", "rb") as null:
+            fd = null.fileno()
+            hello = Client.hello("x", [Client.region("r", 1 << 30, MIB)])
+            before = daemon.wait("idle daemon", open_fds)
+            for fds, announced in (([fd] * 3, 0), ([fd], 5), ([fd] * 250, 250), ([fd] * 200, 1)):
+                with Client(daemon.socket) as client:
+                    client.send(Client.HELLO, hello, fds=fds, n_fds=announced)
+                    _ended(client, "malformed")
+            with Client(daemon.socket) as client:
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    for _ in range(10):  # 2000 fds, one packet's worth after the other
+                        client.send(1, fds=[fd] * 200)
+                _ended(client, "malformed")
+        daemon.wait("closing of those fds", lambda: open_fds() <= before + 2)
+
+
+def region_is_truncated():
+    """A client that cuts its memfd short harms nobody but itself."""
+    with _busy_world() as world:
+        fd = os.memfd_create("ram")
+        os.ftruncate(fd, MIB)
+        destination = world.add(Vmm(world.destination, "destination", "short", mem=1, fill=1))
+        with Client(world.source.socket, timeout=20) as client:
+            client.send(Client.HELLO, Client.hello(
+                "short", [Client.region("region0", 1 << 30, MIB, fd=0)], role=Client.SOURCE),
+                fds=[fd])
+            expect(client.receive()[0] == Client.WELCOME, "no welcome")
+            os.write(fd, b"x" * MIB)
+            client.send(Client.OFFER, text(world.destination.address))
+            expect(client.receive()[0] == Client.EXPORT, "no EXPORT")
+            client.send(Client.EXPORTED, struct.pack("<iQ", 0, 0) + text(""))
+            destination.wait_event("armed")
+            while client.receive()[0] != 15:  # OFFERED
+                pass
+            client.send(Client.SEAL)
+            os.ftruncate(fd, 0)
+            begun = destination.begin("run")
+            world.destination.wait_import(
+                "short", lambda i: i["pages"]["retried"] > 0 or i["state"] == "released")
+            world.destination.wait_import("short", lambda i: i["pages"]["poisoned"] > 0
+                                          or i["state"] in ("broken", "released"))
+            state = world.destination.imported("short")
+            del begun
+        os.close(fd)
+        destination.kill()
+        return f"{state['state']}, {state['pages']['poisoned']} pages poisoned"
+
+
+def operator_nonsense():
+    """Requests that are no JSON, no object, unknown or incomplete."""
+    with _busy_world() as world, Client(world.source.socket) as client:
+        for words in (b"", b"{", b"[1]", b"\"status\"", b"{\"op\": 7}", b"{\"op\": \"fly\"}",
+                      b"{\"op\": \"prepare\"}", b"{\"op\": \"prepare\", \"vm\": \"none\"}",
+                      b"{\"op\": \"seal\", \"vm\": \"none\"}", b"{\"op\": \"cancel\"}",
+                      b"{\"op\": \"vcpus\", \"vm\": \"bystander\", \"tids\": [\"a\"]}",
+                      b"{\"op\": \"prepare\", \"vm\": \"bystander\", \"regions\": [3],"
+                      b" \"destination\": \"x:1\"}", b"{" * 10000):
+            client.send(Client.OPERATOR, struct.pack("<II", 0, len(words)) + words)
+            kind, body = client.receive()
+            expect(kind == Client.REPLY, kind)
+            _, length = body.take("II")
+            expect(b"\"error\"" in body.bytes(length), words[:60])
+
+
+def own_vm_only():
+    """An unprivileged client sees its own VM and may do nothing to others."""
+    settings = {"daemon": {"group": "nogroup"}}
+    with _busy_world(source=settings, destination=settings) as world:
+        world.add(Vmm(world.destination, "destination", "own", mem=4, fill=4, user="nobody"))
+        mine = world.destination.stats("own")["sessions"]
+        expect(len(mine) == 1 and mine[0]["uid"] != 0, mine)
+        answers = _as_nobody(world.destination.socket, [
+            {"op": "status"}, {"op": "cancel", "vm": "bystander"},
+            {"op": "prepare", "vm": "bystander", "destination": "127.0.0.1:1"},
+            {"op": "abandon", "vm": "bystander"}, {"op": "vcpus", "vm": "own", "tids": []}])
+        seen = answers[0]
+        expect(not seen["sessions"] and not seen["imports"] and not seen["exports"], seen)
+        for answer in answers[1:]:
+            expect(answer.get("errno") == 1, answer)
+        return answers[1]["error"]
+
+
+def _as_nobody(path, requests):
+    """The answers to requests of a process without privileges."""
+    import json  # pylint: disable=import-outside-toplevel
+    import subprocess  # pylint: disable=import-outside-toplevel
+    import sys  # pylint: disable=import-outside-toplevel
+    from pathlib import Path  # pylint: disable=import-outside-toplevel
+
+    program = ("import json, sys; from wire import Client\n"
+               "client = Client(sys.argv[1])\n"
+               "print(json.dumps([client.ask(**r) for r in json.loads(sys.argv[2])]))")
+    # Its directory may not be readable to nobody; the module's text goes along instead.
+    module = (Path(__file__).parent / "wire.py").read_text()
+    code = ("import sys, types; m = types.ModuleType('wire'); "
+            "exec(sys.stdin.read(), m.__dict__); sys.modules['wire'] = m\n" + program)
+    done = subprocess.run(["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups",
+                           sys.executable, "-B", "-c", code, str(path), json.dumps(requests)],
+                          input=module, capture_output=True, text=True, timeout=30, check=False)
+    expect(done.returncode == 0, done.stderr[-500:])
+    return json.loads(done.stdout)
+
+
+def many_connections():
+    """Clients that connect and say nothing, or go away in the middle."""
+    with _busy_world() as world:
+        with contextlib.ExitStack() as many:
+            for i in range(300):
+                client = many.enter_context(Client(world.destination.socket))
+                if i % 2:
+                    client.send(Client.HELLO, Client.hello(f"vm{i}", [
+                        Client.region("r", 1 << 30, PAGE)]))
+            expect(len(world.destination.stats()["sessions"]) == 151, "not all are there")
+        world.destination.wait("end of all", lambda: len(
+            world.destination.stats()["sessions"]) == 1)

@@ -41,7 +41,7 @@ def run(name, scenario):
         verdict, said = "skipped", str(missing)
     except Exception as error:  # pylint: disable=broad-except
         traceback.print_exc()
-        verdict, said = "FAILED", str(error)
+        verdict, said = "FAILED", str(error)[:300]
     print(f"{verdict:8}{name:36}{time.monotonic() - begin:6.1f} s  {said or ''}", flush=True)
     return verdict
 

@@ -64,8 +64,10 @@ def hugetlb():
         world.move(source, destination)
         arrived, left = world.complete(source, destination)
         expect(fetched(arrived["pages"]) == left["pages_read"], (arrived, left))
-        expect(arrived["populated_bytes"] == 32 * MIB, arrived)
-        return f"{left['pages_read']} pages"
+        # hugetlbfs does not tell its holes: they are read, and travel as a word.
+        expect(arrived["pages"]["copied"] == 16, arrived["pages"])
+        expect(arrived["received_bytes"] < 32 * MIB * 1.02, arrived["received_bytes"])
+        return f"{left['pages_read']} pages read, {arrived['pages']['zero']} of them zero"
 
 
 def regions_reversed():
@@ -95,14 +97,12 @@ def only_content_travels():
         return f"{arrived['received_bytes'] / MIB:.2f} MiB for 16"
 
 
-def by_faults_alone():
-    """With no stream and no pages taken along, every page is one fault's."""
-    settings = {"import": {"stream_delay_ms": 60000, "around": "4K"}}
+def single_pages():
+    """Faults take no pages along, and race for every page with each other and with the stream."""
+    settings = {"import": {"around": "4K", "chunk": "4K"}}
     with World(destination=settings) as world:
         source, destination = world.vms(mem=16, fill=16, threads=16, read_only=True)
-        world.offer(source)
-        source.do("seal")
-        destination.do("run")  # which also starts the stream: it finds what is left
+        world.move(source, destination)
         arrived, left = world.complete(source, destination)
         pages = arrived["pages"]
         expect(pages["by_around"] == 0, pages)

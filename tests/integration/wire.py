@@ -43,7 +43,7 @@ class Client:
     """A connection to a daemon's UNIX socket."""
 
     ERROR, HELLO, WELCOME, ARM, EXPORT, EXPORTED = 2, 3, 4, 5, 9, 10
-    REGION_ADD, OFFER, SEAL, CANCEL, OPERATOR, REPLY = 12, 14, 16, 18, 22, 23
+    VCPUS, REGION_ADD, OFFER, SEAL, CANCEL, OPERATOR, REPLY = 11, 12, 14, 16, 18, 22, 23
     SOURCE, DESTINATION = 1, 2
     ANONYMOUS, SHARED = 0, 1
     HEADER = struct.Struct("<HHII")
@@ -273,9 +273,13 @@ class Destination:
         if self.peer:
             self.peer.socket.close()
 
+    def accept_connection(self):
+        """The next connection to it."""
+        return self._listener.accept()[0]
+
     def invited(self):
         """Waits for an INVITE."""
-        self.peer = Peer(connection=self._listener.accept()[0]).welcome()
+        self.peer = Peer(connection=self.accept_connection()).welcome()
         return Invitation(self.peer.expect(Peer.INVITE))
 
     def accept(self, code=0, why=""):

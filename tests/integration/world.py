@@ -37,7 +37,7 @@ class Failure(Exception):
 def expect(condition, what):
     """Raises unless condition holds."""
     if not condition:
-        raise Failure(what)
+        raise Failure(str(what)[:1500])
 
 
 def mentions(message, *words):
