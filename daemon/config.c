@@ -209,8 +209,7 @@ static gboolean check(Settings *settings, GError **error)
         return FALSE;
     }
     if (strlen(settings->socket) > 107) {
-        g_set_error(error, config_error(), 0, "socket %s: longer than 107 bytes",
-                    settings->socket);
+        g_set_error(error, config_error(), 0, "socket %s: longer than 107 bytes", settings->socket);
         return FALSE;
     }
     if (settings->import.resolvers == 0)

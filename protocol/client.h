@@ -26,9 +26,10 @@ enum {
 
 typedef enum ClientMessageType {
     CLIENT_UNKNOWN = 0,
-    CLIENT_FDS = 1,       /* both ways: fds of the message that follows */
-    CLIENT_ERROR = 2,     /* both ways: why the message with this serial was refused */
-    CLIENT_HELLO = 3,     /* client: who I am, my memory, my threads; fds: RAM fds, and if armed the uffds and the table */
+    CLIENT_FDS = 1,   /* both ways: fds of the message that follows */
+    CLIENT_ERROR = 2, /* both ways: why the message with this serial was refused */
+    CLIENT_HELLO =
+        3, /* client: who I am, my memory, my threads; fds: RAM fds, and if armed the uffds and the table */
     CLIENT_WELCOME = 4,   /* daemon */
     CLIENT_ARM = 5,       /* daemon: become a destination; fds: table [, /dev/userfaultfd] */
     CLIENT_ARMED = 6,     /* client; fds: one uffd a shard, in the order of ARM */
@@ -44,12 +45,13 @@ typedef enum ClientMessageType {
     CLIENT_SEAL = 16,          /* client: my vCPUs are stopped and my memory is final */
     CLIENT_SEALED = 17,        /* daemon: and the gate of the destination is open, or why not */
     CLIENT_CANCEL = 18,        /* client: undo OFFER; refused once the gate is open */
-    CLIENT_RUNNING = 19,       /* client: my vCPUs run (a destination: the stream may start; a sealed source: fence) */
-    CLIENT_STATE = 20,         /* daemon: how the import or export fares */
-    CLIENT_KEEP = 21,          /* daemon: keep this and present it in the HELLO to my successor */
-    CLIENT_OPERATOR = 22,      /* operator: a request as JSON [; fds: the source's monitor] */
-    CLIENT_REPLY = 23,         /* daemon: the answer as JSON, in parts */
-    CLIENT_OK = 24,            /* both ways: the message with this serial was done */
+    CLIENT_RUNNING =
+        19, /* client: my vCPUs run (a destination: the stream may start; a sealed source: fence) */
+    CLIENT_STATE = 20,    /* daemon: how the import or export fares */
+    CLIENT_KEEP = 21,     /* daemon: keep this and present it in the HELLO to my successor */
+    CLIENT_OPERATOR = 22, /* operator: a request as JSON [; fds: the source's monitor] */
+    CLIENT_REPLY = 23,    /* daemon: the answer as JSON, in parts */
+    CLIENT_OK = 24,       /* both ways: the message with this serial was done */
 } ClientMessageType;
 
 typedef enum ClientRole {
@@ -70,7 +72,8 @@ typedef enum ClientRegionKind {
 #define CLIENT_ARM_DEVICE UINT32_C(1) /* fds[1] is an open /dev/userfaultfd to make uffds from */
 
 /* RELEASE.flags */
-#define CLIENT_RELEASE_DISARM UINT32_C(1) /* the gate never opened: unregister whatever the table says */
+#define CLIENT_RELEASE_DISARM \
+    UINT32_C(1) /* the gate never opened: unregister whatever the table says */
 
 /* REPLY.flags */
 #define CLIENT_REPLY_MORE UINT32_C(1)

@@ -39,7 +39,7 @@ typedef enum PageState {
 } PageState;
 
 #define PAGE_STATE_MASK UINT64_C(7)
-#define PAGE_WAITED UINT64_C(8)
+#define PAGE_WAITED     UINT64_C(8)
 
 enum {
     PAGE_TABLE_BITS = 4,
@@ -51,32 +51,32 @@ enum {
 #define PAGE_TABLE_MAGIC UINT64_C(0x314c425459504350) /* "PCPYTBL1" */
 
 typedef struct PageTableRegion {
-    uint64_t length;    /* bytes */
-    uint64_t page_size; /* bytes */
+    uint64_t length;     /* bytes */
+    uint64_t page_size;  /* bytes */
     uint64_t first_word; /* counted from the end of the header */
     char id[LIMIT_REGION_ID + 1];
     uint64_t guest_address;
 } PageTableRegion;
 
 /* PageTableHeader.progress */
-#define PAGE_TABLE_ARMED UINT32_C(1)     /* the client registered its memory */
-#define PAGE_TABLE_GATE_OPEN UINT32_C(2) /* the source is sealed: its memory may be read */
+#define PAGE_TABLE_ARMED        UINT32_C(1) /* the client registered its memory */
+#define PAGE_TABLE_GATE_OPEN    UINT32_C(2) /* the source is sealed: its memory may be read */
 #define PAGE_TABLE_MAP_COMPLETE UINT32_C(4) /* every HOLE is known to be zero at the source */
-#define PAGE_TABLE_STREAMING UINT32_C(8) /* the destination runs: the stream may go on */
+#define PAGE_TABLE_STREAMING    UINT32_C(8) /* the destination runs: the stream may go on */
 
 typedef struct PageTableHeader {
     uint64_t magic;
     uint32_t version;
     uint32_t n_regions;
     uint64_t n_words;
-    uint32_t progress;   /* PAGE_TABLE_*, set by atomic or */
-    uint32_t generation; /* how often a daemon took this import on, the first time included */
-    uint64_t seal;       /* of the source's export, 0 before the gate opened */
-    uint64_t holder_pid; /* of the daemon that serves it, or served it last */
+    uint32_t progress;     /* PAGE_TABLE_*, set by atomic or */
+    uint32_t generation;   /* how often a daemon took this import on, the first time included */
+    uint64_t seal;         /* of the source's export, 0 before the gate opened */
+    uint64_t holder_pid;   /* of the daemon that serves it, or served it last */
     uint64_t holder_start; /* its start time (field 22 of /proc/PID/stat) */
     uint64_t populated_pages[LIMIT_REGIONS]; /* so far as the map is known */
-    uint8_t token[LIMIT_TOKEN]; /* opens the export */
-    char source[LIMIT_ADDRESS + 1]; /* HOST:PORT of the source's daemon */
+    uint8_t token[LIMIT_TOKEN];              /* opens the export */
+    char source[LIMIT_ADDRESS + 1];          /* HOST:PORT of the source's daemon */
     PageTableRegion regions[LIMIT_REGIONS];
 } PageTableHeader;
 

@@ -465,8 +465,8 @@ int peer_message_decode(const PeerHeader *header, const void *body, PeerMessage 
 const char *peer_error_name(PeerErrorCode code)
 {
     static const char *const names[] = {
-        "none",    "protocol", "version", "unknown VM",    "token", "busy",    "regions",
-        "unsealed", "fenced",  "range",   "input/output", "refused", "client gone",
+        "none",     "protocol", "version", "unknown VM",   "token",   "busy",        "regions",
+        "unsealed", "fenced",   "range",   "input/output", "refused", "client gone",
     };
 
     return (unsigned)code <= PEER_ERROR_LAST ? names[code] : "unknown";

@@ -20,7 +20,7 @@ enum {
     PEER_VERSION_LOWEST = 1,
     PEER_VERSION_HIGHEST = 1,
     PEER_HEADER_SIZE = 24,
-    PEER_PLACEMENT_SIZE = 24, /* the fixed body of DATA, ZERO and ERROR */
+    PEER_PLACEMENT_SIZE = 24,     /* the fixed body of DATA, ZERO and ERROR */
     PEER_CONTROL_MAX = 64 * 1024, /* body of any frame but DATA */
     PEER_READ_ITEMS = 64,
     PEER_MAP_EXTENTS = 2048,
@@ -36,28 +36,28 @@ enum {
 
 typedef enum PeerMessageType {
     PEER_UNKNOWN = 0,
-    PEER_START = 1,       /* connector: magic, wants TLS? */
-    PEER_STARTED = 2,     /* listener: TLS or not follows */
-    PEER_HELLO = 3,       /* both: versions, features, machine */
-    PEER_INVITE = 4,      /* source -> destination: come and fetch this VM */
-    PEER_INVITED = 5,     /* destination -> source: I am attached and armed, or why not */
-    PEER_ATTACH = 6,      /* destination -> source: uuid and token; this connection becomes control */
-    PEER_ATTACHED = 7,    /* source: session, secret, regions, or why not */
-    PEER_JOIN = 8,        /* destination: this connection becomes a channel of that session */
-    PEER_JOINED = 9,      /* source */
-    PEER_SEALED = 10,     /* control, source: the guest is stopped, reads may start */
-    PEER_RELAY = 11,      /* control, source: join a relay channel to your guest's incoming socket */
-    PEER_RUNNING = 12,    /* control, source: whoever drives says the destination runs */
-    PEER_CANCEL = 13,     /* control, source: undo, the gate never opened */
-    PEER_FENCED = 14,     /* control, source: the source ran again */
-    PEER_PROGRESS = 15,   /* control, destination */
-    PEER_RELEASED = 16,   /* control, destination: everything is here, drop the export */
+    PEER_START = 1,     /* connector: magic, wants TLS? */
+    PEER_STARTED = 2,   /* listener: TLS or not follows */
+    PEER_HELLO = 3,     /* both: versions, features, machine */
+    PEER_INVITE = 4,    /* source -> destination: come and fetch this VM */
+    PEER_INVITED = 5,   /* destination -> source: I am attached and armed, or why not */
+    PEER_ATTACH = 6,    /* destination -> source: uuid and token; this connection becomes control */
+    PEER_ATTACHED = 7,  /* source: session, secret, regions, or why not */
+    PEER_JOIN = 8,      /* destination: this connection becomes a channel of that session */
+    PEER_JOINED = 9,    /* source */
+    PEER_SEALED = 10,   /* control, source: the guest is stopped, reads may start */
+    PEER_RELAY = 11,    /* control, source: join a relay channel to your guest's incoming socket */
+    PEER_RUNNING = 12,  /* control, source: whoever drives says the destination runs */
+    PEER_CANCEL = 13,   /* control, source: undo, the gate never opened */
+    PEER_FENCED = 14,   /* control, source: the source ran again */
+    PEER_PROGRESS = 15, /* control, destination */
+    PEER_RELEASED = 16, /* control, destination: everything is here, drop the export */
     PEER_MAP_REQUEST = 17, /* bulk channel, destination */
-    PEER_MAP = 18,        /* bulk channel, source */
-    PEER_READ = 19,       /* urgent and bulk channels, destination */
-    PEER_DATA = 20,       /* urgent and bulk channels, source */
+    PEER_MAP = 18,         /* bulk channel, source */
+    PEER_READ = 19,        /* urgent and bulk channels, destination */
+    PEER_DATA = 20,        /* urgent and bulk channels, source */
     PEER_ZERO = 21,
-    PEER_ERROR = 22,      /* for a read; or for a connection, with cookie 0 */
+    PEER_ERROR = 22, /* for a read; or for a connection, with cookie 0 */
     PEER_PING = 23,
     PEER_PONG = 24,
     PEER_BYE = 25,
@@ -101,8 +101,9 @@ typedef struct PeerRegion {
     uint64_t guest_address;
     uint64_t length;
     uint64_t page_size;
-    uint64_t backing;      /* tells the same file of the same host; 0: none, or unknown */
-    uint64_t address_hint; /* INVITE: where the driver says it lies in the destination's client; 0 */
+    uint64_t backing; /* tells the same file of the same host; 0: none, or unknown */
+    uint64_t
+        address_hint; /* INVITE: where the driver says it lies in the destination's client; 0 */
 } PeerRegion;
 
 typedef struct PeerRegions {
@@ -153,7 +154,8 @@ typedef struct PeerMessage {
             uint8_t uuid[LIMIT_UUID];
             char name[LIMIT_NAME + 1];
             uint8_t token[LIMIT_TOKEN];
-            char source[LIMIT_ADDRESS + 1]; /* HOST:PORT to attach to; ":PORT": the host I come from */
+            char source[LIMIT_ADDRESS +
+                        1]; /* HOST:PORT to attach to; ":PORT": the host I come from */
             PeerRegions regions;
             uint32_t n_vcpus;
             uint32_t vcpus[LIMIT_VCPUS]; /* the destination's thread ids, if a driver knows them */
@@ -161,8 +163,9 @@ typedef struct PeerMessage {
         struct {
             uint32_t code; /* PeerErrorCode */
             char text[LIMIT_TEXT + 1];
-            char incoming[LIMIT_ADDRESS + 1]; /* INVITED: path for the destination's migrate-incoming */
-        } status; /* INVITED JOINED BYE FENCED */
+            char incoming[LIMIT_ADDRESS +
+                          1]; /* INVITED: path for the destination's migrate-incoming */
+        } status;             /* INVITED JOINED BYE FENCED */
         struct {
             uint8_t uuid[LIMIT_UUID];
             char name[LIMIT_NAME + 1];

@@ -58,7 +58,7 @@ typedef struct Migration {
     JsonArray *regions;   /* as "prepare" wants them */
     char *source_uri;
     char *destination_uri;
-    char *seal; /* of the export, as the daemon names it */
+    char *seal;         /* of the export, as the daemon names it */
     double downtime_ms; /* negative: the guest did not run */
     Progress progress;
 } Migration;

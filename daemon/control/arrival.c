@@ -70,10 +70,9 @@ static void send_state(Arrival *arrival)
     pthread_mutex_lock(&import->text_lock);
     memcpy(text, import->text, sizeof text);
     pthread_mutex_unlock(&import->text_lock);
-    connection_send_state(arrival->connection, import_state(import),
-                          atomic_load(&import->counters.populated_bytes),
-                          import_present_bytes(import), atomic_load(&import->counters.faults),
-                          text);
+    connection_send_state(
+        arrival->connection, import_state(import), atomic_load(&import->counters.populated_bytes),
+        import_present_bytes(import), atomic_load(&import->counters.faults), text);
 }
 
 /* Undone before the gate: the client lets go of memory that nobody touched. */
@@ -312,7 +311,6 @@ static gboolean source_address(const Invitation *invitation, char *ret_source)
                           ret_source) == 0;
 }
 
-
 static Import *make_import(Arrival *arrival, Invitation *invitation, char *ret_text)
 {
     Control *control = arrival->control;
@@ -337,8 +335,7 @@ static Import *make_import(Arrival *arrival, Invitation *invitation, char *ret_t
                    invitation->message->invite.regions.regions[map[shared]].id);
         return NULL;
     }
-    region_set_take_names(&arrival->connection->regions, &invitation->message->invite.regions,
-                          map);
+    region_set_take_names(&arrival->connection->regions, &invitation->message->invite.regions, map);
     if (arrival->connection->n_vcpus == 0) { /* a client that could not know, as a preload may be */
         connection_set_vcpus(arrival->connection, invitation->message->invite.vcpus,
                              invitation->message->invite.n_vcpus);
@@ -356,8 +353,7 @@ void arrival_invite(Control *control, gpointer data)
     const struct timeval timeout = {.tv_sec = INVITE_TIMEOUT_S};
     Invitation *invitation = data;
     const PeerMessage *message = invitation->message;
-    Connection *connection =
-        connection_by_vm(control, message->invite.uuid, message->invite.name);
+    Connection *connection = connection_by_vm(control, message->invite.uuid, message->invite.name);
     const char *reason = "";
     PeerErrorCode code = check_invitation(connection, &reason);
     char text[LIMIT_TEXT + 1] = "";

@@ -72,9 +72,8 @@ Connection *connection_by_vm(Control *control, const guint8 *uuid, const char *n
         Connection *connection = control->connections->pdata[i];
         if (!connection->greeted)
             continue;
-        if (uuid && uuid_is_set(uuid)
-                ? memcmp(connection->uuid, uuid, LIMIT_UUID) == 0
-                : name[0] && strcmp(connection->name, name) == 0)
+        if (uuid && uuid_is_set(uuid) ? memcmp(connection->uuid, uuid, LIMIT_UUID) == 0
+                                      : name[0] && strcmp(connection->name, name) == 0)
             return connection;
     }
     return NULL;
@@ -113,8 +112,8 @@ gboolean connection_is_operator(const Connection *connection)
     const Control *control = connection->control;
 
     return connection->peer.uid == 0 || connection->peer.uid == geteuid() ||
-           (control->has_operator_gid && is_in_group(connection->peer.uid, connection->peer.gid,
-                                                     control->operator_gid));
+           (control->has_operator_gid &&
+            is_in_group(connection->peer.uid, connection->peer.gid, control->operator_gid));
 }
 
 /* --- sending ------------------------------------------------------------------------------- */
@@ -125,8 +124,8 @@ void connection_send(Connection *connection, const int *fds, gsize n_fds)
                                     connection->control->packet);
 
     if (error && error != -EPIPE && error != -ECONNRESET)
-        log_warning("%s: cannot answer pid %d: %s", connection_vm(connection),
-                    connection->peer.pid, strerror(-error));
+        log_warning("%s: cannot answer pid %d: %s", connection_vm(connection), connection->peer.pid,
+                    strerror(-error));
     if (error == -EAGAIN)
         shutdown(connection->fd, SHUT_RDWR); /* the loop sees the end and cleans up */
 }
@@ -223,8 +222,7 @@ static gboolean greet(Connection *connection, const ClientHello *hello, char *re
         g_snprintf(ret_text, LIMIT_TEXT + 1, "it names no memory");
         return FALSE;
     }
-    if (!check_unique(connection, hello, ret_text) ||
-        !take_regions(connection, hello, ret_text))
+    if (!check_unique(connection, hello, ret_text) || !take_regions(connection, hello, ret_text))
         return FALSE;
     connection->role = hello->role;
     memcpy(connection->uuid, hello->uuid, sizeof connection->uuid);
@@ -319,8 +317,7 @@ static void on_region_remove(Connection *connection)
             continue;
         if (set->regions[i].fd >= 0)
             close(set->regions[i].fd);
-        memmove(&set->regions[i], &set->regions[i + 1],
-                (set->n - i - 1) * sizeof set->regions[0]);
+        memmove(&set->regions[i], &set->regions[i + 1], (set->n - i - 1) * sizeof set->regions[0]);
         set->n--;
         connection_send_simple(connection, CLIENT_OK, message->serial);
         return;
@@ -471,8 +468,7 @@ Connection *connection_new(Control *control, int fd)
     connection->since_us = g_get_monotonic_time();
     getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &connection->peer, &length);
     client_channel_init(&connection->channel, fd);
-    connection->event =
-        event_new(control->base, fd, EV_READ | EV_PERSIST, on_readable, connection);
+    connection->event = event_new(control->base, fd, EV_READ | EV_PERSIST, on_readable, connection);
     event_add(connection->event, NULL);
     g_ptr_array_add(control->connections, connection);
     return connection;

@@ -141,8 +141,7 @@ static gboolean bind_client_socket(Control *control, GError **error)
         return FALSE;
     g_strlcpy(address.sun_path, path, sizeof address.sun_path);
     unlink(path);
-    control->client_listener =
-        socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    control->client_listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (control->client_listener < 0 ||
         bind(control->client_listener, (struct sockaddr *)&address, sizeof address) ||
         chmod(path, 0660) || (gid != (gid_t)-1 && chown(path, (uid_t)-1, gid)) ||
@@ -241,8 +240,7 @@ static void add_events(Control *control)
     control->posted_event = add_event(control, control->posted_fd, EV_READ | EV_PERSIST, on_posted);
     control->client_event =
         add_event(control, control->client_listener, EV_READ | EV_PERSIST, on_client);
-    control->peer_event =
-        add_event(control, control->peer_listener, EV_READ | EV_PERSIST, on_peer);
+    control->peer_event = add_event(control, control->peer_listener, EV_READ | EV_PERSIST, on_peer);
     control->signal_events[0] = add_event(control, SIGTERM, EV_SIGNAL | EV_PERSIST, on_signal);
     control->signal_events[1] = add_event(control, SIGINT, EV_SIGNAL | EV_PERSIST, on_signal);
     control->tick_event = event_new(control->base, -1, EV_PERSIST, on_tick, control);

@@ -64,8 +64,8 @@ static gboolean unpack_names(WireReader *r, RegionSet *regions)
     return TRUE;
 }
 
-gboolean departure_unpack(Departure *departure, const Connection *connection,
-                          ExportNotify notify, char *ret_text)
+gboolean departure_unpack(Departure *departure, const Connection *connection, ExportNotify notify,
+                          char *ret_text)
 {
     WireReader r = {.data = connection->blob, .left = connection->blob_length};
     g_autofree RegionSet *named = g_memdup2(&connection->regions, sizeof connection->regions);
@@ -79,8 +79,8 @@ gboolean departure_unpack(Departure *departure, const Connection *connection,
     departure->cpu_at_seal_ns = wire_read_u64(&r);
     wire_read_bytes(&r, token, sizeof token);
     wire_read_string(&r, departure->destination, LIMIT_ADDRESS);
-    if (magic != KEEP_MAGIC || version != KEEP_VERSION || seal == 0 ||
-        !unpack_names(&r, named) || !wire_read_complete(&r)) {
+    if (magic != KEEP_MAGIC || version != KEEP_VERSION || seal == 0 || !unpack_names(&r, named) ||
+        !wire_read_complete(&r)) {
         g_strlcpy(ret_text, "what it kept of its export is malformed", LIMIT_TEXT + 1);
         return FALSE;
     }

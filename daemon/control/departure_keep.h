@@ -14,7 +14,7 @@ void departure_keep(Departure *departure);
 
 /* Fills in a new departure and its export from what a client presented.  FALSE with a line in
  * ret_text: malformed, or its regions differ from then. */
-gboolean departure_unpack(Departure *departure, const Connection *connection,
-                          ExportNotify notify, char *ret_text);
+gboolean departure_unpack(Departure *departure, const Connection *connection, ExportNotify notify,
+                          char *ret_text);
 
 #endif

@@ -130,8 +130,9 @@ static int make_export(Departure *departure, char *ret_text)
         error = region_set_name(&connection->regions, &departure->driver.names, ret_text);
     if (error)
         return error;
-    departure->export = export_new(connection->uuid, connection->name, connection->peer.pid,
-                                   &connection->regions, departure_notify, departure->control, &error);
+    departure->export =
+        export_new(connection->uuid, connection->name, connection->peer.pid, &connection->regions,
+                   departure_notify, departure->control, &error);
     if (!departure->export) {
         g_snprintf(ret_text, LIMIT_TEXT + 1, "cannot read the VM's memory: %s", strerror(-error));
         return error;

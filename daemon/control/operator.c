@@ -161,8 +161,7 @@ static gboolean parse_regions(JsonObject *object, DriverRegions *ret_driver)
     return TRUE;
 }
 
-static gboolean parse_vcpus(JsonObject *object, const char *name, guint32 *ret_tids,
-                            guint32 *ret_n)
+static gboolean parse_vcpus(JsonObject *object, const char *name, guint32 *ret_tids, guint32 *ret_n)
 {
     JsonArray *array = array_field(object, name);
     guint n = array ? json_array_get_length(array) : 0;
@@ -200,10 +199,10 @@ static void on_prepare(const Request *request)
         refuse(request, -EINVAL,
                "prepare: destination, regions or destination_vcpus are missing or malformed");
     } else {
-        departure_offer(vm, destination, driver,
-                        json_object_get_boolean_member_with_default(request->object, "relay",
-                                                                    FALSE),
-                        asker, request->connection->id);
+        departure_offer(
+            vm, destination, driver,
+            json_object_get_boolean_member_with_default(request->object, "relay", FALSE), asker,
+            request->connection->id);
     }
 }
 
@@ -296,16 +295,15 @@ static void on_report(const Request *request, gboolean full)
 {
     int pid = connection_is_operator(request->connection) ? -1 : request->connection->peer.pid;
 
-    operator_reply(request->connection, request->serial,
-                   report_all(request->connection->control, string_field(request->object, "vm"),
-                              pid, full));
+    operator_reply(
+        request->connection, request->serial,
+        report_all(request->connection->control, string_field(request->object, "vm"), pid, full));
 }
 
 static void on_operator_op(Request *request, const char *op)
 {
     if (!connection_is_operator(request->connection))
-        refuse(request, -EPERM,
-               "only root, the daemon's user and the operator group may do that");
+        refuse(request, -EPERM, "only root, the daemon's user and the operator group may do that");
     else if (strcmp(op, "prepare") == 0)
         on_prepare(request);
     else if (strcmp(op, "relay") == 0)

@@ -55,8 +55,7 @@ static JsonObject *latency(const Histogram *histogram)
 
 static ClientState session_state(const Connection *connection)
 {
-    if (connection->arrival && connection->arrival->import &&
-        arrival_is_open(connection->arrival))
+    if (connection->arrival && connection->arrival->import && arrival_is_open(connection->arrival))
         return import_state(connection->arrival->import);
     if (connection->departure)
         return departure_state(connection->departure);
@@ -195,13 +194,12 @@ static void import_times(JsonObject *object, const Import *import)
     guint64 end = complete ? complete : clock_ns();
     guint64 received = import_received_bytes(import);
 
-    json_object_set_double_member(object, "running_s",
-                                  gate ? (double)(end - gate) / 1e9 : 0.0);
+    json_object_set_double_member(object, "running_s", gate ? (double)(end - gate) / 1e9 : 0.0);
     json_object_set_double_member(object, "complete_ms",
                                   gate && complete ? (double)(complete - gate) / 1e6 : 0.0);
-    json_object_set_double_member(
-        object, "rate_bytes_s",
-        gate && end > gate ? (double)received * 1e9 / (double)(end - gate) : 0.0);
+    json_object_set_double_member(object, "rate_bytes_s",
+                                  gate && end > gate ? (double)received * 1e9 / (double)(end - gate)
+                                                     : 0.0);
     set_number(object, "received_bytes", received);
     set_number(object, "completed_us",
                complete ? (guint64)g_get_real_time() - (clock_ns() - complete) / 1000 : 0);
@@ -340,8 +338,7 @@ JsonNode *report_progress(const Departure *departure)
 
 /* --- all of it ----------------------------------------------------------------------------- */
 
-static gboolean is_wanted(const char *vm, int pid, const char *name, const guint8 *uuid,
-                          int of_pid)
+static gboolean is_wanted(const char *vm, int pid, const char *name, const guint8 *uuid, int of_pid)
 {
     guint8 wanted[LIMIT_UUID];
 

@@ -32,8 +32,9 @@ void histogram_record(Histogram *histogram, uint64_t ns)
 
     atomic_fetch_add_explicit(&histogram->counts[bucket_of(ns)], 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&histogram->sum_ns, ns, memory_order_relaxed);
-    while (ns > max && !atomic_compare_exchange_weak_explicit(
-                           &histogram->max_ns, &max, ns, memory_order_relaxed, memory_order_relaxed))
+    while (ns > max &&
+           !atomic_compare_exchange_weak_explicit(&histogram->max_ns, &max, ns,
+                                                  memory_order_relaxed, memory_order_relaxed))
         ;
 }
 

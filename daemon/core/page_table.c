@@ -29,8 +29,8 @@ static void lay_out(PageTable *table, const RegionSet *regions)
 
 static int map(PageTable *table)
 {
-    void *base = mmap(NULL, table->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-                      table->fd, 0);
+    void *base =
+        mmap(NULL, table->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, table->fd, 0);
 
     if (base == MAP_FAILED)
         return -errno;
@@ -212,8 +212,8 @@ static uint64_t missing_run(uint64_t word, unsigned shift, uint64_t limit)
 /* Nibbles [shift, shift + n) of a word, all set to value. */
 static uint64_t fill(unsigned shift, uint64_t n, uint64_t value)
 {
-    uint64_t mask = n == PAGE_TABLE_PAGES_PER_WORD ? ~UINT64_C(0)
-                                                   : (UINT64_C(1) << (n * PAGE_TABLE_BITS)) - 1;
+    uint64_t mask =
+        n == PAGE_TABLE_PAGES_PER_WORD ? ~UINT64_C(0) : (UINT64_C(1) << (n * PAGE_TABLE_BITS)) - 1;
 
     return ((EACH * value) & mask) << shift;
 }
@@ -314,9 +314,9 @@ uint64_t page_table_mark_missing(PageTable *table, uint32_t region, uint64_t pag
 
         do /* a nibble that is zero is a HOLE without a mark */
             holes = ~(word | word >> 1 | word >> 2 | word >> 3) & mask;
-        while (holes && !atomic_compare_exchange_weak_explicit(
-                            at, &word, word | holes * PAGE_MISSING, memory_order_acq_rel,
-                            memory_order_acquire));
+        while (holes &&
+               !atomic_compare_exchange_weak_explicit(at, &word, word | holes * PAGE_MISSING,
+                                                      memory_order_acq_rel, memory_order_acquire));
         marked += (uint64_t)__builtin_popcountll(holes);
         page += n;
     }

@@ -135,8 +135,8 @@ static bool is_counterpart(const Region *region, const PeerRegion *theirs)
 static int mismatch(char *ret_text, const PeerRegion *wanted, const char *what, uint64_t here)
 {
     snprintf(ret_text, LIMIT_TEXT + 1,
-             "region '%s' at guest address 0x%" PRIx64 " has %s 0x%" PRIx64
-             " here and 0x%" PRIx64 " at the source: start both sides with the same memory",
+             "region '%s' at guest address 0x%" PRIx64 " has %s 0x%" PRIx64 " here and 0x%" PRIx64
+             " at the source: start both sides with the same memory",
              wanted->id, wanted->guest_address, what, here,
              what[0] == 'p' ? wanted->page_size : wanted->length);
     return -EINVAL;
@@ -147,8 +147,8 @@ static int check_counterpart(const Region *region, unsigned matches, const PeerR
 {
     if (matches != 1) {
         snprintf(ret_text, LIMIT_TEXT + 1,
-                 "the source has %s region like '%s' at guest address 0x%" PRIx64
-                 " (0x%" PRIx64 " bytes) here: start both sides with the same memory",
+                 "the source has %s region like '%s' at guest address 0x%" PRIx64 " (0x%" PRIx64
+                 " bytes) here: start both sides with the same memory",
                  matches ? "more than one" : "no", region->id, region->guest_address,
                  region->length);
         return -EINVAL;

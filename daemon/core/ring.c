@@ -152,8 +152,7 @@ int ring_wait(Ring *ring, int timeout_ms)
         result = io_uring_submit_and_wait(&ring->uring, 1);
     else
         result = io_uring_submit_and_wait_timeout(&ring->uring, &cqe, 1, &timeout, NULL);
-    if (result < 0 && result != -EINTR && result != -ETIME && result != -EAGAIN &&
-        result != -EBUSY)
+    if (result < 0 && result != -EINTR && result != -ETIME && result != -EAGAIN && result != -EBUSY)
         return result;
     dispatch(ring);
     return 0;

@@ -11,7 +11,7 @@
 #include "daemon/core/log.h"
 #include "daemon/fault/uffd.h"
 
-enum { SHARD_ALIGNMENT_SHIFT = 21, SHARD_MINIMUM = 64 << 20 };
+enum { SHARD_ALIGNMENT_SHIFT = 21, SHARD_MINIMUM = 64 << 20, CHANNEL_BUFFER = 512 << 10 };
 
 /* --- state --------------------------------------------------------------------------------- */
 
@@ -93,6 +93,16 @@ uint64_t import_received_bytes(const Import *import)
     for (unsigned i = 0; i < import->stream.n_channels; i++)
         bytes += atomic_load(&import->stream.channels[i].channel.bytes);
     return bytes;
+}
+
+size_t import_buffer_size(const Import *import)
+{
+    size_t size = CHANNEL_BUFFER;
+
+    for (uint32_t i = 0; i < import->regions.n; i++)
+        if (size < 2 * import->page_sizes[i])
+            size = 2 * import->page_sizes[i];
+    return size;
 }
 
 void import_count_fetched(Import *import, uint32_t region, uint64_t pages, bool zero)
@@ -201,8 +211,7 @@ static bool earlier_holder_lives(const PageTableHeader *header)
 {
     uint64_t start = process_start(header->holder_pid);
 
-    return start != 0 && start == header->holder_start &&
-           header->holder_pid != (uint64_t)getpid();
+    return start != 0 && start == header->holder_start && header->holder_pid != (uint64_t)getpid();
 }
 
 Import *import_new(const ImportConfig *config, const ImportIdentity *identity,

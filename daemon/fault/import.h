@@ -33,13 +33,13 @@
 enum { IMPORT_RESOLVERS_MAX = 16 };
 
 typedef struct ImportConfig {
-    unsigned resolvers;     /* 1 to IMPORT_RESOLVERS_MAX */
-    unsigned shards;        /* a region is split into at most so many */
-    unsigned bulk_channels; /* 1 to STREAM_CHANNELS_MAX */
-    uint64_t around;        /* bytes fetched with a page that faulted, itself included */
-    uint64_t chunk;         /* bytes of one bulk request */
-    uint64_t window;        /* bytes of bulk requests under way */
-    unsigned ping_ms;       /* a peer silent for three of these is gone */
+    unsigned resolvers;       /* 1 to IMPORT_RESOLVERS_MAX */
+    unsigned shards;          /* a region is split into at most so many */
+    unsigned bulk_channels;   /* 1 to STREAM_CHANNELS_MAX */
+    uint64_t around;          /* bytes fetched with a page that faulted, itself included */
+    uint64_t chunk;           /* bytes of one bulk request */
+    uint64_t window;          /* bytes of bulk requests under way */
+    unsigned ping_ms;         /* a peer silent for three of these is gone */
     unsigned stream_delay_ms; /* the stream starts so long after the gate if nobody says RUNNING */
 } ImportConfig;
 
@@ -62,7 +62,7 @@ typedef struct Shard {
 
 /* Written with relaxed atomics by the data threads, read by anyone. */
 typedef struct ImportCounters {
-    _Atomic uint64_t copied, zero, hole, continued; /* pages, by kind */
+    _Atomic uint64_t copied, zero, hole, continued;  /* pages, by kind */
     _Atomic uint64_t by_fault, by_around, by_stream; /* pages fetched, by cause */
     _Atomic uint64_t waited, eexist, retried, poisoned;
     _Atomic uint64_t faults, faults_present;
@@ -80,7 +80,7 @@ struct Import {
     uint8_t uuid[LIMIT_UUID];
     char name[LIMIT_NAME + 1];
     int client_pid;
-    uint64_t tag; /* the owner's */
+    uint64_t tag;                     /* the owner's */
     char incoming[LIMIT_ADDRESS + 1]; /* where the client's QEMU listens for its device state */
     ImportNotify notify;
     void *owner;
@@ -93,8 +93,8 @@ struct Import {
     char source[LIMIT_ADDRESS + 1]; /* HOST:PORT of the source's daemon */
     uint8_t token[LIMIT_TOKEN];
     uint32_t generation;
-    _Atomic uint64_t seal; /* 0: the gate is shut */
-    bool adopted; /* from a dead daemon: EEXIST is success (rule 5) */
+    _Atomic uint64_t seal;  /* 0: the gate is shut */
+    bool adopted;           /* from a dead daemon: EEXIST is success (rule 5) */
     uint64_t adopted_bytes; /* that were PRESENT then */
     uint32_t n_shards;
     Shard *shards;
@@ -196,6 +196,10 @@ uint32_t import_vcpu(const Import *import, uint32_t tid);
 
 /* A fault of this vCPU was resolved. */
 void import_account(Import *import, uint32_t vcpu, uint64_t since_ns, uint64_t now_ns);
+
+/* Bytes of a channel's receive buffer: small enough to stay in a core's cache, large enough for a page
+ * of this import and a half. */
+size_t import_buffer_size(const Import *import);
 
 /* For reports, any thread; lag behind by what is under way. */
 uint64_t import_present_bytes(const Import *import);

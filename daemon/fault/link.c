@@ -137,7 +137,7 @@ static int check_answer(const PeerMessage *m, PeerMessageType type, int error, c
         return 0;
     if (!error && m->type == PEER_BYE) {
         snprintf(ret_text, LIMIT_TEXT + 1, "%.1000s", m->status.text);
-        return -ECONNREFUSED;
+        return m->status.code == PEER_ERROR_TOKEN ? -ENOKEY : -ECONNREFUSED;
     }
     if (!error)
         error = -EPROTO;
@@ -181,8 +181,8 @@ static int connect_control(Link *link, char *ret_text)
 {
     int error;
 
-    link->control = peer_socket_connect(link->import->source, (int)dead_ms(link),
-                                        link->stop_fd, link->message, &error, ret_text);
+    link->control = peer_socket_connect(link->import->source, (int)dead_ms(link), link->stop_fd,
+                                        link->message, &error, ret_text);
     if (!link->control)
         return error;
     error = attach(link, ret_text);
@@ -203,8 +203,8 @@ int link_join(Link *link, PeerMessage *message, PeerChannelKind kind, uint32_t i
     PeerSocket *peer;
     int error;
 
-    peer = peer_socket_connect(link->import->source, (int)dead_ms(link), link->stop_fd,
-                               message, &error, ret_text);
+    peer = peer_socket_connect(link->import->source, (int)dead_ms(link), link->stop_fd, message,
+                               &error, ret_text);
     if (!peer)
         return error;
     memset(message, 0, sizeof *message);

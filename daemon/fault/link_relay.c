@@ -35,9 +35,9 @@ static int connect_client(const Import *import)
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
-    error = connect(fd, (struct sockaddr *)&address, sizeof address) ? -errno
-                                                                     : check_peer(fd,
-                                                                                  import->client_pid);
+    error = connect(fd, (struct sockaddr *)&address, sizeof address)
+                ? -errno
+                : check_peer(fd, import->client_pid);
     if (!error)
         return fd;
     close(fd);

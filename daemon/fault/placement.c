@@ -164,8 +164,8 @@ static bool put_in_shard(Import *import, const Shard *shard, uint32_t region, ui
     return true;
 }
 
-void placement_put(Import *import, uint32_t region, uint64_t page, uint64_t count,
-                   const void *data, bool demand)
+void placement_put(Import *import, uint32_t region, uint64_t page, uint64_t count, const void *data,
+                   bool demand)
 {
     const uint64_t page_size = import->page_sizes[region];
 

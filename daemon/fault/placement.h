@@ -16,8 +16,8 @@
  * demand: somebody waits for sure, so the placing ioctl itself wakes.
  * What cannot be placed halts the import (integrity) or is left to the client's death.
  */
-void placement_put(Import *import, uint32_t region, uint64_t page, uint64_t count,
-                   const void *data, bool demand);
+void placement_put(Import *import, uint32_t region, uint64_t page, uint64_t count, const void *data,
+                   bool demand);
 
 /* Rule 6: a fault came for a page that is PRESENT; rule 8: or REMOVED. */
 void placement_again(Import *import, uint32_t region, uint64_t page, bool minor);

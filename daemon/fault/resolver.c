@@ -16,12 +16,11 @@
 #include "daemon/fault/uffd.h"
 
 enum {
-    RESOLVER_BATCH = 32,           /* messages a read */
-    RESOLVER_BUFFER = 256 * 1024,  /* receive buffer for 4 KiB pages */
+    RESOLVER_BATCH = 32, /* messages a read */
     RESOLVER_RETRY_MS = 50,
     RESOLVER_ATTEMPTS = 40, /* of a page the source cannot read, before it is poisoned */
     AROUND_MIN = 4096,
-    AROUND_FAST_NS = 300000, /* a fault resolved sooner may take more along, */
+    AROUND_FAST_NS = 300000,  /* a fault resolved sooner may take more along, */
     AROUND_SLOW_NS = 1000000, /* one that took longer took too much along */
 };
 
@@ -124,8 +123,8 @@ static Fetch *fetch_around(Resolver *resolver, uint32_t region, uint64_t page)
     if (block > 1) {
         uint64_t start = page / block * block;
         if (page + 1 < start + block && page + 1 < import->table.pages[region])
-            count += page_table_claim_run(&import->table, region, page + 1,
-                                          start + block - page - 1);
+            count +=
+                page_table_claim_run(&import->table, region, page + 1, start + block - page - 1);
         while (first > start && page_table_claim_run(&import->table, region, first - 1, 1) == 1)
             first--;
         count += page - first;
@@ -262,7 +261,8 @@ static void *run(void *argument)
     prctl(PR_SET_NAME, name);
     error = ring_start(&resolver->ring, 256);
     if (error) {
-        import_halt(resolver->import, CLIENT_STATE_BROKEN, "a resolver could not make its io_uring");
+        import_halt(resolver->import, CLIENT_STATE_BROKEN,
+                    "a resolver could not make its io_uring");
         return NULL;
     }
     while (!error && !atomic_load_explicit(&resolver->stop, memory_order_acquire)) {
@@ -279,12 +279,8 @@ static void *run(void *argument)
 static int init_parts(Resolver *resolver)
 {
     Import *import = resolver->import;
-    uint64_t page_max = LIMIT_PAGE_SIZE_MIN;
     int error;
 
-    for (uint32_t i = 0; i < import->regions.n; i++)
-        if (import->page_sizes[i] > page_max)
-            page_max = import->page_sizes[i];
     resolver->watches = calloc(import->n_shards, sizeof *resolver->watches);
     if (!resolver->watches)
         return -ENOMEM;
@@ -298,9 +294,7 @@ static int init_parts(Resolver *resolver)
     offer_init(&resolver->offer, &resolver->ring);
     return tcp_channel_init(&resolver->channel, &resolver->ring, &resolver_sink, resolver,
                             import->page_sizes, import->wire_regions, import->regions.n,
-                            page_max > LIMIT_PAGE_SIZE_MIN ? 2 * page_max + RESOLVER_BUFFER
-                                                           : RESOLVER_BUFFER,
-                            false);
+                            import_buffer_size(import), false);
 }
 
 int resolver_start(Resolver *resolver, Import *import, unsigned index)

@@ -12,7 +12,6 @@
 #include "daemon/fault/placement.h"
 
 enum {
-    STREAM_BUFFER = 4 << 20,
     STREAM_NEAR_PAGES = 1024, /* how far ahead of a fault its neighbourhood reaches */
     STREAM_TICK_MS = 5,       /* while it waits for faults' pages to come, or for a delay */
     STREAM_ATTEMPTS = 40,
@@ -77,8 +76,7 @@ static void map_arrived(void *owner, uint32_t region, const PeerMessage *map)
     uint64_t pages = import->table.pages[stream->map_region];
 
     if (!stream->map_asked || region != stream->map_region || map->map.next <= stream->map_page ||
-        map->map.next > pages ||
-        (map->map.n > 0 && map->map.extents[0].page < stream->map_page)) {
+        map->map.next > pages || (map->map.n > 0 && map->map.extents[0].page < stream->map_page)) {
         tcp_channel_drop(&channel->channel, "the source sent a map nobody asked for");
         return;
     }
@@ -185,8 +183,8 @@ static uint64_t claim_near(Stream *stream, uint32_t *ret_region, uint64_t *ret_p
 static void next_chunk(Stream *stream)
 {
     const PageTable *table = &stream->import->table;
-    uint64_t chunks = (table->pages[stream->cursor_region] + STREAM_CHUNK_PAGES - 1) /
-                      STREAM_CHUNK_PAGES;
+    uint64_t chunks =
+        (table->pages[stream->cursor_region] + STREAM_CHUNK_PAGES - 1) / STREAM_CHUNK_PAGES;
 
     /* Whole words of chunks without content are passed over at once. */
     if (++stream->cursor_chunk % 64 == 0)
@@ -309,8 +307,7 @@ static int wait_ms(Stream *stream)
 {
     Import *import = stream->import;
 
-    if (stream->complete || import_is_halted(import) ||
-        !import_gate_is_open(import))
+    if (stream->complete || import_is_halted(import) || !import_gate_is_open(import))
         return -1;
     for (unsigned i = 0; i < stream->n_channels; i++)
         if (stream->channels[i].channel.retrying)
@@ -371,7 +368,7 @@ static int init_parts(Stream *stream)
         stream->n_channels = i + 1;
         error = tcp_channel_init(&channel->channel, &stream->ring, &stream_sink, channel,
                                  import->page_sizes, import->wire_regions, import->regions.n,
-                                 STREAM_BUFFER, i == 0);
+                                 import_buffer_size(import), i == 0);
     }
     return error ? error : init_chunks(stream);
 }

@@ -19,8 +19,8 @@
 typedef enum UffdOutcome {
     UFFD_PLACED = 0, /* all of it */
     UFFD_PRESENT,    /* stopped at a page that is there already (EEXIST) */
-    UFFD_AGAIN,      /* stopped: the address space is changing (EAGAIN) or memory is short (ENOMEM) */
-    UFFD_GONE,       /* the client's memory or process is gone (ESRCH, ENOENT) */
+    UFFD_AGAIN, /* stopped: the address space is changing (EAGAIN) or memory is short (ENOMEM) */
+    UFFD_GONE,  /* the client's memory or process is gone (ESRCH, ENOENT) */
 } UffdOutcome;
 
 /* Each returns an outcome, or negative errno; *ret_placed is how many bytes were placed before. */

@@ -147,8 +147,8 @@ static int map_by_pagemap(const Memory *memory, const Region *region, uint64_t p
             return error;
         for (uint64_t i = 0; i < n; i++) {
             uint64_t owner = (at + i) >> shift;
-            bool told = *ret_n > 0 && ret_extents[*ret_n - 1].page +
-                                              ret_extents[*ret_n - 1].count > owner;
+            bool told =
+                *ret_n > 0 && ret_extents[*ret_n - 1].page + ret_extents[*ret_n - 1].count > owner;
             if (!(entries[i] & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED)) || told)
                 continue;
             if (*ret_n == max &&

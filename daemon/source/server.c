@@ -12,7 +12,7 @@
 
 enum {
     SERVER_IN = PEER_HEADER_SIZE + PEER_CONTROL_MAX,
-    SERVER_REPLIES = 256,       /* frames sent with one system call */
+    SERVER_REPLIES = 256,      /* frames sent with one system call */
     SERVER_FLUSH = 256 * 1024, /* bytes after which a batch is sent */
     SERVER_REPLY_HEAD = PEER_HEADER_SIZE + PEER_PLACEMENT_SIZE,
 };
@@ -86,8 +86,7 @@ static int append(Server *server, PeerMessageType type, const PeerReadItem *item
     server->n_heads++;
     server->iov[server->n_iov++] = (struct iovec){.iov_base = head, .iov_len = SERVER_REPLY_HEAD};
     if (length > 0)
-        server->iov[server->n_iov++] =
-            (struct iovec){.iov_base = (void *)data, .iov_len = length};
+        server->iov[server->n_iov++] = (struct iovec){.iov_base = (void *)data, .iov_len = length};
     if (server->n_heads < SERVER_REPLIES)
         return 0;
     /* In the middle of an item: its pages stay where they are until all of them are sent. */
@@ -209,8 +208,8 @@ static int serve_map(Server *server)
     m->cookie = 0;
     m->map.region = region;
     m->map.seal = atomic_load(&server->export->seal);
-    error = memory_map(memory, region, page, m->map.extents, PEER_MAP_EXTENTS, &m->map.n,
-                       &m->map.next);
+    error =
+        memory_map(memory, region, page, m->map.extents, PEER_MAP_EXTENTS, &m->map.n, &m->map.next);
     if (error)
         return error;
     length = peer_message_encode(m, frame, sizeof frame);
@@ -262,8 +261,8 @@ static int serve(Server *server)
     int error = 0;
 
     while (!error) {
-        ssize_t n = recv(server->fd, server->in + server->tail, sizeof server->in - server->tail,
-                         0);
+        ssize_t n =
+            recv(server->fd, server->in + server->tail, sizeof server->in - server->tail, 0);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)

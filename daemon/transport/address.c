@@ -65,8 +65,8 @@ static int resolve(const Address *address, bool passive, struct addrinfo **ret_l
         .ai_socktype = SOCK_STREAM,
         .ai_flags = AI_NUMERICSERV | (passive ? AI_PASSIVE : 0),
     };
-    int error = getaddrinfo(address->host[0] ? address->host : NULL, address->port, &hints,
-                            ret_list);
+    int error =
+        getaddrinfo(address->host[0] ? address->host : NULL, address->port, &hints, ret_list);
 
     if (error == 0)
         return 0;

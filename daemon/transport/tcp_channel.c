@@ -2,13 +2,15 @@
 #include "daemon/transport/tcp_channel.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include "daemon/core/clock.h"
+
+enum { RECEIVE_MOVED = 8192 };
 
 #define RETRY_NS UINT64_C(50000000)
 
@@ -80,12 +82,13 @@ void tcp_channel_drop(TcpChannel *channel, const char *reason)
 
 static void receive_more(TcpChannel *channel)
 {
-    if (channel->head == channel->tail)
-        channel->head = channel->tail = 0;
-    if (channel->head > 0 && channel->tail == channel->in_size) {
-        memmove(channel->in, channel->in + channel->head, channel->tail - channel->head);
-        channel->tail -= channel->head;
+    size_t rest = channel->tail - channel->head;
+
+    /* A little is moved at once, so that the buffer's start stays in the cache; much only if it must. */
+    if (channel->head > 0 && (rest <= RECEIVE_MOVED || channel->tail == channel->in_size)) {
+        memmove(channel->in, channel->in + channel->head, rest);
         channel->head = 0;
+        channel->tail = rest;
     }
     ring_receive(channel->ring, &channel->receiving, channel->fd, channel->in + channel->tail,
                  channel->in_size - channel->tail);

@@ -64,7 +64,7 @@ typedef struct TcpChannel {
     int fd; /* -1: no connection */
     uint32_t session;
     uint32_t generation;
-    uint64_t seal; /* the owner's to set before it fetches: replies must carry it */
+    uint64_t seal;      /* the owner's to set before it fetches: replies must carry it */
     const char *reason; /* not NULL: being taken down */
     Fetch slots[TCP_CHANNEL_SLOTS];
     unsigned used, queued, retrying;
@@ -78,7 +78,7 @@ typedef struct TcpChannel {
     size_t in_size, head, tail;
     Fetch *current; /* its pages come next in the stream */
     uint32_t current_left;
-    PeerMessage *scratch; /* for MAP; bulk channels only */
+    PeerMessage *scratch;      /* for MAP; bulk channels only */
     _Atomic uint64_t requests; /* written by the owner; read by anyone */
     _Atomic uint64_t bytes;
     _Atomic bool connected;

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A daemon that cannot start says why, in one line, and exits with a failure."""
+
+import re
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+from bad_client import _busy_world
+from world import World, expect, host, mentions, postcopyd
+
+CONFIG = host.TOP / "configs" / "postcopyd.conf"
+
+
+def _config(folder, name, **sections):
+    """A config file that is fine but for what is changed."""
+    keys = {"daemon": {"socket": f"{folder}/{name}.sock", "runtime_dir": f"{folder}/{name}.run"},
+            "peer": {"listen": f"127.0.0.1:{postcopyd.free_port()}"}}
+    for section, changed in sections.items():
+        keys.setdefault(section, {}).update(changed)
+    path = folder / f"{name}.conf"
+    path.write_text("".join(f"[{section}]\n" + "".join(f"{k} = {v}\n" for k, v in values.items())
+                            for section, values in keys.items()))
+    return path
+
+
+def _fails(arguments, *words):
+    """postcopyd ends with a failure and one line that has these words."""
+    command = [postcopyd.program("postcopyd"), *arguments]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True,
+                          timeout=30, check=False)
+    lines = [line for line in done.stderr.splitlines() if "warning:" not in line]
+    expect(done.returncode == 1, f"exit {done.returncode}: {done.stderr}")
+    expect(len(lines) == 1, f"not one line: {done.stderr}")
+    mentions(lines[0], "postcopyd:", *words)
+    return lines[0]
+
+
+def config_mistakes():
+    """Typos, values out of range and files that are none."""
+    with host.workdir() as name, _busy_world():
+        folder = Path(name)
+        for number, (section, key, value, *words) in enumerate((
+                ("import", "resolver", "1", "resolver", "import"),
+                ("daemno", "socket", "x", "socket", "daemno"),
+                ("import", "resolvers", "many", "resolvers", "many"),
+                ("import", "resolvers", "17", "resolvers", "16"),
+                ("import", "window", "1K", "window", "65536"),
+                ("import", "chunk", "-1", "chunk"),
+                ("import", "chunk", "99999999999999999999", "chunk"),
+                ("import", "around", "3", "around"),
+                ("peer", "ping_ms", "1", "ping_ms", "50"),
+                ("peer", "insecure_plaintext", "maybe", "insecure_plaintext", "yes or no"),
+                ("peer", "listen", "nonsense", "nonsense", "HOST:PORT"),
+                ("peer", "listen", "127.0.0.1:99999", "HOST:PORT"),
+                ("peer", "advertise", "::1:5", "advertise", "HOST:PORT"),
+                ("peer", "listen", "", "empty"),
+                ("daemon", "socket", "/x" * 60, "socket", "107"))):
+            path = _config(folder, f"c{number}", **{section: {key: value}})
+            _fails(["--config", path, "--check"], *words)
+            said = _fails(["--config", path], *words)
+        for text, words in (("socket = x\n", ()), ("[daemon\n", ()), ("\0\1\2", ())):
+            path = folder / "noise.conf"
+            path.write_text(text)
+            _fails(["--config", path], "noise.conf", *words)
+        _fails(["--config", folder / "none.conf"], "none.conf")
+        _fails(["--frobnicate"], "frobnicate")
+        _fails(["superfluous"], "superfluous")
+        return said
+
+
+def occupied_port():
+    """Another program has the port."""
+    with host.workdir() as name, _busy_world(), socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        path = _config(Path(name), "c", peer={"listen": f"127.0.0.1:{port}"})
+        return _fails(["--config", path], str(port), "taken")
+
+
+def occupied_socket():
+    """Another daemon serves the socket: it is left alone."""
+    with World() as world:
+        path = _config(world.folder, "c", daemon={"socket": world.source.socket})
+        said = _fails(["--config", path], "another postcopyd", str(world.source.socket))
+        source, destination = world.vms()
+        world.move(source, destination)
+        world.complete(source, destination)
+        return said
+
+
+def missing_group():
+    """The group that shall own the socket, or the operators', does not exist."""
+    with host.workdir() as name:
+        folder = Path(name)
+        for key in ("group", "operator_group"):
+            said = _fails(["--config", _config(folder, "c", daemon={key: "no-such-group"})],
+                          "no-such-group", "does not exist")
+        return said
+
+
+def open_network():
+    """Anything but loopback needs a word that plain text is meant."""
+    with host.workdir() as name:
+        for listen in ("0.0.0.0:0", "[::]:0", "192.0.2.1:16520"):
+            said = _fails(["--config", _config(Path(name), "c", peer={"listen": listen})],
+                          "insecure_plaintext", "unencrypted")
+        return said
+
+
+def unwritable_places():
+    """Folders that cannot be made, sockets that cannot be bound."""
+    with host.workdir() as name:
+        folder = Path(name)
+        (folder / "file").write_text("")
+        _fails(["--config", _config(folder, "a", daemon={"socket": folder / "file" / "sock"})],
+               "file")
+        return _fails(["--config", _config(folder, "b",
+                                           daemon={"runtime_dir": folder / "file" / "run"})],
+                      "file")
+
+
+def unprivileged_daemon():
+    """A daemon that may not use userfaultfd says so and serves as a source."""
+    with host.workdir() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        private = folder / "nobody"
+        private.mkdir()
+        shutil.chown(private, "nobody", "nogroup")
+        path = _config(private, "c")
+        path.chmod(0o644)
+        command = ["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups",
+                   postcopyd.program("postcopyd"), "--config", path]
+        with subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE,
+                              text=True) as daemon:
+            try:
+                line = daemon.stderr.readline().strip()
+                mentions(line, "/dev/userfaultfd", "run as root")
+                ready = daemon.stderr.readline()
+                expect("serving" in ready, ready)
+            finally:
+                daemon.terminate()
+            expect(daemon.wait(30) == 0, f"exit {daemon.returncode}: {daemon.stderr.read()}")
+        return line
+
+
+def example_file():
+    """The example names every key, with its built-in value, and no other."""
+    example = CONFIG.read_text()
+    section, documented = None, {}
+    for line in example.splitlines():
+        if found := re.fullmatch(r"\[(\w+)\]", line):
+            section = found[1]
+        elif found := re.fullmatch(r"#(\w+) = ?(.*)", line):
+            documented[section, found[1]] = found[2]
+    source = (host.TOP / "daemon" / "config.c").read_text()
+    known = set(re.findall(r'\{"(\w+)", "(\w+)", KEY_', source))
+    expect(known and known == set(documented), f"differ: {known ^ set(documented)}")
+    with host.workdir() as name:
+        path = Path(name) / "all.conf"
+        path.write_text(re.sub(r"^#(\w+ = ?)", r"\1", example, flags=re.M))
+        for config in (path, CONFIG):
+            done = subprocess.run([postcopyd.program("postcopyd"), "--config", config, "--check"],
+                                  capture_output=True, text=True, timeout=30, check=False)
+            expect(done.returncode == 0, done.stderr)
+    return f"{len(known)} keys"
+
+
+def client_without_daemon():
+    """A VMM whose daemon is not there is told so, once its patience ends."""
+    with host.workdir() as name:
+        command = [postcopyd.BUILD / "tests/integration/vmm", "source", "--socket",
+                   f"{name}/none.sock", "--name", "x", "--mem", "1", "--fill", "1"]
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True,
+                              timeout=60, check=False, stdin=subprocess.DEVNULL)
+        expect(done.returncode == 2, done)
+        line = done.stdout.strip()
+        mentions(line, "ERR connect", "none.sock")
+        return line

@@ -52,7 +52,7 @@ def armed():
         source, destination = world.vms()
         world.offer(source)
         world.destination.restart()
-        mentions(source.refused("seal"), "armed")
+        mentions(source.refused("seal"), "offered")
         source.do("run")  # it runs on, here
         destination.wait_event("cancelled")
         destination.do("zero")
