@@ -51,8 +51,8 @@ static void set_defaults(Settings *settings)
     settings->listen = g_strdup("127.0.0.1:16520");
     settings->import = (ImportConfig){
         .bulk_channels = 1,
-        .around = 256 * 1024,
-        .chunk = 256 * 1024,
+        .around = 256 << 10,
+        .chunk = 256 << 10,
         .window = 2 << 20,
         .ping_ms = 1000,
         .stream_delay_ms = 2000,

@@ -432,7 +432,7 @@ void arrival_armed(Connection *connection, const ClientStatus *status, guint32 n
 
 void arrival_released(Connection *connection, const ClientStatus *status)
 {
-    const struct timeval pause = {.tv_usec = RELEASE_RETRY_MS * 1000};
+    const struct timeval pause = {.tv_usec = RELEASE_RETRY_MS * 1000L};
     Arrival *arrival = connection->arrival;
 
     if (!arrival || arrival->stage != ARRIVAL_RELEASING)
@@ -522,7 +522,7 @@ static gboolean shards_fit(const Connection *connection, const ClientHello *hell
 
 gboolean arrival_resume(Connection *connection, const ClientHello *hello, char *ret_text)
 {
-    const struct timeval soon = {.tv_usec = RELEASE_RETRY_MS * 1000};
+    const struct timeval soon = {.tv_usec = RELEASE_RETRY_MS * 1000L};
     Arrival *arrival = find_by_pid(connection->control, connection);
 
     connection->role = CLIENT_ROLE_DESTINATION;

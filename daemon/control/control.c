@@ -235,7 +235,7 @@ static struct event *add_event(Control *control, int fd, short what, event_callb
 
 static void add_events(Control *control)
 {
-    const struct timeval tick = {.tv_usec = TICK_MS * 1000};
+    const struct timeval tick = {.tv_usec = TICK_MS * 1000L};
 
     control->posted_event = add_event(control, control->posted_fd, EV_READ | EV_PERSIST, on_posted);
     control->client_event =

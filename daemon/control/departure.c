@@ -15,7 +15,7 @@
 #include "daemon/source/watch.h"
 
 /* So long whoever drives may still ask how a departure ended whose client is gone. */
-#define LINGER_US (60 * G_USEC_PER_SEC)
+#define LINGER_US (G_GINT64_CONSTANT(60) * G_USEC_PER_SEC)
 
 gboolean departure_is_open(const Departure *departure)
 {

@@ -135,7 +135,7 @@ static int make_export(Departure *departure, char *ret_text)
                    departure_notify, departure->control, &error);
     if (!departure->export) {
         g_snprintf(ret_text, LIMIT_TEXT + 1, "cannot read the VM's memory: %s", strerror(-error));
-        return error;
+        return error ? error : -ENOMEM;
     }
     if (!departure->relay)
         return 0;

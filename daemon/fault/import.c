@@ -177,7 +177,6 @@ static Import *new_without_table(const ImportConfig *config, const ImportIdentit
 static uint64_t process_start(uint64_t pid)
 {
     char path[64], text[1024], *at;
-    unsigned long long start = 0;
     size_t n;
     FILE *file;
 
@@ -193,9 +192,7 @@ static uint64_t process_start(uint64_t pid)
         return 0; /* dead, and not waited for yet: it holds nothing any more */
     for (int field = 2; at && field < 22; field++)
         at = strchr(at + 1, ' ');
-    if (at)
-        sscanf(at, "%llu", &start);
-    return start;
+    return at ? strtoull(at, NULL, 10) : 0;
 }
 
 static void hold(Import *import)
@@ -311,8 +308,10 @@ uint32_t import_plan_shards(const Import *import, ClientShard *ret_shards)
 
         if (wanted > room)
             wanted = room;
-        if (region->length / wanted < SHARD_MINIMUM)
-            wanted = region->length / SHARD_MINIMUM ? region->length / SHARD_MINIMUM : 1;
+        if (wanted > region->length / SHARD_MINIMUM)
+            wanted = region->length / SHARD_MINIMUM;
+        if (wanted == 0)
+            wanted = 1;
         step = region->length / wanted >> SHARD_ALIGNMENT_SHIFT << SHARD_ALIGNMENT_SHIFT;
         if (step == 0)
             step = region->length;

@@ -133,7 +133,7 @@ static int map_by_pagemap(const Memory *memory, const Region *region, uint64_t p
                           PeerExtent *ret_extents, uint32_t max, uint32_t *ret_n,
                           uint64_t *ret_next)
 {
-    uint64_t entries[PAGEMAP_BATCH];
+    uint64_t entries[PAGEMAP_BATCH] = {0};
     uint64_t base = region->address / LIMIT_PAGE_SIZE_MIN;
     unsigned shift = region->page_shift - 12;
     uint64_t end = region_pages(region) << shift;

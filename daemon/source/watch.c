@@ -2,6 +2,7 @@
 #include "daemon/source/watch.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 /* Saving the state of a vCPU takes well under a millisecond of its thread; a guest that was
  * continued uses this up in moments, or is idle and changes nothing yet. */
@@ -12,16 +13,15 @@ uint64_t watch_cpu_ns(int pid, const uint32_t *tids, uint32_t n)
     uint64_t sum = 0;
 
     for (uint32_t i = 0; i < n; i++) {
-        unsigned long long ns = 0;
-        char path[64];
+        char path[64], text[64];
         FILE *file;
 
         snprintf(path, sizeof path, "/proc/%d/task/%u/schedstat", pid, tids[i]);
         file = fopen(path, "re");
         if (!file)
             continue;
-        if (fscanf(file, "%llu", &ns) == 1)
-            sum += ns;
+        if (fgets(text, sizeof text, file)) /* the first of three figures */
+            sum += strtoull(text, NULL, 10);
         fclose(file);
     }
     return sum;
