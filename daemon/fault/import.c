@@ -296,23 +296,26 @@ Import *import_adopt(const ImportConfig *config, const ImportIdentity *identity,
     return NULL;
 }
 
+static uint64_t shards_of(const Region *region, uint64_t most)
+{
+    uint64_t n = region->length / SHARD_MINIMUM;
+
+    if (n > most)
+        n = most;
+    return n ? n : 1;
+}
+
 uint32_t import_plan_shards(const Import *import, ClientShard *ret_shards)
 {
     uint32_t n = 0;
 
     for (uint32_t i = 0; i < import->regions.n; i++) {
         const Region *region = &import->regions.regions[i];
-        uint64_t wanted = import->config.shards;
         uint64_t room = (LIMIT_SHARDS - n) / (import->regions.n - i);
-        uint64_t step;
+        uint64_t wanted =
+            shards_of(region, room < import->config.shards ? room : import->config.shards);
+        uint64_t step = region->length / wanted >> SHARD_ALIGNMENT_SHIFT << SHARD_ALIGNMENT_SHIFT;
 
-        if (wanted > room)
-            wanted = room;
-        if (wanted > region->length / SHARD_MINIMUM)
-            wanted = region->length / SHARD_MINIMUM;
-        if (wanted == 0)
-            wanted = 1;
-        step = region->length / wanted >> SHARD_ALIGNMENT_SHIFT << SHARD_ALIGNMENT_SHIFT;
         if (step == 0)
             step = region->length;
         for (uint64_t at = 0, k = 0; k < wanted; k++, at += step)

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Exactly once: many threads fault on overlapping pages, several resolvers and the stream race for
+ * them, and every page is read at the source once, comes whole, and wakes everybody who waited.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "tests/stress/world.h"
+
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
+enum {
+    ROUNDS = SANITIZED ? 2 : 4,
+    CROWD_PAGES = SANITIZED ? 200 : 2000,
+    STUCK_S = 60, /* a thread that has not come back by then was not woken */
+    THREADS_MAX = 64,
+};
+
+typedef struct Thread {
+    const World *world;
+    pthread_t thread;
+    unsigned index;
+    uint64_t page;    /* atomic: the one it is at, for the watchdog's message */
+    uint64_t visited;
+    pthread_barrier_t *barrier;
+} Thread;
+
+static uint64_t next_random(uint64_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return *state;
+}
+
+static void fail_at(uint64_t page, unsigned word, uint64_t seen)
+{
+    fprintf(stderr, "page %lu word %u is %016lx\n", (unsigned long)page, word,
+            (unsigned long)seen);
+    abort();
+}
+
+/* The first read is where the fault waits. */
+static void visit(Thread *self, uint64_t page, unsigned first_word)
+{
+    const uint64_t *words = world_words(self->world, page);
+    bool filled = world_is_filled(self->world, page);
+
+    __atomic_store_n(&self->page, page, __ATOMIC_RELAXED);
+    for (unsigned i = 0; i < WORLD_WORDS; i++) {
+        unsigned word = (first_word + i) % WORLD_WORDS;
+        uint64_t seen = __atomic_load_n(&words[word], __ATOMIC_RELAXED);
+        if (seen != (filled ? world_word(page, word) : 0))
+            fail_at(page, word, seen);
+    }
+    self->visited++;
+}
+
+static void *roam(void *argument)
+{
+    Thread *self = argument;
+    const WorldShape *shape = &self->world->shape;
+    uint64_t state = (self->index + 1) * UINT64_C(0x2545f4914f6cdd1d);
+
+    /* Few enough places that threads often meet, some holes among them. */
+    for (uint64_t i = 0; i < shape->n_pages / shape->stride; i++) {
+        uint64_t random = next_random(&state);
+        uint64_t page = random % (shape->n_pages / shape->stride) * shape->stride;
+        if (random >> 61 == 0 && shape->stride > 1)
+            page++;
+        visit(self, page, (unsigned)(random >> 40) % WORLD_WORDS);
+    }
+    return NULL;
+}
+
+static void *crowd(void *argument)
+{
+    Thread *self = argument;
+    uint64_t stride = self->world->shape.stride;
+
+    for (uint64_t i = 0; i < CROWD_PAGES; i++) {
+        pthread_barrier_wait(self->barrier);
+        visit(self, i * stride, self->index * 8);
+    }
+    return NULL;
+}
+
+static void start(Thread *threads, unsigned n, const World *world, void *(*function)(void *),
+                  pthread_barrier_t *barrier)
+{
+    for (unsigned i = 0; i < n; i++) {
+        threads[i] = (Thread){.world = world, .index = i, .barrier = barrier};
+        assert_int_equal(pthread_create(&threads[i].thread, NULL, function, &threads[i]), 0);
+    }
+}
+
+/* A lost wake-up shows as a thread that does not come back. */
+static uint64_t join(Thread *threads, unsigned n)
+{
+    struct timespec deadline;
+    uint64_t visited = 0;
+
+    clock_gettime(CLOCK_REALTIME, &deadline);
+    deadline.tv_sec += STUCK_S;
+    for (unsigned i = 0; i < n; i++) {
+        if (pthread_timedjoin_np(threads[i].thread, NULL, &deadline)) {
+            uint64_t page = __atomic_load_n(&threads[i].page, __ATOMIC_RELAXED);
+            fprintf(stderr, "thread %u hangs at page %lu, which was read %u times\n", i,
+                    (unsigned long)page, world_reads(threads[i].world, page));
+            abort();
+        }
+        visited += threads[i].visited;
+    }
+    return visited;
+}
+
+/* Filled pages once; holes at most once, for they are asked for until the map is known. */
+static void check_reads(const World *world)
+{
+    for (uint64_t page = 0; page < world->shape.n_pages; page++) {
+        unsigned reads = world_reads(world, page);
+        if (world_is_filled(world, page) ? reads != 1 : reads > 1)
+            fail_msg("page %lu was read %u times", (unsigned long)page, reads);
+    }
+}
+
+static void roam_over(bool shared)
+{
+    const WorldShape shape = {
+        .shared = shared,
+        .n_pages = 65536, /* 256 MiB: four shards */
+        .stride = 8,
+        .resolvers = 4,
+        .shards = 4,
+        .bulk_channels = 2,
+        .around = 16384,
+    };
+    Thread threads[48];
+
+    for (int round = 0; round < ROUNDS; round++) {
+        World *world = world_new(&shape);
+        start(threads, 48, world, roam, NULL);
+        world_stream(world);
+        uint64_t visited = join(threads, 48);
+        world_complete(world);
+        check_reads(world);
+        print_message("%lu visits, %lu pages\n", (unsigned long)visited,
+                      (unsigned long)(shape.n_pages / shape.stride));
+        world_free(world);
+    }
+}
+
+static void threads_and_stream_race_anonymous(void **state)
+{
+    (void)state;
+    roam_over(false);
+}
+
+static void threads_and_stream_race_shared(void **state)
+{
+    (void)state;
+    roam_over(true);
+}
+
+static void a_crowd_on_one_page(void **state)
+{
+    const WorldShape shape = {
+        .shared = true,
+        .n_pages = 32768,
+        .stride = 8,
+        .resolvers = 4,
+        .shards = 2,
+        .bulk_channels = 1,
+        .around = WORLD_PAGE,
+    };
+    pthread_barrier_t barrier;
+    Thread threads[THREADS_MAX];
+    World *world = world_new(&shape);
+
+    (void)state;
+    pthread_barrier_init(&barrier, NULL, THREADS_MAX);
+    start(threads, THREADS_MAX, world, crowd, &barrier);
+    assert_int_equal(join(threads, THREADS_MAX), (uint64_t)THREADS_MAX * CROWD_PAGES);
+    for (uint64_t i = 0; i < CROWD_PAGES; i++)
+        assert_int_equal(world_reads(world, i * shape.stride), 1);
+    assert_int_equal(world_reads(world, CROWD_PAGES * shape.stride), 0); /* no stream yet */
+    world_stream(world);
+    world_complete(world);
+    check_reads(world);
+    pthread_barrier_destroy(&barrier);
+    world_free(world);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(threads_and_stream_race_anonymous),
+        cmocka_unit_test(threads_and_stream_race_shared),
+        cmocka_unit_test(a_crowd_on_one_page),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
