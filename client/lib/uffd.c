@@ -78,4 +78,9 @@ void uffd_unregister(int uffd, const void *address, uint64_t length)
 
     /* It fails only where the memory was unmapped, and then nobody waits there. */
     (void)ioctl(uffd, UFFDIO_UNREGISTER, &range);
+    /*
+     * The kernel wakes before it takes the mapping's own lock: a fault that holds that lock meanwhile
+     * queues behind the wake, and nobody would come for it any more.
+     */
+    (void)ioctl(uffd, UFFDIO_WAKE, &range);
 }

@@ -133,7 +133,11 @@ static void serve(PeerSession *session)
                text[0] ? text : "it does not speak postcopyd's protocol");
         return;
     }
-    if (error || peer_socket_receive(session->peer, session->message, PEER_HANDSHAKE_MS))
+    if (!error)
+        error = peer_socket_receive(session->peer, session->message, PEER_HANDSHAKE_MS);
+    if (error == -EPROTO)
+        refuse(session, PEER_ERROR_PROTOCOL, "it sent a malformed frame");
+    if (error)
         return;
     switch (session->message->type) {
     case PEER_INVITE:

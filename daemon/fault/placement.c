@@ -130,7 +130,9 @@ static bool go_on(Import *import, const Shard *shard, uint32_t region, uint64_t 
             nanosleep(&pause, NULL);
         return true;
     case UFFD_GONE:
-        return false; /* the client is ending: its socket and pidfd tell */
+        /* The client is ending, as its socket and pidfd tell; or it let go of a hole just touched. */
+        uffd_wake(shard->uffd, address_of(import, region, page), import->page_sizes[region]);
+        return false;
     default:
         halt_at(import, region, page, strerrordesc_np(-result));
         return false;

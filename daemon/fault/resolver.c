@@ -47,6 +47,8 @@ static void pages_arrived(void *owner, Fetch *fetch, uint32_t first, uint32_t co
     uint64_t now;
 
     placement_put(import, fetch->region, fetch->page + first, count, data, wanted);
+    if (import_is_halted(import))
+        return; /* what was not placed does not count */
     import_count_fetched(import, fetch->region, count, data == NULL);
     atomic_fetch_add_explicit(&import->counters.by_around, count - wanted, memory_order_relaxed);
     if (!wanted)

@@ -101,6 +101,8 @@ static void pages_arrived(void *owner, Fetch *fetch, uint32_t first, uint32_t co
 
     channel->stream->in_flight -= count * import->page_sizes[fetch->region];
     placement_put(import, fetch->region, fetch->page + first, count, data, false);
+    if (import_is_halted(import))
+        return; /* what was not placed does not count */
     import_count_fetched(import, fetch->region, count, data == NULL);
     atomic_fetch_add_explicit(&import->counters.by_stream, count, memory_order_relaxed);
 }

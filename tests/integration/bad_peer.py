@@ -191,11 +191,11 @@ def silent_peer():
         return refusal
 
 
-def _offer_to(world, name, regions, **shape):
+def _offer_to(world, name, there):
     """Offers a VM to a destination with these regions; the refusal."""
-    source = world.add(Vmm(world.source, "source", name, mem=4, fill=4, **shape))
+    source = world.add(Vmm(world.source, "source", name, mem=4, fill=4, regions=2))
     with Client(world.destination.socket) as client:
-        client.send(Client.HELLO, Client.hello(name, regions))
+        client.send(Client.HELLO, Client.hello(name, there))
         expect(client.receive()[0] == Client.WELCOME, "no welcome")
         refusal = source.refused(f"offer {world.destination.address}")
     source.do("run")
@@ -215,7 +215,7 @@ def memory_differs():
                               page_size=change.get("page_size", PAGE))]
 
     with _busy_world() as world:
-        said = {name: _offer_to(world, name, regions, regions=2) for name, regions in (
+        said = {name: _offer_to(world, name, there) for name, there in (
             ("count", two()[:1]),
             ("more", [*two(), Client.region("region2", 1 << 36, half, guest=1 << 40)]),
             ("length", two(length=MIB)), ("page size", two(page_size=half)),

@@ -50,8 +50,8 @@ class Client:
 
     def __init__(self, path, timeout=10.0):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.connect(str(path))  # waits while the daemon has others to accept
         self.socket.settimeout(timeout)
-        self.socket.connect(str(path))
         self._serial = 0
 
     def __enter__(self):

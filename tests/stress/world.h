@@ -37,7 +37,7 @@ typedef struct World {
     WorldShape shape;
     char folder[64];
     WorldSide source, destination;
-    uint16_t *reads; /* atomic; of each page at the source, WORLD_CALL_MS */
+    uint16_t *reads; /* atomic; of each page at the source */
 } World;
 
 /* Armed and sealed: the destination's memory may be touched.  Fails the test if it cannot be. */
