@@ -161,10 +161,11 @@ static int handle_arm(postcopy *pc)
     status = arm(pc, table_fd, device_fd, &reason);
     if (device_fd >= 0)
         close(device_fd);
-    error =
-        reply(pc, CLIENT_ARMED, status, &reason, pc->armed.uffds, status ? 0 : pc->armed.n_shards);
+    /* Before the answer: by the time the source hears of it, whoever waits here has to see it. */
     if (!status)
         event_raise(pc, POSTCOPY_ARMED, "");
+    error =
+        reply(pc, CLIENT_ARMED, status, &reason, pc->armed.uffds, status ? 0 : pc->armed.n_shards);
     /* The daemon's picture of our memory is old: the next HELLO gives it a new one. */
     return status == -ESTALE ? -ESTALE : error;
 }

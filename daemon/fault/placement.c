@@ -210,18 +210,20 @@ void placement_again(Import *import, uint32_t region, uint64_t page, bool minor)
 void placement_poison(Import *import, uint32_t region, uint64_t page, uint64_t count)
 {
     uint64_t page_size = import->page_sizes[region];
-    uint64_t address = address_of(import, region, page);
-    const Shard *shard = shard_of(import, address);
 
+    log_error("%s: %" PRIu64 " pages from page %" PRIu64
+              " of region '%s' on cannot be read at the source: poisoned",
+              import->name, count, page, import->regions.regions[region].id);
     for (uint64_t i = 0; i < count; i++) {
-        if (uffd_poison(shard->uffd, address + i * page_size, page_size) != UFFD_PLACED) {
+        uint64_t address = address_of(import, region, page + i);
+        const Shard *shard = shard_of(import, address);
+
+        if (uffd_poison(shard->uffd, address, page_size) != UFFD_PLACED) {
             halt_at(import, region, page + i, "cannot be read at the source, nor poisoned here");
             return;
         }
-        log_error("%s: page %" PRIu64 " of region '%s' cannot be read at the source: poisoned",
-                  import->name, page + i, import->regions.regions[region].id);
         atomic_fetch_add_explicit(&import->counters.poisoned, 1, memory_order_relaxed);
         finish(import, shard, region, page + i, 1);
-        uffd_wake(shard->uffd, address + i * page_size, page_size);
+        uffd_wake(shard->uffd, address, page_size);
     }
 }

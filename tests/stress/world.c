@@ -22,6 +22,9 @@ int __real_memory_read(const Memory *memory, uint32_t region, uint64_t page, uin
 /* Of the world that is there now; only one is at a time. */
 static uint16_t *counted;
 
+/* Controls that ended: threads of their peers may still post to them, so they stay. */
+static GSList *kept;
+
 int __wrap_memory_read(const Memory *memory, uint32_t region, uint64_t page, uint32_t count,
                        void *ret_data)
 {
@@ -45,7 +48,8 @@ static void start_side(World *world, WorldSide *side, const char *name)
 {
     g_autoptr(GError) error = NULL;
 
-    side->settings = (Settings){
+    side->settings = g_new(Settings, 1);
+    *side->settings = (Settings){
         .socket = g_strdup_printf("%s/%s.sock", world->folder, name),
         .runtime_dir = g_strdup_printf("%s/%s", world->folder, name),
         .listen = g_strdup("127.0.0.1:0"),
@@ -61,7 +65,7 @@ static void start_side(World *world, WorldSide *side, const char *name)
                 .stream_delay_ms = 60000,
             },
     };
-    side->control = control_new(&side->settings, &error);
+    side->control = control_new(side->settings, &error);
     if (!side->control)
         fail_msg("%s", error->message);
     assert_int_equal(pthread_create(&side->thread, NULL, run_control, side->control), 0);
@@ -78,8 +82,8 @@ static void stop_side(WorldSide *side)
     control_post(side->control, end_loop, NULL);
     pthread_join(side->thread, NULL);
     control_free(side->control);
-    /* Threads of its peers may still post to it: what it is made of stays, as at a process's end. */
-    rmdir(side->settings.runtime_dir);
+    kept = g_slist_prepend(kept, side->control);
+    rmdir(side->settings->runtime_dir);
 }
 
 /* --- memory -------------------------------------------------------------------------------- */
@@ -120,7 +124,7 @@ static void connect_side(WorldSide *side, enum postcopy_role role)
 {
     const struct postcopy_config config = {
         .size = sizeof config,
-        .socket = side->settings.socket,
+        .socket = side->settings->socket,
         .role = role,
         .name = "vm",
         .regions = &side->region,

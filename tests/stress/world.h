@@ -26,7 +26,7 @@ typedef struct WorldShape {
 } WorldShape;
 
 typedef struct WorldSide {
-    Settings settings;
+    Settings *settings;
     Control *control;
     pthread_t thread;
     struct postcopy_region region;
