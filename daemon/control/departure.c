@@ -386,7 +386,8 @@ void departure_tick(Control *control)
     for (guint i = 0; i < control->departures->len; i++) {
         Departure *departure = control->departures->pdata[i];
 
-        if (departure->stage != DEPARTURE_SEALED || !departure->watched ||
+        /* A process that is gone cannot run, and its thread ids may be another's by now. */
+        if (departure->stage != DEPARTURE_SEALED || !departure->watched || !departure->connection ||
             atomic_load(&departure->export->fenced))
             continue;
         if (watch_means_running(departure->cpu_at_seal_ns,

@@ -37,7 +37,7 @@ typedef struct Thread {
     const World *world;
     pthread_t thread;
     unsigned index;
-    uint64_t page;    /* atomic: the one it is at, for the watchdog's message */
+    uint64_t page; /* atomic: the one it is at, for the watchdog's message */
     uint64_t visited;
     pthread_barrier_t *barrier;
 } Thread;
@@ -52,8 +52,7 @@ static uint64_t next_random(uint64_t *state)
 
 static void fail_at(uint64_t page, unsigned word, uint64_t seen)
 {
-    fprintf(stderr, "page %lu word %u is %016lx\n", (unsigned long)page, word,
-            (unsigned long)seen);
+    fprintf(stderr, "page %lu word %u is %016lx\n", (unsigned long)page, word, (unsigned long)seen);
     abort();
 }
 

@@ -58,8 +58,7 @@ static inline bool world_is_filled(const World *world, uint64_t page)
 
 static inline const uint64_t *world_words(const World *world, uint64_t page)
 {
-    return (const uint64_t *)((const char *)world->destination.region.address +
-                              page * WORLD_PAGE);
+    return (const uint64_t *)((const char *)world->destination.region.address + page * WORLD_PAGE);
 }
 
 /* What a word of a filled page is; never 0. */
