@@ -9,7 +9,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { MONITOR_TIMEOUT_MS = 5000, MONITOR_LINE_MAX = 256 * 1024 };
+/* The JSON parser recurses: what a hostile QEMU could nest in one line must fit a thread's stack. */
+enum { MONITOR_TIMEOUT_MS = 5000, MONITOR_LINE_MAX = 32 * 1024 };
 
 /* States in which a QEMU runs no vCPU and starts none by itself (qapi/run-state.json). */
 static const char *const stopped_states[] = {"finish-migrate", "postmigrate", "paused"};
