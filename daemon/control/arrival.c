@@ -78,7 +78,8 @@ static void send_state(Arrival *arrival)
 /* Undone before the gate: the client lets go of memory that nobody touched. */
 static void abandon(Arrival *arrival, PeerErrorCode code, const char *text)
 {
-    gboolean armed = arrival->stage >= ARRIVAL_JOINING;
+    /* A client that is still arming handles this after it: nothing stays registered. */
+    gboolean armed = arrival->stage >= ARRIVAL_ARMING;
 
     log_warning("%s: arrival undone: %s", arrival->import->name, text);
     arrival->stage = ARRIVAL_ENDED;
@@ -219,7 +220,8 @@ static void on_told(Control *control, gpointer data)
         on_complete(arrival);
         break;
     case IMPORT_CANCELLED:
-        abandon(arrival, PEER_ERROR_REFUSED, told->text);
+        if (!import_gate_is_open(arrival->import)) /* it may have opened since */
+            abandon(arrival, PEER_ERROR_REFUSED, told->text);
         break;
     case IMPORT_FINISHED:
         import_stop_data(arrival->import);
@@ -512,7 +514,7 @@ static gboolean shards_fit(const Connection *connection, const ClientHello *hell
 {
     for (guint32 i = 0; i < hello->n_shards; i++) {
         const Region *region = &connection->regions.regions[hello->shards[i].region];
-        if (hello->shards[i].start > region->length ||
+        if (region->page_size > PEER_PAGE_SIZE_MAX || hello->shards[i].start > region->length ||
             hello->shards[i].length > region->length - hello->shards[i].start ||
             (hello->shards[i].start | hello->shards[i].length) & (region->page_size - 1))
             return FALSE;

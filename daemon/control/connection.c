@@ -205,6 +205,9 @@ static gboolean check_unique(Connection *connection, const ClientHello *hello, c
     Connection *other = connection_by_vm(connection->control, hello->uuid, hello->name);
 
     if (!other)
+        other = connection_by_vm(connection->control, NULL, hello->name);
+
+    if (!other)
         return TRUE;
     if (other->peer.pid == connection->peer.pid) {
         connection_close(other); /* its process came back before its old end was noticed */

@@ -174,9 +174,14 @@ void placement_put(Import *import, uint32_t region, uint64_t page, uint64_t coun
     while (count > 0 && !import_is_halted(import)) {
         uint64_t address = address_of(import, region, page);
         const Shard *shard = shard_of(import, address);
-        uint64_t fits = (shard->start + shard->length - address) / page_size;
-        uint64_t n = count < fits ? count : fits;
+        uint64_t fits, n;
 
+        if (!shard) {
+            halt_at(import, region, page, "lies in no shard its client handed over");
+            return;
+        }
+        fits = (shard->start + shard->length - address) / page_size;
+        n = count < fits ? count : fits;
         if (!put_in_shard(import, shard, region, page, n, data, demand))
             return;
         page += n;
@@ -218,7 +223,7 @@ void placement_poison(Import *import, uint32_t region, uint64_t page, uint64_t c
         uint64_t address = address_of(import, region, page + i);
         const Shard *shard = shard_of(import, address);
 
-        if (uffd_poison(shard->uffd, address, page_size) != UFFD_PLACED) {
+        if (!shard || uffd_poison(shard->uffd, address, page_size) != UFFD_PLACED) {
             halt_at(import, region, page + i, "cannot be read at the source, nor poisoned here");
             return;
         }
