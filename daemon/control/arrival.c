@@ -149,7 +149,7 @@ static void send_arm(Arrival *arrival)
     arrival->stage = ARRIVAL_ARMING;
     arrival->n_shards = import_plan_shards(arrival->import, arrival->shards);
     reply->type = CLIENT_ARM;
-    reply->serial = ++arrival->connection->next_serial;
+    reply->serial = arrival->arm_serial = ++arrival->connection->next_serial;
     reply->arm.flags = control->uffd_device >= 0 ? CLIENT_ARM_DEVICE : 0;
     reply->arm.table_size = arrival->import->table.size;
     reply->arm.n_shards = arrival->n_shards;
@@ -416,8 +416,9 @@ void arrival_armed(Connection *connection, const ClientStatus *status, guint32 n
     Shard *shards = NULL;
     int error = 0;
 
-    if (!arrival || arrival->stage != ARRIVAL_ARMING)
-        return;
+    if (!arrival || arrival->stage != ARRIVAL_ARMING ||
+        connection->control->message->serial != arrival->arm_serial)
+        return; /* or the answer to an ARM that was taken back */
     if (status->status < 0) {
         abandon(arrival, PEER_ERROR_REFUSED, status->text);
         return;

@@ -11,16 +11,30 @@
 #include "daemon/core/log.h"
 #include "daemon/fault/uffd.h"
 
-enum { SHARD_ALIGNMENT_SHIFT = 21, SHARD_MINIMUM = 64 << 20, CHANNEL_BUFFER = 512 << 10 };
+enum {
+    SHARD_ALIGNMENT_SHIFT = 21,
+    SHARD_MINIMUM = 64 << 20,
+    CHANNEL_BUFFER = 512 << 10,
+    VCPU_TABLES_MAX = 64
+};
 
 /* --- state --------------------------------------------------------------------------------- */
 
 void import_set_state(Import *import, ClientState state, const char *text)
 {
+    bool final;
+
+    /* Whoever comes late with a word about the link does not hide that the import stopped. */
     pthread_mutex_lock(&import->text_lock);
-    snprintf(import->text, sizeof import->text, "%s", text);
-    atomic_store_explicit(&import->state, state, memory_order_release);
+    final =
+        import_is_halted(import) && state != CLIENT_STATE_FENCED && state != CLIENT_STATE_BROKEN;
+    if (!final) {
+        snprintf(import->text, sizeof import->text, "%s", text);
+        atomic_store_explicit(&import->state, state, memory_order_release);
+    }
     pthread_mutex_unlock(&import->text_lock);
+    if (final)
+        return;
     import->notify(import->owner, import, IMPORT_CHANGED, text);
 }
 
@@ -130,10 +144,14 @@ void import_account(Import *import, uint32_t vcpu, uint64_t since_ns, uint64_t n
 void import_set_vcpus(Import *import, const uint32_t *tids, uint32_t n)
 {
     VcpuTable *older = atomic_load(&import->vcpus);
+    unsigned tables = 0;
     VcpuTable *table;
 
     if (older && older->n == n && (n == 0 || memcmp(older->tids, tids, n * sizeof *tids) == 0))
         return;
+    for (const VcpuTable *each = older; each; each = each->older)
+        if (++tables > VCPU_TABLES_MAX)
+            return; /* a client that keeps changing its mind gets no more figures */
     table = vcpu_table_new(tids, n, older);
     if (table)
         atomic_store_explicit(&import->vcpus, table, memory_order_release);
