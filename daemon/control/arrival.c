@@ -384,6 +384,15 @@ void arrival_invite(Control *control, gpointer data)
 
 /* --- what the client tells ----------------------------------------------------------------- */
 
+/* Anything else could block the resolver that reads it. */
+static gboolean is_userfaultfd(int fd)
+{
+    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", fd);
+    g_autofree char *link = fd >= 0 ? g_file_read_link(path, NULL) : NULL;
+
+    return g_strcmp0(link, "anon_inode:[userfaultfd]") == 0;
+}
+
 /* The uffds that came with ARMED (or HELLO), first being the index of the first. NULL: not all. */
 static Shard *take_shards(Connection *connection, const ClientShard *shards, guint32 n,
                           guint32 first)
@@ -399,7 +408,7 @@ static Shard *take_shards(Connection *connection, const ClientShard *shards, gui
             .start = region->address + shards[i].start,
             .length = shards[i].length,
         };
-        all = all && result[i].uffd >= 0;
+        all = all && is_userfaultfd(result[i].uffd);
     }
     for (guint32 i = 0; i < n && result && !all; i++)
         if (result[i].uffd >= 0)
