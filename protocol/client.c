@@ -59,7 +59,8 @@ static void write_shards(WireWriter *w, const ClientShard *shards, uint32_t n)
 {
     wire_write_u32(w, n);
     for (uint32_t i = 0; i < n; i++) {
-        wire_write_u32(w, shards[i].region);
+        wire_write_u16(w, shards[i].region);
+        wire_write_u16(w, shards[i].flags);
         wire_write_u64(w, shards[i].start);
         wire_write_u64(w, shards[i].length);
     }
@@ -71,7 +72,8 @@ static uint32_t read_shards(WireReader *r, ClientShard *ret_shards)
     uint32_t n = wire_read_count(r, LIMIT_SHARDS);
 
     for (uint32_t i = 0; i < n; i++) {
-        ret_shards[i].region = wire_read_u32(r);
+        ret_shards[i].region = wire_read_u16(r);
+        ret_shards[i].flags = wire_read_u16(r);
         ret_shards[i].start = wire_read_u64(r);
         ret_shards[i].length = wire_read_u64(r);
         if (ret_shards[i].region >= LIMIT_REGIONS || ret_shards[i].length == 0 ||

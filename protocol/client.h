@@ -89,8 +89,14 @@ typedef struct ClientRegion {
     int32_t fd; /* index into the message's fds, -1 if anonymous */
 } ClientRegion;
 
+/* ClientShard.flags */
+#define CLIENT_SHARD_MINOR \
+    UINT16_C(1) /* registered MISSING and MINOR: pages may be placed by CONTINUE */
+#define CLIENT_SHARD_EVENTS UINT16_C(2) /* its uffd reports REMOVE and UNMAP */
+
 typedef struct ClientShard {
-    uint32_t region; /* index into HELLO's regions */
+    uint16_t region; /* index into HELLO's regions */
+    uint16_t flags;  /* CLIENT_SHARD_* */
     uint64_t start;  /* bytes from the region's start */
     uint64_t length;
 } ClientShard;

@@ -8,6 +8,10 @@
  * Words are only changed by atomic operations, by the daemon's resolvers and stream, and, with no
  * daemon alive, by the client (REMOVED).
  *
+ * Behind them, a bit for every chunk of 2 MiB: its memory was allocated when the client armed, so its
+ * pages are placed by CONTINUE.  The daemon sets the bits it would like before ARM, the client clears
+ * those it could not allocate; from ARMED on they are constant.
+ *
  * States (low three bits), besides the WAITED mark (the high bit):
  *
  *   HOLE      -> REQUESTED   a fault came: asked of the source while its map is incomplete, zero after
@@ -45,15 +49,17 @@ enum {
     PAGE_TABLE_BITS = 4,
     PAGE_TABLE_PAGES_PER_WORD = 64 / PAGE_TABLE_BITS,
     PAGE_TABLE_HEADER_SIZE = 32768,
-    PAGE_TABLE_VERSION = 1,
+    PAGE_TABLE_VERSION = 2,
+    PAGE_TABLE_CHUNK_SHIFT = 21,
 };
 
 #define PAGE_TABLE_MAGIC UINT64_C(0x314c425459504350) /* "PCPYTBL1" */
 
 typedef struct PageTableRegion {
-    uint64_t length;     /* bytes */
-    uint64_t page_size;  /* bytes */
-    uint64_t first_word; /* counted from the end of the header */
+    uint64_t length;           /* bytes */
+    uint64_t page_size;        /* bytes */
+    uint64_t first_word;       /* counted from the end of the header */
+    uint64_t first_chunk_word; /* likewise; of its bits of chunks */
     char id[LIMIT_REGION_ID + 1];
     uint64_t guest_address;
 } PageTableRegion;
@@ -68,7 +74,7 @@ typedef struct PageTableHeader {
     uint64_t magic;
     uint32_t version;
     uint32_t n_regions;
-    uint64_t n_words;
+    uint64_t n_words;      /* of pages' states and of chunks' bits together */
     uint32_t progress;     /* PAGE_TABLE_*, set by atomic or */
     uint32_t generation;   /* how often a daemon took this import on, the first time included */
     uint64_t seal;         /* of the source's export, 0 before the gate opened */
@@ -86,6 +92,12 @@ _Static_assert(sizeof(PageTableHeader) <= PAGE_TABLE_HEADER_SIZE, "the header ou
 static inline uint64_t page_table_region_words(uint64_t length, uint64_t page_size)
 {
     return (length / page_size + PAGE_TABLE_PAGES_PER_WORD - 1) / PAGE_TABLE_PAGES_PER_WORD;
+}
+
+/* Words of its chunks' bits. */
+static inline uint64_t page_table_chunk_words(uint64_t length)
+{
+    return ((length - 1) >> PAGE_TABLE_CHUNK_SHIFT) / 64 + 1;
 }
 
 /* True if the client may not let go of a page in this state: its content is still elsewhere. */

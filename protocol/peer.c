@@ -177,6 +177,26 @@ static void write_hello(WireWriter *w, const PeerMessage *m)
     wire_write_string(w, m->hello.agent, LIMIT_REGION_ID);
 }
 
+static void write_forecast(WireWriter *w, const PeerMessage *m)
+{
+    if (m->forecast.n > PEER_FORECAST_BYTES) {
+        w->failed = true;
+        return;
+    }
+    wire_write_u32(w, m->forecast.shift);
+    wire_write_u32(w, m->forecast.n);
+    wire_write_bytes(w, m->forecast.bits, m->forecast.n);
+}
+
+static void read_forecast(WireReader *r, PeerMessage *m)
+{
+    m->forecast.shift = wire_read_count(r, PEER_FORECAST_SHIFT_MAX);
+    m->forecast.n = wire_read_count(r, PEER_FORECAST_BYTES);
+    wire_read_bytes(r, m->forecast.bits, m->forecast.n);
+    if (m->forecast.shift < PEER_FORECAST_SHIFT_MIN)
+        r->failed = true;
+}
+
 static void read_hello(WireReader *r, PeerMessage *m)
 {
     m->hello.version_lowest = wire_read_u16(r);
@@ -245,6 +265,9 @@ static void write_body(WireWriter *w, const PeerMessage *m)
     case PEER_MAP:
         write_map(w, m);
         break;
+    case PEER_FORECAST:
+        write_forecast(w, m);
+        break;
     case PEER_READ:
         write_read(w, m->read.items, m->read.n);
         break;
@@ -259,6 +282,7 @@ static void write_body(WireWriter *w, const PeerMessage *m)
     case PEER_RELEASED:
     case PEER_PING:
     case PEER_PONG:
+    case PEER_FORECAST_REQUEST:
         break;
     case PEER_UNKNOWN:
     default:
@@ -428,6 +452,9 @@ static void read_body(WireReader *r, PeerMessage *m)
     case PEER_MAP:
         read_map(r, m);
         break;
+    case PEER_FORECAST:
+        read_forecast(r, m);
+        break;
     case PEER_READ:
         read_read(r, m);
         break;
@@ -441,6 +468,7 @@ static void read_body(WireReader *r, PeerMessage *m)
     case PEER_RELEASED:
     case PEER_PING:
     case PEER_PONG:
+    case PEER_FORECAST_REQUEST:
         break;
     case PEER_DATA:
     case PEER_UNKNOWN:

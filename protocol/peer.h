@@ -24,6 +24,9 @@ enum {
     PEER_CONTROL_MAX = 64 * 1024, /* body of any frame but DATA */
     PEER_READ_ITEMS = 64,
     PEER_MAP_EXTENTS = 2048,
+    PEER_FORECAST_BYTES = 16384,
+    PEER_FORECAST_SHIFT_MIN = 21,
+    PEER_FORECAST_SHIFT_MAX = 44,
 };
 
 /* Bytes of pages in one DATA frame, and that one READ item may ask for. */
@@ -61,6 +64,8 @@ typedef enum PeerMessageType {
     PEER_PING = 23,
     PEER_PONG = 24,
     PEER_BYE = 25,
+    PEER_FORECAST_REQUEST = 26, /* control, destination, before the seal */
+    PEER_FORECAST = 27,         /* control, source */
 } PeerMessageType;
 
 typedef enum PeerChannelKind {
@@ -208,6 +213,16 @@ typedef struct PeerMessage {
             uint32_t n;
             PeerExtent extents[PEER_MAP_EXTENTS]; /* ascending, apart */
         } map;
+        /*
+         * Where the source has content by now: what the destination may allocate ahead, and no
+         * more than that (rule 1).  Regions in the source's order, each from a byte of its own on, a
+         * bit (lowest first) for every 1 << shift bytes.
+         */
+        struct {
+            uint32_t shift;
+            uint32_t n; /* bytes; 0: nothing is known */
+            uint8_t bits[PEER_FORECAST_BYTES];
+        } forecast;
         struct {
             uint32_t n;
             PeerReadItem items[PEER_READ_ITEMS];
@@ -236,6 +251,12 @@ int peer_message_decode(const PeerHeader *header, const void *body, PeerMessage 
  * a whole number of bytes for each of count pages, or count is 0). */
 int peer_placement_decode(const PeerHeader *header, const uint8_t bytes[PEER_PLACEMENT_SIZE],
                           PeerPlacement *ret_placement);
+
+/* Bytes of a region's bits in a FORECAST. */
+static inline uint64_t peer_forecast_bytes(uint64_t length, uint32_t shift)
+{
+    return ((length - 1) >> shift) / 8 + 1;
+}
 
 const char *peer_error_name(PeerErrorCode code);
 

@@ -4,13 +4,20 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/userfaultfd.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "client/lib/mapping.h"
 #include "client/lib/shards.h"
 #include "client/lib/uffd.h"
+
+enum {
+    ALLOCATE_STEP = 32 << 20,
+    ALLOCATE_S = 10, /* what could not be allocated by then is when its pages come */
+};
 
 /*
  * A private mapping's missing page faults only where its file has a hole: elsewhere it shows the
@@ -28,6 +35,17 @@ static int check_private(const Region *region, Reason *ret_reason)
     if (data >= 0 && (uint64_t)data < region->fd_offset + region->length)
         return reason_set(ret_reason, -EOPNOTSUPP,
                           "the file of private memory has content: map it shared");
+    return 0;
+}
+
+static int check_minor(const ClientMessage *arm, const Regions *regions, Reason *ret_reason)
+{
+    for (uint32_t i = 0; i < arm->arm.n_shards; i++) {
+        const ClientShard *shard = &arm->arm.shards[i];
+        if ((shard->flags & CLIENT_SHARD_MINOR) &&
+            regions->list[shard->region].backing != POSTCOPY_SHARED)
+            return reason_set(ret_reason, -EINVAL, "only shared memory can be registered minor");
+    }
     return 0;
 }
 
@@ -63,22 +81,47 @@ static uint8_t *shard_address(const Regions *regions, const ClientShard *shard)
     return regions->list[shard->region].address + shard->start;
 }
 
+static uint64_t features_of(const ClientShard *shard)
+{
+    uint64_t features = 0;
+
+    if (shard->flags & CLIENT_SHARD_MINOR)
+        features |= UFFD_FEATURE_MINOR_SHMEM;
+    if (shard->flags & CLIENT_SHARD_EVENTS)
+        features |= UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP;
+    return features;
+}
+
 static int register_shards(Armed *armed, const Regions *regions, const ClientMessage *arm,
                            int device_fd, Reason *ret_reason)
 {
     for (uint32_t i = 0; i < arm->arm.n_shards; i++) {
         const ClientShard *shard = &arm->arm.shards[i];
-        int uffd = uffd_open(device_fd, ret_reason);
+        bool minor = (shard->flags & CLIENT_SHARD_MINOR) != 0;
+        int uffd = uffd_open(device_fd, features_of(shard), ret_reason);
         if (uffd < 0)
             return uffd;
         armed->shards[i] = *shard;
         armed->uffds[i] = uffd;
         armed->n_shards = i + 1;
-        int error = uffd_register(uffd, shard_address(regions, shard), shard->length, ret_reason);
+        int error = uffd_register(
+            uffd, shard_address(regions, shard), shard->length,
+            UFFDIO_REGISTER_MODE_MISSING | (minor ? UFFDIO_REGISTER_MODE_MINOR : 0), ret_reason);
         if (error)
             return error;
     }
     return 0;
+}
+
+static int punch(const Region *region, uint64_t from)
+{
+    int error;
+
+    do
+        error = fallocate(region->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                          (off_t)(region->fd_offset + from), (off_t)(region->length - from));
+    while (error < 0 && errno == EINTR);
+    return error;
 }
 
 static int empty_region(const Region *region, Reason *ret_reason)
@@ -86,10 +129,7 @@ static int empty_region(const Region *region, Reason *ret_reason)
     int error;
 
     if (region->backing == POSTCOPY_SHARED) {
-        do
-            error = fallocate(region->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                              (off_t)region->fd_offset, (off_t)region->length);
-        while (error < 0 && errno == EINTR);
+        error = punch(region, 0);
     } else {
         error = madvise(region->address, region->length, MADV_DONTNEED);
     }
@@ -107,6 +147,62 @@ static int empty_regions(const Regions *regions, Reason *ret_reason)
     for (size_t i = 0; !error && i < regions->n; i++)
         error = empty_region(&regions->list[i], ret_reason);
     return error;
+}
+
+static bool is_minor(const Armed *armed, uint32_t region)
+{
+    for (uint32_t i = 0; i < armed->n_shards; i++)
+        if (armed->shards[i].region == region)
+            return (armed->shards[i].flags & CLIENT_SHARD_MINOR) != 0;
+    return false;
+}
+
+/* False: memory or time is short. */
+static bool allocate_chunks(const Region *region, uint64_t chunk, uint64_t n, time_t deadline)
+{
+    uint64_t at = chunk << PAGE_TABLE_CHUNK_SHIFT;
+    uint64_t end = (chunk + n) << PAGE_TABLE_CHUNK_SHIFT;
+
+    if (end > region->length)
+        end = region->length;
+    while (at < end) {
+        uint64_t length = end - at < ALLOCATE_STEP ? end - at : ALLOCATE_STEP;
+        int error = fallocate(region->fd, 0, (off_t)(region->fd_offset + at), (off_t)length);
+
+        if (error && errno == EINTR)
+            continue;
+        if (error || time(NULL) > deadline)
+            return false;
+        at += length;
+    }
+    return true;
+}
+
+/*
+ * Where the daemon expects content, memory is allocated now, before the guest waits for it; here and
+ * not by the daemon, so that it is this process's and not the daemon's.  Only after the region is
+ * registered MINOR too: else a page that is there would read as zero.
+ */
+static int allocate_wanted(Armed *armed, const Regions *regions, Reason *ret_reason)
+{
+    time_t deadline = time(NULL) + ALLOCATE_S;
+
+    for (uint32_t i = 0; i < regions->n; i++) {
+        const Region *region = &regions->list[i];
+        uint64_t chunk = 0, n = 0;
+        bool room = is_minor(armed, i);
+
+        while (room && (n = table_next_wanted(&armed->table, i, chunk + n, &chunk)) > 0)
+            room = allocate_chunks(region, chunk, n, deadline);
+        if (room)
+            continue;
+        /* A chunk is allocated whole or not at all. */
+        table_drop_wanted(&armed->table, i, chunk);
+        if (is_minor(armed, i) && punch(region, chunk << PAGE_TABLE_CHUNK_SHIFT) < 0)
+            return reason_set(ret_reason, -errno, "cannot empty the memory at %p: %s",
+                              (void *)region->address, strerror(errno));
+    }
+    return 0;
 }
 
 static void let_go(Armed *armed, const Regions *regions)
@@ -132,6 +228,8 @@ int armed_begin(Armed *armed, const Regions *regions, const ClientMessage *arm, 
         return error;
     error = shards_check(arm->arm.shards, arm->arm.n_shards, regions, ret_reason);
     if (!error)
+        error = check_minor(arm, regions, ret_reason);
+    if (!error)
         error = check_regions(regions, ret_reason);
     if (!error)
         error = keep_from_children(armed, regions, ret_reason);
@@ -139,6 +237,8 @@ int armed_begin(Armed *armed, const Regions *regions, const ClientMessage *arm, 
         error = register_shards(armed, regions, arm, device_fd, ret_reason);
     if (!error)
         error = empty_regions(regions, ret_reason);
+    if (!error)
+        error = allocate_wanted(armed, regions, ret_reason);
     if (error) {
         let_go(armed, regions);
         return error;

@@ -34,15 +34,18 @@ static bool words_are_taken(const Table *table, uint32_t n, uint64_t first, uint
 static bool copy_region(Table *table, uint32_t i, const Region *region, uint64_t limit)
 {
     PageTableRegion copy;
-    uint64_t end;
+    uint64_t end, chunk_end;
 
     memcpy(&copy, &table->header->regions[i], sizeof copy);
     if (copy.length != region->length || copy.page_size != region->page_size)
         return false;
     table->first_word[i] = copy.first_word;
     table->n_words[i] = page_table_region_words(region->length, region->page_size);
+    table->first_chunk_word[i] = copy.first_chunk_word;
+    table->n_chunk_words[i] = page_table_chunk_words(region->length);
     return !__builtin_add_overflow(copy.first_word, table->n_words[i], &end) && end <= limit &&
-           !words_are_taken(table, i, copy.first_word, end);
+           !__builtin_add_overflow(copy.first_chunk_word, table->n_chunk_words[i], &chunk_end) &&
+           chunk_end <= limit && !words_are_taken(table, i, copy.first_word, end);
 }
 
 static int copy_layout(Table *table, const Regions *regions, Reason *ret_reason)
@@ -102,6 +105,40 @@ uint32_t table_progress(const Table *table)
 void table_set_armed(Table *table)
 {
     __atomic_or_fetch(&table->header->progress, PAGE_TABLE_ARMED, __ATOMIC_SEQ_CST);
+}
+
+static uint64_t *chunk_words(const Table *table, uint32_t region)
+{
+    return (uint64_t *)((uint8_t *)table->header + PAGE_TABLE_HEADER_SIZE) +
+           table->first_chunk_word[region];
+}
+
+static bool is_wanted(const Table *table, uint32_t region, uint64_t chunk)
+{
+    return __atomic_load_n(&chunk_words(table, region)[chunk / 64], __ATOMIC_RELAXED) >>
+               (chunk % 64) &
+           1;
+}
+
+uint64_t table_next_wanted(const Table *table, uint32_t region, uint64_t from, uint64_t *ret_chunk)
+{
+    uint64_t end = table->n_chunk_words[region] * 64;
+    uint64_t n = 0;
+
+    while (from < end && !is_wanted(table, region, from))
+        from++;
+    *ret_chunk = from;
+    while (from + n < end && is_wanted(table, region, from + n))
+        n++;
+    return n;
+}
+
+void table_drop_wanted(Table *table, uint32_t region, uint64_t from)
+{
+    for (uint64_t chunk = from; chunk < table->n_chunk_words[region] * 64; chunk++)
+        if (is_wanted(table, region, chunk))
+            __atomic_and_fetch(&chunk_words(table, region)[chunk / 64],
+                               ~(UINT64_C(1) << (chunk % 64)), __ATOMIC_RELAXED);
 }
 
 /* Which of a word's pages are MISSING, REQUESTED or RECEIVED, at each page's lowest bit. */

@@ -20,6 +20,8 @@ typedef struct Table {
     uint32_t n_regions;
     uint64_t first_word[LIMIT_REGIONS];
     uint64_t n_words[LIMIT_REGIONS];
+    uint64_t first_chunk_word[LIMIT_REGIONS];
+    uint64_t n_chunk_words[LIMIT_REGIONS];
 } Table;
 
 typedef struct TableCounts {
@@ -39,6 +41,15 @@ void table_deinit(Table *table);
 /* PAGE_TABLE_* of progress. */
 uint32_t table_progress(const Table *table);
 void table_set_armed(Table *table);
+
+/*
+ * Chunks (of 1 << PAGE_TABLE_CHUNK_SHIFT bytes) whose memory the daemon wants allocated: those from
+ * *chunk on, as one run.  How many; 0: no more.  *ret_chunk is the first of them.
+ */
+uint64_t table_next_wanted(const Table *table, uint32_t region, uint64_t from, uint64_t *ret_chunk);
+
+/* These chunks could not be allocated after all. */
+void table_drop_wanted(Table *table, uint32_t region, uint64_t from);
 
 /* Counts the pages whose content is still elsewhere.  True if there are any. */
 bool table_count_unresolved(const Table *table, TableCounts *ret_counts);

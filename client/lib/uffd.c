@@ -35,12 +35,12 @@ static int create(int device_fd)
     return uffd;
 }
 
-int uffd_open(int device_fd, Reason *ret_reason)
+int uffd_open(int device_fd, uint64_t features, Reason *ret_reason)
 {
     struct uffdio_api api = {
         .api = UFFD_API,
-        .features =
-            UFFD_FEATURE_THREAD_ID | UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MISSING_HUGETLBFS,
+        .features = UFFD_FEATURE_THREAD_ID | UFFD_FEATURE_MISSING_SHMEM |
+                    UFFD_FEATURE_MISSING_HUGETLBFS | features,
     };
     int uffd = create(device_fd);
     int error = -errno;
@@ -56,11 +56,11 @@ int uffd_open(int device_fd, Reason *ret_reason)
     return uffd;
 }
 
-int uffd_register(int uffd, const void *address, uint64_t length, Reason *ret_reason)
+int uffd_register(int uffd, const void *address, uint64_t length, uint64_t mode, Reason *ret_reason)
 {
     struct uffdio_register registration = {
         .range = {.start = (uintptr_t)address, .len = length},
-        .mode = UFFDIO_REGISTER_MODE_MISSING,
+        .mode = mode,
     };
 
     if (ioctl(uffd, UFFDIO_REGISTER, &registration) < 0)

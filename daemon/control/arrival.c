@@ -317,6 +317,7 @@ static Import *make_import(Arrival *arrival, Invitation *invitation, char *ret_t
 {
     Control *control = arrival->control;
     ImportIdentity identity = identity_of(arrival->connection, arrival);
+    ImportConfig config = control->settings->import;
     guint32 map[LIMIT_REGIONS];
     char source[LIMIT_ADDRESS + 1];
     Import *import;
@@ -343,8 +344,9 @@ static Import *make_import(Arrival *arrival, Invitation *invitation, char *ret_t
                              invitation->message->invite.n_vcpus);
         identity = identity_of(arrival->connection, arrival);
     }
-    import = import_new(&control->settings->import, &identity, &arrival->connection->regions,
-                        source, invitation->message->invite.token, notify, control, &error);
+    config.minor = (control->uffd_features & UFFD_FEATURE_MINOR_SHMEM) != 0;
+    import = import_new(&config, &identity, &arrival->connection->regions, source,
+                        invitation->message->invite.token, notify, control, &error);
     if (!import)
         g_strlcpy(ret_text, strerror(-error), LIMIT_TEXT + 1);
     return import;
@@ -407,6 +409,8 @@ static Shard *take_shards(Connection *connection, const ClientShard *shards, gui
             .region = shards[i].region,
             .start = region->address + shards[i].start,
             .length = shards[i].length,
+            .minor = (shards[i].flags & CLIENT_SHARD_MINOR) != 0,
+            .removable = (shards[i].flags & CLIENT_SHARD_EVENTS) != 0,
         };
         all = all && is_userfaultfd(result[i].uffd);
     }

@@ -47,7 +47,7 @@ typedef struct Arrival {
     ArrivalStage stage;
     Import *import;
     Invitation *invitation; /* not answered yet */
-    guint32 arm_serial; /* of the ARM whose answer counts */
+    guint32 arm_serial;     /* of the ARM whose answer counts */
     guint32 n_shards;
     ClientShard shards[LIMIT_SHARDS]; /* as sent in ARM */
     char incoming[LIMIT_ADDRESS + 1];

@@ -19,6 +19,7 @@
 #include "daemon/control/departure.h"
 #include "daemon/control/peer_session.h"
 #include "daemon/core/log.h"
+#include "daemon/fault/uffd.h"
 #include "daemon/transport/address.h"
 
 enum { TICK_MS = 50, REPORT_TICKS = 10 };
@@ -259,6 +260,7 @@ static gboolean open_all(Control *control, GError **error)
         log_warning("cannot open /dev/userfaultfd (%s): clients that may not call userfaultfd(2) "
                     "themselves cannot be destinations; run as root",
                     strerror(errno));
+    control->uffd_features = uffd_features(control->uffd_device);
     return open_runtime_dir(control, error) && open_peer_listener(control, error) &&
            open_client_listener(control, error);
 }

@@ -25,8 +25,9 @@ typedef struct Control {
     int posted_fd;
     int client_listener, peer_listener;
     int lock_fd;
-    char peer_port[8]; /* the listener's own, decimal */
-    int uffd_device;   /* /dev/userfaultfd for clients that may not open it; -1 */
+    char peer_port[8];     /* the listener's own, decimal */
+    guint64 uffd_features; /* of this kernel */
+    int uffd_device;       /* /dev/userfaultfd for clients that may not open it; -1 */
     gid_t operator_gid;
     gboolean has_operator_gid;
     GPtrArray *connections; /* of Connection, owned */

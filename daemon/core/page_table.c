@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -23,6 +24,11 @@ static void lay_out(PageTable *table, const RegionSet *regions)
         table->first_word[i] = words;
         table->pages[i] = region_pages(region);
         words += page_table_region_words(region->length, region->page_size);
+    }
+    for (uint32_t i = 0; i < regions->n; i++) {
+        table->first_chunk_word[i] = words;
+        table->n_chunk_words[i] = page_table_chunk_words(regions->regions[i].length);
+        words += table->n_chunk_words[i];
     }
     table->size = PAGE_TABLE_HEADER_SIZE + words * sizeof(uint64_t);
 }
@@ -53,6 +59,7 @@ static void describe(PageTable *table, const RegionSet *regions)
         to->length = from->length;
         to->page_size = from->page_size;
         to->first_word = table->first_word[i];
+        to->first_chunk_word = table->first_chunk_word[i];
         to->guest_address = from->guest_address;
         memcpy(to->id, from->id, sizeof to->id);
     }
@@ -90,7 +97,8 @@ static bool header_fits(const PageTable *table, const RegionSet *regions)
     for (uint32_t i = 0; i < regions->n; i++)
         if (header->regions[i].length != regions->regions[i].length ||
             header->regions[i].page_size != regions->regions[i].page_size ||
-            header->regions[i].first_word != table->first_word[i])
+            header->regions[i].first_word != table->first_word[i] ||
+            header->regions[i].first_chunk_word != table->first_chunk_word[i])
             return false;
     return memchr(header->source, '\0', sizeof header->source) != NULL;
 }
@@ -123,8 +131,35 @@ void page_table_deinit(PageTable *table)
         munmap(table->header, table->size);
     if (table->fd >= 0)
         close(table->fd);
+    for (uint32_t i = 0; i < table->n_regions; i++) {
+        free(table->allocated[i]);
+        table->allocated[i] = NULL;
+    }
     table->header = NULL;
     table->fd = -1;
+}
+
+void page_table_want_chunks(PageTable *table, uint32_t region, uint64_t chunk, uint64_t count)
+{
+    for (uint64_t i = chunk; i < chunk + count && i / 64 < table->n_chunk_words[region]; i++)
+        atomic_fetch_or_explicit(&table->words[table->first_chunk_word[region] + i / 64],
+                                 UINT64_C(1) << (i % 64), memory_order_relaxed);
+}
+
+int page_table_keep_chunks(PageTable *table)
+{
+    for (uint32_t i = 0; i < table->n_regions; i++) {
+        uint64_t n = table->n_chunk_words[i];
+        uint64_t *copy = table->allocated[i];
+
+        if (!copy && !(copy = calloc(n, sizeof *copy)))
+            return -ENOMEM;
+        for (uint64_t k = 0; k < n; k++)
+            copy[k] = atomic_load_explicit(&table->words[table->first_chunk_word[i] + k],
+                                           memory_order_acquire);
+        table->allocated[i] = copy;
+    }
+    return 0;
 }
 
 static inline _Atomic uint64_t *word_of(const PageTable *table, uint32_t region, uint64_t page)
@@ -281,21 +316,101 @@ uint64_t page_table_find_missing(const PageTable *table, uint32_t region, uint64
     return end;
 }
 
-/* REMOVED stays: it is terminal, whatever was placed meanwhile (rule 8). */
-bool page_table_finish(PageTable *table, uint32_t region, uint64_t page)
+/* One bit (the lowest of its nibble) for every nibble of word that is in this state. */
+static uint64_t state_bits(uint64_t word, uint64_t state)
 {
-    _Atomic uint64_t *at = word_of(table, region, page);
-    unsigned shift = shift_of(page);
-    uint64_t word = atomic_load_explicit(at, memory_order_acquire);
-    uint64_t nibble, next;
+    uint64_t other = word ^ (EACH * state);
 
-    do {
-        nibble = (word >> shift) & 15;
-        next = (nibble & PAGE_STATE_MASK) == PAGE_REMOVED ? PAGE_REMOVED : PAGE_PRESENT;
-    } while (!atomic_compare_exchange_weak_explicit(at, &word, with_nibble(word, shift, next),
-                                                    memory_order_acq_rel, memory_order_acquire));
-    atomic_fetch_sub_explicit(&table->unresolved, 1, memory_order_acq_rel);
-    return (nibble & PAGE_WAITED) != 0;
+    return ~(other | other >> 1 | other >> 2) & EACH;
+}
+
+/* What a word's nibbles, one bit each in nibbles, become. */
+typedef uint64_t (*NextWord)(uint64_t word, uint64_t nibbles);
+
+/* Changes the pages of a run word by word, and reports the WAITED marks that came off. */
+static void change(PageTable *table, uint32_t region, uint64_t page, uint64_t count, NextWord next,
+                   PageWaited waited, void *user)
+{
+    uint64_t end = page + count;
+
+    while (page < end) {
+        _Atomic uint64_t *at = word_of(table, region, page);
+        unsigned shift = shift_of(page);
+        uint64_t fits = (64 - shift) / PAGE_TABLE_BITS;
+        uint64_t n = end - page < fits ? end - page : fits;
+        uint64_t nibbles = fill(shift, n, 1);
+        uint64_t word = atomic_load_explicit(at, memory_order_acquire);
+        uint64_t came_off, changed;
+
+        do
+            changed = next(word, nibbles);
+        while (!atomic_compare_exchange_weak_explicit(at, &word, changed, memory_order_acq_rel,
+                                                      memory_order_acquire));
+        came_off = (word & ~changed) >> 3 & nibbles;
+        for (; came_off; came_off &= came_off - 1)
+            waited(user, region,
+                   page + ((unsigned)__builtin_ctzll(came_off) - shift) / PAGE_TABLE_BITS);
+        page += n;
+    }
+}
+
+/* REMOVED stays: it is terminal, whatever was placed meanwhile (rule 8). */
+static uint64_t to_present(uint64_t word, uint64_t nibbles)
+{
+    uint64_t present = nibbles & ~state_bits(word, PAGE_REMOVED);
+
+    return (word & ~(present * 15) & ~(nibbles * PAGE_WAITED)) | present * PAGE_PRESENT;
+}
+
+static uint64_t to_received(uint64_t word, uint64_t nibbles)
+{
+    uint64_t received = nibbles & state_bits(word, PAGE_REQUESTED);
+
+    return (word & ~(received * PAGE_STATE_MASK)) | received * PAGE_RECEIVED;
+}
+
+static uint64_t to_removed(uint64_t word, uint64_t nibbles)
+{
+    return (word & ~(nibbles * 15)) | nibbles * PAGE_REMOVED;
+}
+
+void page_table_finish(PageTable *table, uint32_t region, uint64_t page, uint64_t count,
+                       PageWaited waited, void *user)
+{
+    change(table, region, page, count, to_present, waited, user);
+    atomic_fetch_sub_explicit(&table->unresolved, count, memory_order_acq_rel);
+}
+
+void page_table_receive(PageTable *table, uint32_t region, uint64_t page, uint64_t count)
+{
+    change(table, region, page, count, to_received, NULL, NULL);
+}
+
+void page_table_remove(PageTable *table, uint32_t region, uint64_t page, uint64_t count,
+                       PageWaited waited, void *user)
+{
+    change(table, region, page, count, to_removed, waited, user);
+}
+
+uint64_t page_table_same_run(const PageTable *table, uint32_t region, uint64_t page, uint64_t count,
+                             bool *ret_removed)
+{
+    uint64_t end = page + count;
+    uint64_t at = page;
+
+    *ret_removed = (page_table_get(table, region, page) & PAGE_STATE_MASK) == PAGE_REMOVED;
+    while (at < end) {
+        uint64_t word = atomic_load_explicit(word_of(table, region, at), memory_order_acquire);
+        uint64_t removed = state_bits(word, PAGE_REMOVED);
+        uint64_t other = (*ret_removed ? ~removed & EACH : removed) >> shift_of(at);
+
+        if (other) {
+            at += (uint64_t)__builtin_ctzll(other) / PAGE_TABLE_BITS;
+            break;
+        }
+        at = (at / PAGE_TABLE_PAGES_PER_WORD + 1) * PAGE_TABLE_PAGES_PER_WORD;
+    }
+    return (at < end ? at : end) - page;
 }
 
 uint64_t page_table_mark_missing(PageTable *table, uint32_t region, uint64_t page, uint64_t count)
@@ -348,6 +463,8 @@ static void walk(const PageTable *table,
         uint64_t word = ((uint64_t)at - PAGE_TABLE_HEADER_SIZE) / sizeof(uint64_t);
         uint64_t last = ((uint64_t)end - PAGE_TABLE_HEADER_SIZE) / sizeof(uint64_t);
 
+        if (last > table->first_chunk_word[0])
+            last = table->first_chunk_word[0]; /* what follows are no pages */
         for (; end >= 0 && word < last; word++) {
             while (region + 1 < table->n_regions && word >= table->first_word[region + 1])
                 region++;
@@ -373,6 +490,34 @@ static void forget(_Atomic uint64_t *word, uint32_t region, void *user)
 void page_table_forget_requests(PageTable *table)
 {
     walk(table, forget, NULL);
+}
+
+typedef struct Received {
+    const PageTable *table;
+    PageWaited each;
+    void *user;
+} Received;
+
+static void find_received(_Atomic uint64_t *word, uint32_t region, void *user)
+{
+    const Received *received = user;
+    uint64_t bits = state_bits(atomic_load_explicit(word, memory_order_relaxed), PAGE_RECEIVED);
+    uint64_t first =
+        (uint64_t)(word - received->table->words) - received->table->first_word[region];
+
+    for (; bits; bits &= bits - 1) {
+        uint64_t page =
+            first * PAGE_TABLE_PAGES_PER_WORD + (uint64_t)__builtin_ctzll(bits) / PAGE_TABLE_BITS;
+        if (page < received->table->pages[region])
+            received->each(received->user, region, page);
+    }
+}
+
+void page_table_each_received(const PageTable *table, PageWaited each, void *user)
+{
+    Received received = {.table = table, .each = each, .user = user};
+
+    walk(table, find_received, &received);
 }
 
 typedef struct PresentCount {

@@ -24,7 +24,10 @@ typedef struct PageTable {
     uint32_t n_regions;
     uint64_t first_word[LIMIT_REGIONS]; /* copied: the header is the client's to spoil */
     uint64_t pages[LIMIT_REGIONS];
-    _Atomic uint64_t unresolved; /* pages in REQUESTED or RECEIVED */
+    uint64_t first_chunk_word[LIMIT_REGIONS];
+    uint64_t n_chunk_words[LIMIT_REGIONS];
+    uint64_t *allocated[LIMIT_REGIONS]; /* bits of chunks, copied when armed; NULL: none */
+    _Atomic uint64_t unresolved;        /* pages in REQUESTED or RECEIVED */
 } PageTable;
 
 /* What a fault on a page asks of the one who read it. */
@@ -47,6 +50,21 @@ int page_table_adopt(PageTable *table, const RegionSet *regions, int fd);
 
 void page_table_deinit(PageTable *table);
 
+/* Chunks of 1 << PAGE_TABLE_CHUNK_SHIFT bytes: before ARM, which the client should allocate. */
+void page_table_want_chunks(PageTable *table, uint32_t region, uint64_t chunk, uint64_t count);
+
+/* Armed: which it did allocate, as a copy that it cannot spoil any more. 0 or -ENOMEM. */
+int page_table_keep_chunks(PageTable *table);
+
+/* True if the memory of this byte of a region was allocated by the client, so that it is placed by
+ * CONTINUE. */
+static inline bool page_table_is_allocated(const PageTable *table, uint32_t region, uint64_t offset)
+{
+    uint64_t chunk = offset >> PAGE_TABLE_CHUNK_SHIFT;
+
+    return table->allocated[region] && (table->allocated[region][chunk / 64] >> (chunk % 64) & 1);
+}
+
 /* The state and mark of a page. */
 uint64_t page_table_get(const PageTable *table, uint32_t region, uint64_t page);
 
@@ -59,9 +77,26 @@ uint64_t page_table_claim_run(PageTable *table, uint32_t region, uint64_t page, 
 uint64_t page_table_find_missing(const PageTable *table, uint32_t region, uint64_t page,
                                  uint64_t end);
 
-/* REQUESTED or RECEIVED -> PRESENT, after the placing ioctl succeeded.  True if WAITED was set:
- * the caller wakes the page. */
-bool page_table_finish(PageTable *table, uint32_t region, uint64_t page);
+/* Called for a page whose WAITED mark came off. */
+typedef void (*PageWaited)(void *user, uint32_t region, uint64_t page);
+
+/*
+ * REQUESTED or RECEIVED -> PRESENT for a run, after the placing ioctl succeeded; REMOVED stays, for
+ * it is terminal.  waited is called for each page that had the mark: its caller wakes it.
+ */
+void page_table_finish(PageTable *table, uint32_t region, uint64_t page, uint64_t count,
+                       PageWaited waited, void *user);
+
+/* REQUESTED -> RECEIVED for a run, marks kept: its content is final (rule 4). */
+void page_table_receive(PageTable *table, uint32_t region, uint64_t page, uint64_t count);
+
+/* Anything -> REMOVED for a run; waited is called as by page_table_finish(). */
+void page_table_remove(PageTable *table, uint32_t region, uint64_t page, uint64_t count,
+                       PageWaited waited, void *user);
+
+/* How many pages from page on, at most count, are alike in being REMOVED or not. */
+uint64_t page_table_same_run(const PageTable *table, uint32_t region, uint64_t page, uint64_t count,
+                             bool *ret_removed);
 
 /* HOLE -> MISSING over a run: the source's map says it has content.  How many pages moved. */
 uint64_t page_table_mark_missing(PageTable *table, uint32_t region, uint64_t page, uint64_t count);
@@ -71,6 +106,9 @@ uint64_t page_table_mark_missing(PageTable *table, uint32_t region, uint64_t pag
  * -> MISSING.  Marks of waiters go too: adoption wakes every range anyway.
  */
 void page_table_forget_requests(PageTable *table);
+
+/* Adoption: calls each for every page that is RECEIVED: its content lies there, to be continued. */
+void page_table_each_received(const PageTable *table, PageWaited each, void *user);
 
 /* Bytes of PRESENT pages, by a walk over what was ever written of the table; adoption only. */
 uint64_t page_table_present_bytes(const PageTable *table, const uint64_t *page_sizes);

@@ -116,6 +116,22 @@ void ring_receive(Ring *ring, RingWatch *watch, int socket, void *buffer, size_t
     io_uring_sqe_set_data(entry, watch);
 }
 
+void ring_receive_message(Ring *ring, RingWatch *watch, int socket, struct msghdr *message)
+{
+    struct io_uring_sqe *entry = take_entry(ring, watch);
+
+    io_uring_prep_recvmsg(entry, socket, message, 0);
+    io_uring_sqe_set_data(entry, watch);
+}
+
+void ring_read(Ring *ring, RingWatch *watch, int fd, void *buffer, size_t length)
+{
+    struct io_uring_sqe *entry = take_entry(ring, watch);
+
+    io_uring_prep_read(entry, fd, buffer, (unsigned)length, 0);
+    io_uring_sqe_set_data(entry, watch);
+}
+
 void ring_send(Ring *ring, RingWatch *watch, int socket, const void *data, size_t length)
 {
     struct io_uring_sqe *entry = take_entry(ring, watch);

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 typedef struct RingWatch RingWatch;
 struct RingWatch {
@@ -51,6 +52,10 @@ void ring_wake(Ring *ring);
  */
 void ring_poll(Ring *ring, RingWatch *watch, int fd, unsigned events, bool exclusive);
 void ring_receive(Ring *ring, RingWatch *watch, int socket, void *buffer, size_t length);
+/* message, its vector and buffers must stay until the completion. */
+void ring_receive_message(Ring *ring, RingWatch *watch, int socket, struct msghdr *message);
+/* Reads what a non-blocking file has; result -EAGAIN if the kernel will not wait for it. */
+void ring_read(Ring *ring, RingWatch *watch, int fd, void *buffer, size_t length);
 void ring_send(Ring *ring, RingWatch *watch, int socket, const void *data, size_t length);
 
 /* Submits what is queued, waits for a completion and dispatches all there are; timeout_ms < 0: no

@@ -78,6 +78,38 @@ void import_running(Import *import)
     wake_data_threads(import);
 }
 
+Shard *import_shard(const Import *import, uint64_t address)
+{
+    for (uint32_t i = 0; i < import->n_shards; i++)
+        if (address - import->shards[i].start < import->shards[i].length)
+            return &import->shards[i];
+    return NULL;
+}
+
+/* Not where REMOVE may come: nothing must be on its way into a page that is given back. */
+bool import_place(const Import *import, const Fetch *fetch, uint32_t first, uint32_t count,
+                  FetchPlace *ret_place)
+{
+    const Region *region = &import->regions.regions[fetch->region];
+    uint64_t offset = (fetch->page + first) << region->page_shift;
+    uint64_t last = offset + ((uint64_t)count << region->page_shift) - 1;
+    const Shard *shard = import_shard(import, region->address + offset);
+
+    if (!import->mirror.memory[fetch->region] || !shard || shard->removable)
+        return false;
+    for (uint64_t at = offset; at <= last; at += UINT64_C(1) << PAGE_TABLE_CHUNK_SHIFT)
+        if (!page_table_is_allocated(&import->table, fetch->region, at))
+            return false;
+    if (!page_table_is_allocated(&import->table, fetch->region, last))
+        return false;
+    *ret_place = (FetchPlace){
+        .memory = import->mirror.memory[fetch->region] + offset,
+        .fd = region->fd,
+        .offset = region->fd_offset + offset,
+    };
+    return true;
+}
+
 /* --- figures ------------------------------------------------------------------------------- */
 
 uint64_t import_present_bytes(const Import *import)
@@ -188,6 +220,8 @@ static Import *new_without_table(const ImportConfig *config, const ImportIdentit
     }
     for (uint32_t i = 0; i < regions->n; i++)
         import->page_sizes[i] = regions->regions[i].page_size;
+    for (uint32_t i = 0; i < LIMIT_REGIONS; i++)
+        import->wire_regions[i] = i;
     return import;
 }
 
@@ -222,11 +256,54 @@ static void hold(Import *import)
     header->holder_start = process_start(header->holder_pid);
 }
 
+/* Adoption wakes every range anyway. */
+static void ignore_waiter(void *user, uint32_t region, uint64_t page)
+{
+    (void)user;
+    (void)region;
+    (void)page;
+}
+
 static bool earlier_holder_lives(const PageTableHeader *header)
 {
     uint64_t start = process_start(header->holder_pid);
 
     return start != 0 && start == header->holder_start && header->holder_pid != (uint64_t)getpid();
+}
+
+/* How each region will be registered, and so how its pages may be placed. */
+static void choose_placement(Import *import)
+{
+    for (uint32_t i = 0; i < import->regions.n; i++) {
+        const Region *region = &import->regions.regions[i];
+        import->minor[i] = import->config.minor && import->config.preallocate &&
+                           mirror_is_possible(region) &&
+                           mirror_map(&import->mirror, i, region) == 0;
+    }
+}
+
+void import_take_forecast(Import *import, const PeerMessage *forecast)
+{
+    uint64_t first[LIMIT_REGIONS] = {0}; /* byte of each of the source's regions */
+    uint32_t shift = forecast->forecast.shift;
+    uint64_t at = 0;
+
+    for (uint32_t wire = 0; wire < import->regions.n; wire++)
+        for (uint32_t i = 0; i < import->regions.n; i++)
+            if (import->wire_regions[i] == wire) {
+                first[i] = at;
+                at += peer_forecast_bytes(import->regions.regions[i].length, shift);
+            }
+    if (at != forecast->forecast.n)
+        return; /* nothing is known, or nothing that makes sense */
+    for (uint32_t i = 0; i < import->regions.n; i++) {
+        uint64_t bits = ((import->regions.regions[i].length - 1) >> shift) + 1;
+        uint64_t chunks = UINT64_C(1) << (shift - PAGE_TABLE_CHUNK_SHIFT);
+
+        for (uint64_t bit = 0; import->minor[i] && bit < bits; bit++)
+            if (forecast->forecast.bits[first[i] + bit / 8] >> bit % 8 & 1)
+                page_table_want_chunks(&import->table, i, bit * chunks, chunks);
+    }
 }
 
 Import *import_new(const ImportConfig *config, const ImportIdentity *identity,
@@ -237,6 +314,7 @@ Import *import_new(const ImportConfig *config, const ImportIdentity *identity,
 
     *ret_error = import ? page_table_create(&import->table, &import->regions) : -ENOMEM;
     if (*ret_error == 0) {
+        choose_placement(import);
         memcpy(import->token, token, LIMIT_TOKEN);
         snprintf(import->source, sizeof import->source, "%s", source);
         memcpy(import->table.header->token, token, LIMIT_TOKEN);
@@ -248,6 +326,24 @@ Import *import_new(const ImportConfig *config, const ImportIdentity *identity,
         return import;
     import_free(import);
     return NULL;
+}
+
+/* Its content lies there, whether it was shown already or not (rule 4). */
+static void finish_received(void *user, uint32_t region, uint64_t page)
+{
+    Import *import = user;
+    uint64_t page_size = import->page_sizes[region];
+    uint64_t address = import->regions.regions[region].address + page * page_size;
+    const Shard *shard = import_shard(import, address);
+    uint64_t placed;
+    int result = shard ? uffd_continue(shard->uffd, address, page_size, true, &placed) : UFFD_GONE;
+
+    if (result != UFFD_PLACED && result != UFFD_PRESENT) {
+        import_halt(import, CLIENT_STATE_BROKEN, "a page that was received is gone");
+        return;
+    }
+    atomic_fetch_add(&import->table.unresolved, 1);
+    page_table_finish(&import->table, region, page, 1, ignore_waiter, NULL);
 }
 
 /*
@@ -271,6 +367,12 @@ static int take_over(Import *import, Shard *shards, uint32_t n_shards)
         memcpy(region->id, header->regions[i].id, LIMIT_REGION_ID); /* ends with its own zero */
         region->guest_address = header->regions[i].guest_address;
     }
+    for (uint32_t i = 0; i < n_shards; i++)
+        import->minor[shards[i].region] |= shards[i].minor;
+    for (uint32_t i = 0; i < import->regions.n; i++)
+        if (import->minor[i]) /* without it pages are written instead of received there */
+            (void)mirror_map(&import->mirror, i, &import->regions.regions[i]);
+    page_table_each_received(&import->table, finish_received, import);
     page_table_forget_requests(&import->table);
     import->adopted_bytes = page_table_present_bytes(&import->table, import->page_sizes);
     hold(import);
@@ -341,9 +443,27 @@ uint32_t import_plan_shards(const Import *import, ClientShard *ret_shards)
                 .region = i,
                 .start = at,
                 .length = k + 1 == wanted ? region->length - at : step,
+                .flags = import->minor[i] ? CLIENT_SHARD_MINOR : 0,
             };
     }
     return n;
+}
+
+/* One resolver needs nobody's leave to read; removable shards must have one (shard.h). */
+static int give_owners(Import *import)
+{
+    for (uint32_t i = 0; i < import->n_shards; i++) {
+        Shard *shard = &import->shards[i];
+        unsigned owner = i % import->config.resolvers;
+        int error = shard_init(shard);
+
+        if (error)
+            return error;
+        shard->owner =
+            shard->removable || import->config.resolvers == 1 ? (int)owner : SHARD_SHARED;
+        shard->owner_ring = &import->resolvers[owner].ring;
+    }
+    return 0;
 }
 
 int import_arm(Import *import, Shard *shards, uint32_t n_shards)
@@ -352,10 +472,15 @@ int import_arm(Import *import, Shard *shards, uint32_t n_shards)
 
     import->shards = shards;
     import->n_shards = n_shards;
+    error = page_table_keep_chunks(&import->table);
+    if (error)
+        return error;
     import->resolvers = calloc(import->config.resolvers, sizeof *import->resolvers);
     if (!import->resolvers)
         return -ENOMEM;
-    error = stream_start(&import->stream, import);
+    error = give_owners(import);
+    if (!error)
+        error = stream_start(&import->stream, import);
     for (unsigned i = 0; i < import->config.resolvers && !error; i++) {
         error = resolver_start(&import->resolvers[i], import, i);
         if (!error)
@@ -391,12 +516,12 @@ void import_free(Import *import)
         return;
     import_stop_data(import);
     for (uint32_t i = 0; i < import->n_shards; i++)
-        if (import->shards[i].uffd >= 0)
-            close(import->shards[i].uffd);
+        shard_deinit(&import->shards[i]);
     free(import->shards);
     free(import->resolvers);
     vcpu_table_free(atomic_load(&import->vcpus));
     free(import->waiters);
+    mirror_deinit(&import->mirror);
     page_table_deinit(&import->table);
     region_set_deinit(&import->regions);
     pthread_mutex_destroy(&import->text_lock);

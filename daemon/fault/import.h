@@ -26,7 +26,9 @@
 #include "daemon/core/vcpu_table.h"
 #include "daemon/core/waiters.h"
 #include "daemon/fault/link.h"
+#include "daemon/fault/mirror.h"
 #include "daemon/fault/resolver.h"
+#include "daemon/fault/shard.h"
 #include "daemon/fault/stream.h"
 #include "protocol/client.h"
 
@@ -41,6 +43,8 @@ typedef struct ImportConfig {
     uint64_t window;          /* bytes of bulk requests under way */
     unsigned ping_ms;         /* a peer silent for three of these is gone */
     unsigned stream_delay_ms; /* the stream starts so long after the gate if nobody says RUNNING */
+    int preallocate;          /* boolean: memory expected to have content is allocated before ARM */
+    bool minor;               /* this kernel's userfaultfds know MINOR faults of shared memory */
 } ImportConfig;
 
 typedef enum ImportEvent {
@@ -53,18 +57,11 @@ typedef enum ImportEvent {
     IMPORT_FINISHED,      /* the source knows that all is here: import_stop_data() */
 } ImportEvent;
 
-typedef struct Shard {
-    int uffd; /* owned by the import */
-    uint32_t region;
-    uint64_t start; /* client address */
-    uint64_t length;
-} Shard;
-
 /* Written with relaxed atomics by the data threads, read by anyone. */
 typedef struct ImportCounters {
     _Atomic uint64_t copied, zero, hole, continued;  /* pages, by kind */
     _Atomic uint64_t by_fault, by_around, by_stream; /* pages fetched, by cause */
-    _Atomic uint64_t waited, eexist, retried, poisoned;
+    _Atomic uint64_t waited, eexist, retried, poisoned, removed;
     _Atomic uint64_t faults, faults_present;
     _Atomic uint64_t present_bytes; /* of those the source has content for */
     _Atomic uint64_t populated_bytes;
@@ -88,6 +85,8 @@ struct Import {
     RegionSet regions; /* in the client's order; constant */
     uint64_t page_sizes[LIMIT_REGIONS];
     uint32_t wire_regions[LIMIT_REGIONS]; /* the source's numbers; set by the first attach */
+    bool minor[LIMIT_REGIONS]; /* registered MINOR too, so that it may be placed by CONTINUE */
+    Mirror mirror;
     PageTable table;
     /* Also in the table's header, for a successor only: the client can write there. */
     char source[LIMIT_ADDRESS + 1]; /* HOST:PORT of the source's daemon */
@@ -190,6 +189,16 @@ void import_open_gate(Import *import, uint64_t seal);
 
 /* The destination's guest runs: the stream may go. */
 void import_running(Import *import);
+
+/* The shard that holds a client address; NULL: none. */
+Shard *import_shard(const Import *import, uint64_t address);
+
+/* Where pages of a fetch may be received to at once (FetchSink.place). */
+bool import_place(const Import *import, const Fetch *fetch, uint32_t first, uint32_t count,
+                  FetchPlace *ret_place);
+
+/* Before ARM: the source's word on where its memory has content.  The link's thread. */
+void import_take_forecast(Import *import, const PeerMessage *forecast);
 
 /* The vCPU of a thread id; some other number if it is none of them. */
 uint32_t import_vcpu(const Import *import, uint32_t tid);

@@ -145,6 +145,8 @@ static int check_answer(const PeerMessage *m, PeerMessageType type, int error, c
     return error;
 }
 
+static int take_message(Link *link);
+
 static int attach(Link *link, char *ret_text)
 {
     Import *import = link->import;
@@ -177,6 +179,28 @@ static int attach(Link *link, char *ret_text)
     return 0;
 }
 
+/* So that the destination allocates what it will need before anybody waits for it. */
+static int ask_forecast(Link *link)
+{
+    PeerMessage *m = link->message;
+    int error;
+
+    memset(m, 0, sizeof *m);
+    m->type = PEER_FORECAST_REQUEST;
+    m->session = link->session;
+    error = peer_socket_send(link->control, m);
+    while (!error) {
+        error = peer_socket_receive(link->control, m, (int)dead_ms(link));
+        if (!error && m->type == PEER_FORECAST) {
+            import_take_forecast(link->import, m);
+            return 0;
+        }
+        if (!error)
+            error = take_message(link);
+    }
+    return error;
+}
+
 static int connect_control(Link *link, char *ret_text)
 {
     int error;
@@ -186,6 +210,12 @@ static int connect_control(Link *link, char *ret_text)
     if (!link->control)
         return error;
     error = attach(link, ret_text);
+    if (!error && !link->attached_once && !link->import->adopted) {
+        error = ask_forecast(link);
+        if (error)
+            snprintf(ret_text, LIMIT_TEXT + 1, "asking for its memory's extent: %s",
+                     strerror(-error));
+    }
     if (error) {
         peer_socket_free(link->control);
         link->control = NULL;

@@ -12,7 +12,7 @@
 #include "daemon/core/log.h"
 #include "daemon/fault/uffd.h"
 
-enum { AGAIN_TRIES = 500, AGAIN_PAUSE_NS = 10000000 };
+enum { AGAIN_TRIES = 500, AGAIN_PAUSE_NS = 10000000, AGAIN_EVENT_NS = 50000 };
 
 /* 2 MiB of zeroes for hugetlbfs, which has no ZEROPAGE. Never written, so it takes no memory. */
 static const void *zeroes(void)
@@ -39,32 +39,28 @@ static uint64_t address_of(const Import *import, uint32_t region, uint64_t page)
     return import->regions.regions[region].address + (page * import->page_sizes[region]);
 }
 
-/* The shard that holds a client address; shards are few and sorted by region, then start. */
-static const Shard *shard_of(const Import *import, uint64_t address)
-{
-    for (uint32_t i = 0; i < import->n_shards; i++)
-        if (address - import->shards[i].start < import->shards[i].length)
-            return &import->shards[i];
-    return NULL;
-}
-
 static void record_waiter(void *owner, uint32_t vcpu, uint64_t since_ns)
 {
     import_account(owner, vcpu, since_ns, clock_ns());
 }
 
-/* PRESENT only now, after the ioctl succeeded; the exchange tells who has to be woken (rule 7). */
-static void finish(Import *import, const Shard *shard, uint32_t region, uint64_t page,
-                   uint64_t count)
+/* The exchange told that somebody waits for this page (rule 7). */
+static void wake_waiters(void *user, uint32_t region, uint64_t page)
 {
-    uint64_t page_size = import->page_sizes[region];
+    Import *import = user;
+    uint64_t address = address_of(import, region, page);
+    const Shard *shard = import_shard(import, address);
 
-    for (uint64_t i = page; i < page + count; i++) {
-        if (!page_table_finish(&import->table, region, i))
-            continue;
-        uffd_wake(shard->uffd, address_of(import, region, i), page_size);
-        waiters_take(import->waiters, waiters_key(region, i), record_waiter, import);
-    }
+    if (shard)
+        uffd_wake(shard->uffd, address, import->page_sizes[region]);
+    waiters_take(import->waiters, waiters_key(region, page), record_waiter, import);
+}
+
+/* PRESENT only now, after the ioctl succeeded. */
+static void finish(Import *import, uint32_t region, uint64_t page, uint64_t count)
+{
+    if (count > 0)
+        page_table_finish(&import->table, region, page, count, wake_waiters, import);
 }
 
 static void halt_at(Import *import, uint32_t region, uint64_t page, const char *what)
@@ -76,117 +72,283 @@ static void halt_at(Import *import, uint32_t region, uint64_t page, const char *
     import_halt(import, CLIENT_STATE_BROKEN, text);
 }
 
+/* Pages of one shard and one chunk, as they are being placed. */
+typedef struct Batch {
+    Import *import;
+    Shard *shard;
+    uint32_t region;
+    uint64_t page, count;
+    const char *data; /* NULL: zeroes, or in the mirror */
+    bool allocated;   /* by CONTINUE */
+    bool keep;        /* the client may not discard it: what is gone was taken by somebody else */
+    bool demand;
+    int by;
+    unsigned tries;
+} Batch;
+
 /*
- * One page was there already.  Rule 5: right after adoption (the dead daemon placed it and did not
- * come to say so); anywhere else somebody wrote memory that was not theirs.
+ * One page was there already.  Rule 5: from CONTINUE, or right after adoption (the dead daemon placed
+ * it and did not come to say so); anywhere else somebody wrote memory that was not theirs.
  */
-static bool accept_present(Import *import, const Shard *shard, uint32_t region, uint64_t page)
+static bool accept_present(Batch *batch)
 {
+    Import *import = batch->import;
+
     atomic_fetch_add_explicit(&import->counters.eexist, 1, memory_order_relaxed);
-    if (!import->adopted) {
-        halt_at(import, region, page,
+    if (!import->adopted && !batch->allocated) {
+        halt_at(import, batch->region, batch->page,
                 "was present before it was placed: something else wrote the guest's memory");
         return false;
     }
-    uffd_wake(shard->uffd, address_of(import, region, page), import->page_sizes[region]);
+    uffd_wake(batch->shard->uffd, address_of(import, batch->region, batch->page),
+              import->page_sizes[batch->region]);
     return true;
 }
 
-/* One ioctl for as many pages as go. */
-static int put_once(const Import *import, const Shard *shard, uint32_t region, uint64_t page,
-                    uint64_t count, const void *data, bool demand, uint64_t *ret_pages)
+static int put_zero(const Import *import, const Shard *shard, uint32_t region, uint64_t page,
+                    uint64_t count, bool demand, uint64_t *ret_placed)
 {
     uint64_t page_size = import->page_sizes[region];
     uint64_t address = address_of(import, region, page);
+
+    if (import->regions.regions[region].page_shift == 12)
+        return uffd_zero(shard->uffd, address, count * page_size, demand, ret_placed);
+    return uffd_copy(shard->uffd, address, zeroes(), page_size, demand, ret_placed);
+}
+
+/* One ioctl for as many pages as go. */
+static int put_once(const Batch *batch, uint64_t *ret_pages)
+{
+    const Import *import = batch->import;
+    uint64_t page_size = import->page_sizes[batch->region];
+    uint64_t address = address_of(import, batch->region, batch->page);
+    uint64_t length = batch->count * page_size;
     uint64_t placed;
     int result;
 
-    if (data)
-        result = uffd_copy(shard->uffd, address, data, count * page_size, demand, &placed);
-    else if (import->regions.regions[region].page_shift == 12)
-        result = uffd_zero(shard->uffd, address, count * page_size, demand, &placed);
-    else
-        result = uffd_copy(shard->uffd, address, zeroes(), page_size, demand, &placed);
+    if (batch->allocated) {
+        result = uffd_continue(batch->shard->uffd, address, length, batch->demand, &placed);
+        if (result == UFFD_ABSENT && placed == 0 && !batch->keep)
+            result = put_zero(import, batch->shard, batch->region, batch->page, 1, batch->demand,
+                              &placed);
+    } else if (batch->data) {
+        result =
+            uffd_copy(batch->shard->uffd, address, batch->data, length, batch->demand, &placed);
+    } else {
+        result = put_zero(import, batch->shard, batch->region, batch->page, batch->count,
+                          batch->demand, &placed);
+    }
     *ret_pages = placed / page_size;
-    return result == UFFD_PLACED && *ret_pages < count ? UFFD_AGAIN : result;
+    return result == UFFD_PLACED && *ret_pages < batch->count ? UFFD_AGAIN : result;
 }
 
-/* What to do about an ioctl that did not place all; false: give up. */
-static bool go_on(Import *import, const Shard *shard, uint32_t region, uint64_t page, int result,
-                  unsigned *tries)
+/*
+ * The address space is changing, or memory is short.  Where events are asked for, one of them stands
+ * in the way until it is read: by the owner right here, by the owner while anybody else waits.
+ */
+static bool try_again(Batch *batch)
 {
-    static const struct timespec pause = {.tv_nsec = AGAIN_PAUSE_NS};
+    Import *import = batch->import;
+    struct timespec pause = {.tv_nsec = AGAIN_PAUSE_NS};
+    unsigned read;
+
+    if (++batch->tries > AGAIN_TRIES) {
+        halt_at(import, batch->region, batch->page, "could not be placed for want of memory");
+        return false;
+    }
+    atomic_fetch_add_explicit(&import->counters.retried, 1, memory_order_relaxed);
+    if (batch->tries == 1)
+        return true;
+    if (batch->shard->removable) {
+        if (batch->shard->owner == batch->by)
+            shard_read(import, batch->shard, &read);
+        pause.tv_nsec = batch->tries < 100 ? AGAIN_EVENT_NS : AGAIN_PAUSE_NS;
+    }
+    nanosleep(&pause, NULL);
+    return true;
+}
+
+/* What to do about an ioctl that placed nothing; false: give up. */
+static bool go_on(Batch *batch, int result)
+{
+    Import *import = batch->import;
 
     switch (result) {
     case UFFD_PRESENT:
-        return accept_present(import, shard, region, page);
+        return accept_present(batch);
     case UFFD_AGAIN:
-        if (++*tries > AGAIN_TRIES) {
-            halt_at(import, region, page, "could not be placed for want of memory");
-            return false;
-        }
-        atomic_fetch_add_explicit(&import->counters.retried, 1, memory_order_relaxed);
-        if (*tries > 1)
-            nanosleep(&pause, NULL);
-        return true;
+        return try_again(batch);
+    case UFFD_ABSENT:
+        if (!batch->keep)
+            return true; /* discarded: put_once() shows zeroes */
+        halt_at(import, batch->region, batch->page,
+                "was received and is gone: something else discarded the guest's memory");
+        return false;
     case UFFD_GONE:
         /* The client is ending, as its socket and pidfd tell; or it let go of a hole just touched. */
-        uffd_wake(shard->uffd, address_of(import, region, page), import->page_sizes[region]);
+        uffd_wake(batch->shard->uffd, address_of(import, batch->region, batch->page),
+                  import->page_sizes[batch->region]);
         return false;
     default:
-        halt_at(import, region, page, strerrordesc_np(-result));
+        halt_at(import, batch->region, batch->page, strerrordesc_np(-result));
         return false;
     }
 }
 
-/* Pages of one shard. */
-static bool put_in_shard(Import *import, const Shard *shard, uint32_t region, uint64_t page,
-                         uint64_t count, const void *data, bool demand)
+static bool put_batch(Batch *batch)
 {
-    const uint64_t page_size = import->page_sizes[region];
-    unsigned tries = 0;
+    Import *import = batch->import;
+    uint64_t page_size = import->page_sizes[batch->region];
 
-    while (count > 0) {
+    while (batch->count > 0) {
         uint64_t placed;
-        int result = put_once(import, shard, region, page, count, data, demand, &placed);
+        int result = put_once(batch, &placed);
 
         if (placed > 0)
-            tries = 0;
-        finish(import, shard, region, page, placed);
-        if (placed < count && placed == 0 && !go_on(import, shard, region, page, result, &tries))
+            batch->tries = 0;
+        finish(import, batch->region, batch->page, placed);
+        if (batch->allocated)
+            atomic_fetch_add_explicit(&import->counters.continued, placed, memory_order_relaxed);
+        if (placed == 0 && !go_on(batch, result))
             return false;
         if (placed == 0 && result == UFFD_PRESENT) {
-            finish(import, shard, region, page, 1);
+            finish(import, batch->region, batch->page, 1);
             placed = 1;
         }
-        page += placed;
-        count -= placed;
-        data = data ? (const char *)data + placed * page_size : NULL;
+        batch->page += placed;
+        batch->count -= placed;
+        batch->data = batch->data ? batch->data + placed * page_size : NULL;
     }
     return true;
 }
 
-void placement_put(Import *import, uint32_t region, uint64_t page, uint64_t count, const void *data,
-                   bool demand)
+/* Into the file, by a system call (rule 13).  False: the import is stopped. */
+static bool write_pages(Batch *batch, const char *data, uint64_t length)
 {
-    const uint64_t page_size = import->page_sizes[region];
+    const Region *region = &batch->import->regions.regions[batch->region];
+    uint64_t at = region->fd_offset + (batch->page << region->page_shift);
+
+    while (length > 0) {
+        ssize_t n = pwrite(region->fd, data, length, (off_t)at);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            halt_at(batch->import, batch->region, batch->page, "could not be written");
+            return false;
+        }
+        data += n;
+        at += (uint64_t)n;
+        length -= (uint64_t)n;
+    }
+    return true;
+}
+
+/*
+ * Rule 4: content first, then RECEIVED, and from there on the file's page is not written again; then
+ * CONTINUE shows it.  Allocated memory is zero until something was received there.
+ */
+static bool put_allocated(Batch *batch, const Placement *placement)
+{
+    Import *import = batch->import;
+    uint64_t length = batch->count * import->page_sizes[batch->region];
+    const char *data = batch->data;
+
+    if (placement->content == FETCH_ZERO && (placement->spoiled || import->adopted))
+        data = zeroes();
+    if (data && !write_pages(batch, data, length))
+        return false;
+    batch->data = NULL;
+    page_table_receive(&import->table, batch->region, batch->page, batch->count);
+    return put_batch(batch);
+}
+
+/* Where pages may have been REMOVED since they were asked for, those are passed over (rule 8). */
+static bool put_present(Batch *batch, const Placement *placement)
+{
+    Import *import = batch->import;
+    uint64_t page_size = import->page_sizes[batch->region];
+    uint64_t left = batch->count;
+    bool good = true;
+
+    while (good && left > 0) {
+        bool removed;
+        uint64_t page = batch->page;
+        const char *data = batch->data;
+        uint64_t n = page_table_same_run(&import->table, batch->region, page, left, &removed);
+
+        batch->count = n;
+        if (removed)
+            finish(import, batch->region, page, n);
+        else
+            good = batch->allocated ? put_allocated(batch, placement) : put_batch(batch);
+        left -= n;
+        batch->page = page + n;
+        batch->data = data ? data + n * page_size : NULL;
+    }
+    return good;
+}
+
+static bool put_in_shard(Batch *batch, const Placement *placement)
+{
+    bool enter = batch->shard->owner != placement->by;
+    bool good;
+
+    if (!batch->shard->removable)
+        return batch->allocated ? put_allocated(batch, placement) : put_batch(batch);
+    if (enter)
+        shard_enter(batch->shard);
+    good = put_present(batch, placement);
+    if (enter)
+        shard_leave(batch->shard);
+    return good;
+}
+
+/* The part of [page, page + count) that lies in one shard and one chunk. */
+static uint64_t fits_in(const Shard *shard, uint64_t address, uint64_t offset, uint64_t count,
+                        uint64_t page_size)
+{
+    uint64_t chunk = UINT64_C(1) << PAGE_TABLE_CHUNK_SHIFT;
+    uint64_t fits = shard->start + shard->length - address;
+
+    if (shard->minor && page_size < chunk && chunk - (offset & (chunk - 1)) < fits)
+        fits = chunk - (offset & (chunk - 1));
+    return fits / page_size < count ? fits / page_size : count;
+}
+
+void placement_put(Import *import, const Placement *placement)
+{
+    const uint64_t page_size = import->page_sizes[placement->region];
+    uint64_t page = placement->page, count = placement->count;
+    const char *data = placement->data;
 
     while (count > 0 && !import_is_halted(import)) {
-        uint64_t address = address_of(import, region, page);
-        const Shard *shard = shard_of(import, address);
-        uint64_t fits, n;
+        uint64_t address = address_of(import, placement->region, page);
+        Shard *shard = import_shard(import, address);
+        uint64_t offset = page * page_size;
+        Batch batch = {
+            .import = import,
+            .shard = shard,
+            .region = placement->region,
+            .page = page,
+            .data = data,
+            .keep = placement->content != FETCH_ZERO && shard && !shard->removable,
+            .demand = placement->demand,
+            .by = placement->by,
+        };
 
         if (!shard) {
-            halt_at(import, region, page, "lies in no shard its client handed over");
+            halt_at(import, placement->region, page, "lies in no shard its client handed over");
             return;
         }
-        fits = (shard->start + shard->length - address) / page_size;
-        n = count < fits ? count : fits;
-        if (!put_in_shard(import, shard, region, page, n, data, demand))
+        batch.count = fits_in(shard, address, offset, count, page_size);
+        batch.allocated =
+            shard->minor && page_table_is_allocated(&import->table, placement->region, offset);
+        page += batch.count;
+        count -= batch.count;
+        data = data ? data + batch.count * page_size : NULL;
+        if (!put_in_shard(&batch, placement))
             return;
-        page += n;
-        count -= n;
-        data = data ? (const char *)data + n * page_size : NULL;
     }
 }
 
@@ -198,16 +360,16 @@ void placement_again(Import *import, uint32_t region, uint64_t page, bool minor)
 {
     uint64_t page_size = import->page_sizes[region];
     uint64_t address = address_of(import, region, page);
-    const Shard *shard = shard_of(import, address);
+    const Shard *shard = import_shard(import, address);
     uint64_t placed;
     int result;
 
+    if (!shard)
+        return;
     if (minor)
         result = uffd_continue(shard->uffd, address, page_size, true, &placed);
-    else if (import->regions.regions[region].page_shift == 12)
-        result = uffd_zero(shard->uffd, address, page_size, true, &placed);
     else
-        result = uffd_copy(shard->uffd, address, zeroes(), page_size, true, &placed);
+        result = put_zero(import, shard, region, page, 1, true, &placed);
     if (result != UFFD_PLACED)
         uffd_wake(shard->uffd, address, page_size);
 }
@@ -221,14 +383,14 @@ void placement_poison(Import *import, uint32_t region, uint64_t page, uint64_t c
               import->name, count, page, import->regions.regions[region].id);
     for (uint64_t i = 0; i < count; i++) {
         uint64_t address = address_of(import, region, page + i);
-        const Shard *shard = shard_of(import, address);
+        const Shard *shard = import_shard(import, address);
 
         if (!shard || uffd_poison(shard->uffd, address, page_size) != UFFD_PLACED) {
             halt_at(import, region, page + i, "cannot be read at the source, nor poisoned here");
             return;
         }
         atomic_fetch_add_explicit(&import->counters.poisoned, 1, memory_order_relaxed);
-        finish(import, shard, region, page + i, 1);
+        finish(import, region, page + i, 1);
         uffd_wake(shard->uffd, address, page_size);
     }
 }

@@ -11,13 +11,25 @@
 
 #include "daemon/fault/import.h"
 
+/* A run of claimed pages and what they hold. */
+typedef struct Placement {
+    uint32_t region;
+    uint64_t page, count;
+    FetchContent content;
+    const void *data; /* only of FETCH_DATA */
+    bool spoiled; /* FETCH_ZERO: something may have been received there before (Fetch.spoiled) */
+    bool demand;  /* somebody waits for sure: the placing ioctl itself wakes */
+    int by;       /* the resolver whose thread this is; PLACEMENT_STREAM */
+} Placement;
+
+enum { PLACEMENT_STREAM = -2 };
+
 /*
- * Places count claimed pages from page on, data NULL for zeroes, and moves each to PRESENT.
- * demand: somebody waits for sure, so the placing ioctl itself wakes.
- * What cannot be placed halts the import (integrity) or is left to the client's death.
+ * Places the pages and moves each to PRESENT.  Memory that its client allocated ahead is placed by
+ * CONTINUE, all else by COPY or ZEROPAGE.  What cannot be placed halts the import (integrity) or is
+ * left to the client's death.
  */
-void placement_put(Import *import, uint32_t region, uint64_t page, uint64_t count, const void *data,
-                   bool demand);
+void placement_put(Import *import, const Placement *placement);
 
 /* Rule 6: a fault came for a page that is PRESENT; rule 8: or REMOVED. */
 void placement_again(Import *import, uint32_t region, uint64_t page, bool minor);

@@ -16,7 +16,6 @@
 #include "daemon/fault/uffd.h"
 
 enum {
-    RESOLVER_BATCH = 32, /* messages a read */
     RESOLVER_RETRY_MS = 50,
     RESOLVER_ATTEMPTS = 40, /* of a page the source cannot read, before it is poisoned */
     AROUND_MIN = 4096,
@@ -38,18 +37,27 @@ static void adapt_around(Resolver *resolver, uint64_t latency_ns)
 }
 
 static void pages_arrived(void *owner, Fetch *fetch, uint32_t first, uint32_t count,
-                          const void *data)
+                          FetchContent content, const void *data)
 {
     Resolver *resolver = owner;
     Import *import = resolver->import;
-
     bool wanted = fetch->wanted - (fetch->page + first) < count;
+    Placement placement = {
+        .region = fetch->region,
+        .page = fetch->page + first,
+        .count = count,
+        .content = content,
+        .data = data,
+        .spoiled = fetch->spoiled,
+        .demand = wanted,
+        .by = (int)resolver->index,
+    };
     uint64_t now;
 
-    placement_put(import, fetch->region, fetch->page + first, count, data, wanted);
+    placement_put(import, &placement);
     if (import_is_halted(import))
         return; /* what was not placed does not count */
-    import_count_fetched(import, fetch->region, count, data == NULL);
+    import_count_fetched(import, fetch->region, count, content == FETCH_ZERO);
     atomic_fetch_add_explicit(&import->counters.by_around, count - wanted, memory_order_relaxed);
     if (!wanted)
         return;
@@ -57,6 +65,14 @@ static void pages_arrived(void *owner, Fetch *fetch, uint32_t first, uint32_t co
     now = clock_ns();
     import_account(import, fetch->vcpu, fetch->since_ns, now);
     adapt_around(resolver, now - fetch->since_ns);
+}
+
+static bool place(void *owner, const Fetch *fetch, uint32_t first, uint32_t count,
+                  FetchPlace *ret_place)
+{
+    Resolver *resolver = owner;
+
+    return import_place(resolver->import, fetch, first, count, ret_place);
 }
 
 static bool page_failed(void *owner, Fetch *fetch, PeerErrorCode code)
@@ -86,6 +102,7 @@ static void channel_down(void *owner, const char *reason)
 
 static const FetchSink resolver_sink = {
     .pages = pages_arrived,
+    .place = place,
     .failed = page_failed,
     .down = channel_down,
 };
@@ -155,7 +172,14 @@ static void resolve(Resolver *resolver, const Shard *shard, uint64_t address, bo
                               memory_order_relaxed);
         break;
     case PAGE_CLAIM_ZERO:
-        placement_put(import, shard->region, page, 1, NULL, true);
+        placement_put(import, &(Placement){
+                                  .region = shard->region,
+                                  .page = page,
+                                  .count = 1,
+                                  .content = FETCH_ZERO,
+                                  .demand = true,
+                                  .by = (int)resolver->index,
+                              });
         atomic_fetch_add_explicit(&import->counters.hole, 1, memory_order_relaxed);
         import_account(import, vcpu, now, clock_ns());
         break;
@@ -183,48 +207,128 @@ static void take_message(Resolver *resolver, const Shard *shard, const struct uf
             message->arg.pagefault.feat.ptid);
 }
 
-/*
- * Reads faults until there are none, or no free slot to serve one with: then they stay in the
- * kernel's queue until a slot is free.  A batch that was not full emptied the queue, and the new poll
- * looks before it sleeps: no read is spent on hearing that there is nothing.
- */
-static void read_faults(Resolver *resolver, ShardWatch *watch)
+/* Takes what was read, as far as there are slots to serve it with. False: some are left. */
+static bool take_inbox(Resolver *resolver, ShardWatch *watch)
 {
-    struct uffd_msg messages[RESOLVER_BATCH];
-    ssize_t n, limit;
-
-    watch->unread = false;
-    do {
-        unsigned room = TCP_CHANNEL_SLOTS - resolver->channel.used;
-        if (room == 0 || import_is_halted(resolver->import)) {
-            watch->unread = true;
-            return;
-        }
-        limit = room < RESOLVER_BATCH ? room : RESOLVER_BATCH;
-        n = uffd_read(watch->shard->uffd, messages, (size_t)limit);
-        atomic_fetch_add_explicit(&resolver->reads, 1, memory_order_relaxed);
-        for (ssize_t i = 0; i < n; i++)
-            take_message(resolver, watch->shard, &messages[i]);
-    } while (n == limit);
-    ring_poll(&resolver->ring, &watch->watch, watch->shard->uffd, POLLIN, true);
+    while (watch->at < watch->n) {
+        if (!tcp_channel_has_room(&resolver->channel) || import_is_halted(resolver->import))
+            return false;
+        take_message(resolver, watch->shard, &watch->messages[watch->at++]);
+    }
+    return true;
 }
 
-static void shard_ready(RingWatch *watch, int result)
+/* The next message ends in the ring: with the messages themselves where nobody else waits for them. */
+static void wait_for_faults(Resolver *resolver, ShardWatch *watch)
 {
-    ShardWatch *shard_watch = (ShardWatch *)((char *)watch - offsetof(ShardWatch, watch));
-    Resolver *resolver = watch->owner;
+    if (watch->by_read)
+        ring_read(&resolver->ring, &watch->watch, watch->shard->uffd, watch->messages,
+                  sizeof watch->messages);
+    else
+        ring_poll(&resolver->ring, &watch->watch, watch->shard->uffd, POLLIN,
+                  watch->shard->owner == SHARD_SHARED);
+}
+
+/*
+ * A batch that was not full emptied the queue, and the new poll looks before it sleeps: no read is
+ * spent on hearing that there is nothing.
+ */
+static bool read_more(Resolver *resolver, ShardWatch *watch)
+{
+    ssize_t n = uffd_read(watch->shard->uffd, watch->messages, SHARD_INBOX);
+
+    atomic_fetch_add_explicit(&resolver->reads, 1, memory_order_relaxed);
+    watch->at = 0;
+    watch->n = n > 0 ? (unsigned)n : 0;
+    return watch->n == SHARD_INBOX;
+}
+
+/* Reads faults until there are none, or no free slot to serve one with: the rest waits for one. */
+static void read_faults(Resolver *resolver, ShardWatch *watch, bool more)
+{
+    watch->unread = true;
+    while (take_inbox(resolver, watch)) {
+        if (!more) {
+            watch->unread = false;
+            wait_for_faults(resolver, watch);
+            return;
+        }
+        more = read_more(resolver, watch);
+    }
+    watch->more = more;
+}
+
+/* The same for a shard that reports what is removed (shard.h): events are heeded first. */
+static void read_events(Resolver *resolver, ShardWatch *watch)
+{
+    Shard *shard = watch->shard;
+    unsigned n;
+
+    watch->unread = true;
+    if (!shard_read(resolver->import, shard, &n))
+        return;
+    atomic_fetch_add_explicit(&resolver->reads, 1, memory_order_relaxed);
+    while (shard->inbox_at < shard->inbox_n) {
+        if (!tcp_channel_has_room(&resolver->channel) || import_is_halted(resolver->import))
+            break;
+        take_message(resolver, shard, &shard->inbox[shard->inbox_at++]);
+    }
+    if (!watch->watch.busy)
+        wait_for_faults(resolver, watch);
+    watch->unread = shard->inbox_at < shard->inbox_n;
+}
+
+static void serve_watch(Resolver *resolver, ShardWatch *watch, bool more)
+{
+    if (watch->shard->removable)
+        read_events(resolver, watch);
+    else
+        read_faults(resolver, watch, more);
+}
+
+/* A kernel before 6.2 will not wait in a read of a non-blocking uffd; a later one seldom. */
+static bool read_is_refused(ShardWatch *watch, int result)
+{
+    if (!watch->by_read || result != -EAGAIN)
+        return false;
+    watch->by_read = ++watch->refused < 3;
+    return true;
+}
+
+static void shard_ready(RingWatch *ring_watch, int result)
+{
+    ShardWatch *watch = (ShardWatch *)((char *)ring_watch - offsetof(ShardWatch, watch));
+    Resolver *resolver = ring_watch->owner;
 
     atomic_fetch_add_explicit(&resolver->wakeups, 1, memory_order_relaxed);
-    if (result < 0 || (result & (POLLERR | POLLNVAL))) {
+    if (read_is_refused(watch, result)) {
+        ring_poll(&resolver->ring, &watch->watch, watch->shard->uffd, POLLIN, false);
+        watch->polled = true;
+        return;
+    }
+    if (result < 0 || (!watch->by_read && (result & (POLLERR | POLLNVAL)))) {
         /* Rule 13: a client that changed its uffd's flags harms only itself. */
         import_halt(resolver->import, CLIENT_STATE_BROKEN,
                     "the client's userfaultfd became unusable: it is no longer non-blocking");
         return;
     }
-    read_faults(resolver, shard_watch);
+    if (watch->by_read && !watch->polled) {
+        watch->refused = 0;
+        watch->at = 0;
+        watch->n = (unsigned)result / sizeof(struct uffd_msg);
+        serve_watch(resolver, watch, watch->n == SHARD_INBOX);
+        return;
+    }
+    watch->polled = false;
+    serve_watch(resolver, watch, true);
 }
 
 /* --- the thread ---------------------------------------------------------------------------- */
+
+static bool is_mine(const Resolver *resolver, const Shard *shard)
+{
+    return shard->owner == SHARD_SHARED || shard->owner == (int)resolver->index;
+}
 
 static void start_polling(Resolver *resolver)
 {
@@ -233,8 +337,8 @@ static void start_polling(Resolver *resolver)
     resolver->polling = true;
     resolver->channel.seal = atomic_load(&resolver->import->seal);
     for (uint32_t i = 0; i < resolver->import->n_shards; i++)
-        ring_poll(&resolver->ring, &resolver->watches[i].watch, resolver->watches[i].shard->uffd,
-                  POLLIN, true);
+        if (is_mine(resolver, resolver->watches[i].shard))
+            wait_for_faults(resolver, &resolver->watches[i]);
 }
 
 static void woken(void *owner)
@@ -248,9 +352,8 @@ static void woken(void *owner)
 static void serve_unread(Resolver *resolver)
 {
     for (uint32_t i = 0; i < resolver->import->n_shards; i++)
-        if (resolver->watches[i].unread && tcp_channel_has_room(&resolver->channel) &&
-            !import_is_halted(resolver->import))
-            read_faults(resolver, &resolver->watches[i]);
+        if (resolver->watches[i].unread && tcp_channel_has_room(&resolver->channel))
+            serve_watch(resolver, &resolver->watches[i], resolver->watches[i].more);
 }
 
 static void *run(void *argument)
@@ -287,8 +390,10 @@ static int init_parts(Resolver *resolver)
     if (!resolver->watches)
         return -ENOMEM;
     for (uint32_t i = 0; i < import->n_shards; i++) {
-        resolver->watches[i].shard = &import->shards[i];
+        Shard *shard = &import->shards[i];
+        resolver->watches[i].shard = shard;
         resolver->watches[i].watch = (RingWatch){.done = shard_ready, .owner = resolver};
+        resolver->watches[i].by_read = shard->owner != SHARD_SHARED && !shard->removable;
     }
     error = ring_init(&resolver->ring, woken, resolver);
     if (error)

@@ -17,16 +17,22 @@
 
 #include "daemon/core/ring.h"
 #include "daemon/fault/offer.h"
+#include "daemon/fault/shard.h"
 #include "daemon/transport/tcp_channel.h"
 
 struct Import;
-struct Shard;
 
-/* One shard, as one resolver polls it. */
+/* One shard, as one resolver waits for it. */
 typedef struct ShardWatch {
     RingWatch watch;
-    const struct Shard *shard;
-    bool unread; /* ready, but there was no room to serve more */
+    Shard *shard;
+    bool unread;  /* ready, but there was no room to serve more */
+    bool more;    /* and there may be more in the kernel than what was read */
+    bool by_read; /* the ring reads the messages; else it polls */
+    bool polled;  /* for once, since a read was refused */
+    unsigned refused;
+    unsigned at, n; /* of messages: taken, read */
+    struct uffd_msg messages[SHARD_INBOX];
 } ShardWatch;
 
 typedef struct Resolver {

@@ -94,17 +94,34 @@ static void map_arrived(void *owner, uint32_t region, const PeerMessage *map)
 /* --- what comes back ----------------------------------------------------------------------- */
 
 static void pages_arrived(void *owner, Fetch *fetch, uint32_t first, uint32_t count,
-                          const void *data)
+                          FetchContent content, const void *data)
 {
     StreamChannel *channel = owner;
     Import *import = channel->stream->import;
+    Placement placement = {
+        .region = fetch->region,
+        .page = fetch->page + first,
+        .count = count,
+        .content = content,
+        .data = data,
+        .spoiled = fetch->spoiled,
+        .by = PLACEMENT_STREAM,
+    };
 
     channel->stream->in_flight -= count * import->page_sizes[fetch->region];
-    placement_put(import, fetch->region, fetch->page + first, count, data, false);
+    placement_put(import, &placement);
     if (import_is_halted(import))
         return; /* what was not placed does not count */
-    import_count_fetched(import, fetch->region, count, data == NULL);
+    import_count_fetched(import, fetch->region, count, content == FETCH_ZERO);
     atomic_fetch_add_explicit(&import->counters.by_stream, count, memory_order_relaxed);
+}
+
+static bool place(void *owner, const Fetch *fetch, uint32_t first, uint32_t count,
+                  FetchPlace *ret_place)
+{
+    StreamChannel *channel = owner;
+
+    return import_place(channel->stream->import, fetch, first, count, ret_place);
 }
 
 static bool pages_failed(void *owner, Fetch *fetch, PeerErrorCode code)
@@ -137,6 +154,7 @@ static void channel_down(void *owner, const char *reason)
 
 static const FetchSink stream_sink = {
     .pages = pages_arrived,
+    .place = place,
     .failed = pages_failed,
     .map = map_arrived,
     .down = channel_down,
@@ -296,6 +314,8 @@ static void check_complete(Stream *stream)
 
 static void step(Stream *stream)
 {
+    if (stream->populating && !import_gate_is_open(stream->import))
+        stream->populating = mirror_populate(&stream->import->mirror, &stream->import->table);
     ask_for_map(stream);
     if (may_run(stream))
         fetch_more(stream);
@@ -309,7 +329,9 @@ static int wait_ms(Stream *stream)
 {
     Import *import = stream->import;
 
-    if (stream->complete || import_is_halted(import) || !import_gate_is_open(import))
+    if (!import_gate_is_open(import))
+        return stream->populating ? 0 : -1;
+    if (stream->complete || import_is_halted(import))
         return -1;
     for (unsigned i = 0; i < stream->n_channels; i++)
         if (stream->channels[i].channel.retrying)
@@ -379,7 +401,8 @@ int stream_start(Stream *stream, Import *import)
 {
     int error;
 
-    *stream = (Stream){.import = import, .initialised = true, .ring.wake_fd = -1};
+    *stream =
+        (Stream){.import = import, .initialised = true, .populating = true, .ring.wake_fd = -1};
     error = init_parts(stream);
     if (!error)
         error = -pthread_create(&stream->thread, NULL, run, stream);

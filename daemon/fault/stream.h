@@ -36,6 +36,7 @@ typedef struct Stream {
     unsigned n_channels;
     StreamChannel channels[STREAM_CHANNELS_MAX];
     _Atomic bool stop;
+    bool populating; /* the mirror, while the gate is shut */
 
     /* The map: what is known of it, and which chunks of pages may hold MISSING ones. */
     uint32_t map_region;

@@ -2,7 +2,9 @@
 #include "daemon/fault/uffd.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* Since Linux 6.6; older headers lack it. */
@@ -12,6 +14,21 @@ struct poison_argument {
     int64_t updated;
 };
 #define POISON_REQUEST _IOWR(UFFDIO, 0x08, struct poison_argument)
+
+uint64_t uffd_features(int device)
+{
+    struct uffdio_api api = {.api = UFFD_API};
+    int flags = O_CLOEXEC | O_NONBLOCK;
+    int uffd = device >= 0 ? ioctl(device, USERFAULTFD_IOC_NEW, flags)
+                           : (int)syscall(SYS_userfaultfd, flags);
+
+    if (uffd < 0)
+        return 0;
+    if (ioctl(uffd, UFFDIO_API, &api))
+        api.features = 0;
+    close(uffd);
+    return api.features;
+}
 
 /* result: the ioctl's; placed: the field in which the kernel tells bytes done or negative errno. */
 static int outcome(int result, int64_t placed, uint64_t *ret_placed)
@@ -69,15 +86,17 @@ int uffd_continue(int uffd, uint64_t address, uint64_t length, bool wake, uint64
     };
     int result = ioctl(uffd, UFFDIO_CONTINUE, &argument);
 
-    return outcome(result, argument.mapped, ret_placed);
+    result = outcome(result, argument.mapped, ret_placed);
+    return result == -EFAULT ? UFFD_ABSENT : result;
 }
 
 int uffd_poison(int uffd, uint64_t address, uint64_t length)
 {
     struct poison_argument argument = {.range = {.start = address, .len = length}};
     uint64_t placed;
+    int result = ioctl(uffd, POISON_REQUEST, &argument);
 
-    return outcome(ioctl(uffd, POISON_REQUEST, &argument), argument.updated, &placed);
+    return outcome(result, argument.updated, &placed);
 }
 
 int uffd_wake(int uffd, uint64_t address, uint64_t length)

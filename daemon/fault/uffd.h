@@ -19,9 +19,14 @@
 typedef enum UffdOutcome {
     UFFD_PLACED = 0, /* all of it */
     UFFD_PRESENT,    /* stopped at a page that is there already (EEXIST) */
-    UFFD_AGAIN, /* stopped: the address space is changing (EAGAIN) or memory is short (ENOMEM) */
-    UFFD_GONE,  /* the client's memory or process is gone (ESRCH, ENOENT) */
+    UFFD_AGAIN,  /* stopped: the address space is changing (EAGAIN) or memory is short (ENOMEM) */
+    UFFD_ABSENT, /* CONTINUE: there is no such page in the file (EFAULT) */
+    UFFD_GONE,   /* the client's memory or process is gone (ESRCH, ENOENT) */
 } UffdOutcome;
+
+/* What this kernel's userfaultfds can do (UFFD_FEATURE_*); 0 if none can be made. device: an open
+ * /dev/userfaultfd, or -1. */
+uint64_t uffd_features(int device);
 
 /* Each returns an outcome, or negative errno; *ret_placed is how many bytes were placed before. */
 int uffd_copy(int uffd, uint64_t address, const void *data, uint64_t length, bool wake,

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "daemon/core/log.h"
+#include "daemon/source/forecast.h"
 
 enum { EXPORTS_MAX = 1024, CONTROL_SILENCE_MS = 15000, CONTROL_SEND_MS = 1000 };
 
@@ -322,6 +323,9 @@ static int serve_message(Export *export, PeerMessage *m)
     switch (m->type) {
     case PEER_PING:
         m->type = PEER_PONG;
+        return export_order(export, m);
+    case PEER_FORECAST_REQUEST:
+        forecast_make(&export->memory, m);
         return export_order(export, m);
     case PEER_PROGRESS:
         keep_progress(export, m);

@@ -10,7 +10,11 @@
 
 #include "daemon/core/clock.h"
 
-enum { RECEIVE_MOVED = 8192 };
+enum {
+    RECEIVE_MOVED = 8192,
+    REPLY_HEAD = PEER_HEADER_SIZE + PEER_PLACEMENT_SIZE,
+    LANDING_MIN = 16384, /* fewer bytes are sooner copied than received on their own */
+};
 
 #define RETRY_NS UINT64_C(50000000)
 
@@ -80,9 +84,30 @@ void tcp_channel_drop(TcpChannel *channel, const char *reason)
     finish_drop(channel);
 }
 
+/* The rest of the pages to their place, and the next frame's head to the buffer, which is empty. */
+static void receive_in_place(TcpChannel *channel)
+{
+    uint64_t page_size = channel->page_sizes[channel->current->region];
+
+    channel->head = channel->tail = 0;
+    channel->vector[0] = (struct iovec){
+        .iov_base = channel->place.memory + channel->landed,
+        .iov_len = channel->current_left * page_size - channel->landed,
+    };
+    channel->vector[1] = (struct iovec){.iov_base = channel->in, .iov_len = REPLY_HEAD};
+    channel->message = (struct msghdr){.msg_iov = channel->vector, .msg_iovlen = 2};
+    ring_receive_message(channel->ring, &channel->receiving, channel->fd, &channel->message);
+}
+
 static void receive_more(TcpChannel *channel)
 {
     size_t rest = channel->tail - channel->head;
+    size_t room;
+
+    if (channel->landing) {
+        receive_in_place(channel);
+        return;
+    }
 
     /* A little is moved at once, so that the buffer's start stays in the cache; much only if it must. */
     if (channel->head > 0 && (rest <= RECEIVE_MOVED || channel->tail == channel->in_size)) {
@@ -90,8 +115,11 @@ static void receive_more(TcpChannel *channel)
         channel->head = 0;
         channel->tail = rest;
     }
+    /* Where pages land in place, what follows a head is not to be read with it. */
+    room = channel->landed_last && rest < REPLY_HEAD ? REPLY_HEAD - rest
+                                                     : channel->in_size - channel->tail;
     ring_receive(channel->ring, &channel->receiving, channel->fd, channel->in + channel->tail,
-                 channel->in_size - channel->tail);
+                 room);
 }
 
 /* What was sent and has not come is asked again; nothing that came is. */
@@ -116,6 +144,9 @@ void tcp_channel_attach(TcpChannel *channel, int fd, uint32_t session, uint32_t 
     channel->session = session;
     channel->generation = generation;
     channel->head = channel->tail = 0;
+    if (channel->landing)
+        channel->current->spoiled = true;
+    channel->landing = channel->landed_last = false;
     channel->current = NULL;
     channel->current_left = 0;
     atomic_store_explicit(&channel->connected, true, memory_order_relaxed);
@@ -239,9 +270,10 @@ static void free_fetch(TcpChannel *channel, Fetch *fetch)
     channel->used--;
 }
 
-static void hand_over(TcpChannel *channel, Fetch *fetch, uint32_t count, const void *data)
+static void hand_over(TcpChannel *channel, Fetch *fetch, uint32_t count, FetchContent content,
+                      const void *data)
 {
-    channel->sink->pages(channel->owner, fetch, fetch->done, count, data);
+    channel->sink->pages(channel->owner, fetch, fetch->done, count, content, data);
     fetch->done += count;
     if (fetch->done == fetch->count)
         free_fetch(channel, fetch);
@@ -262,25 +294,65 @@ static Fetch *match(TcpChannel *channel, const PeerHeader *header, const PeerPla
     return fetch;
 }
 
-/* The rest of the fetch is asked again later, or given up by its owner. */
-static void fail(TcpChannel *channel, Fetch *fetch, PeerErrorCode code)
+/* A slot of its own for the next pages of a fetch; NULL: all are taken. */
+static Fetch *split(TcpChannel *channel, Fetch *fetch, uint32_t count)
 {
-    fetch->page += fetch->done;
-    fetch->count -= fetch->done;
-    fetch->done = 0;
+    Fetch *part;
+
+    if (!tcp_channel_has_room(channel))
+        return NULL;
+    part = tcp_channel_fetch(channel, fetch->region, fetch->page + fetch->done, count);
+    channel->queued--;
+    part->attempts = fetch->attempts;
+    part->spoiled = fetch->spoiled;
+    part->wanted = fetch->wanted;
+    part->vcpu = fetch->vcpu;
+    part->since_ns = fetch->since_ns;
+    fetch->done += count;
+    return part;
+}
+
+/* These pages are asked again later, or given up by their owner; the others go on. */
+static bool fail(TcpChannel *channel, Fetch *fetch, uint32_t count, PeerErrorCode code)
+{
+    if (count < fetch->count - fetch->done) {
+        fetch = split(channel, fetch, count);
+        if (!fetch)
+            return false;
+    } else {
+        fetch->page += fetch->done;
+        fetch->count -= fetch->done;
+        fetch->done = 0;
+    }
     fetch->attempts++;
     if (!channel->sink->failed(channel->owner, fetch, code)) {
         free_fetch(channel, fetch);
-        return;
+        return true;
     }
     fetch->state = FETCH_RETRY;
     fetch->retry_ns = clock_ns() + RETRY_NS;
     channel->retrying++;
+    return true;
 }
 
 static size_t available(const TcpChannel *channel)
 {
     return channel->tail - channel->head;
+}
+
+/* Pages of fetch come next. False: their number and their bytes differ. */
+static bool expect_pages(TcpChannel *channel, Fetch *fetch, uint32_t count, uint64_t length)
+{
+    if (length != (uint64_t)count * channel->page_sizes[fetch->region])
+        return false;
+    channel->current = fetch;
+    channel->current_left = count;
+    channel->landing =
+        channel->sink->place && length >= LANDING_MIN &&
+        channel->sink->place(channel->owner, fetch, fetch->done, count, &channel->place);
+    channel->landed = 0;
+    channel->landed_last = channel->landing;
+    return true;
 }
 
 /* DATA, ZERO or ERROR, whose fixed part lies at body. False: nonsense. */
@@ -294,17 +366,11 @@ static bool take_placement(TcpChannel *channel, const PeerHeader *header, const 
     fetch = match(channel, header, &placement);
     if (!fetch)
         return false;
-    if (header->type == PEER_ZERO) {
-        hand_over(channel, fetch, placement.count, NULL);
-    } else if (header->type == PEER_ERROR) {
-        fail(channel, fetch, placement.code);
-    } else {
-        uint64_t length = (uint64_t)placement.count * channel->page_sizes[fetch->region];
-        if (header->length - PEER_PLACEMENT_SIZE != length)
-            return false;
-        channel->current = fetch;
-        channel->current_left = placement.count;
-    }
+    if (header->type == PEER_DATA)
+        return expect_pages(channel, fetch, placement.count, header->length - PEER_PLACEMENT_SIZE);
+    if (header->type == PEER_ERROR)
+        return fail(channel, fetch, placement.count, placement.code);
+    hand_over(channel, fetch, placement.count, FETCH_ZERO, NULL);
     return true;
 }
 
@@ -351,22 +417,67 @@ static int parse_frame(TcpChannel *channel)
     return sound ? 1 : -1;
 }
 
-static int parse_pages(TcpChannel *channel)
+/* count pages of the frame under way were handed over. */
+static void take_pages(TcpChannel *channel, uint32_t count, FetchContent content, const void *data)
 {
     Fetch *fetch = channel->current;
-    uint64_t page_size = channel->page_sizes[fetch->region];
+
+    channel->current_left -= count;
+    if (channel->current_left == 0) {
+        channel->current = NULL;
+        channel->landing = false;
+    }
+    hand_over(channel, fetch, count, content, data);
+}
+
+/* length more bytes are in their place; whole pages are handed over. */
+static void land(TcpChannel *channel, size_t length)
+{
+    uint64_t page_size = channel->page_sizes[channel->current->region];
+    uint64_t count = (channel->landed + length) / page_size;
+
+    channel->landed = (channel->landed + length) % page_size;
+    channel->place.memory += count * page_size;
+    channel->place.offset += count * page_size;
+    if (count > 0)
+        take_pages(channel, (uint32_t)count, FETCH_LANDED, NULL);
+}
+
+/* What came along with the frame's head. By a system call: that memory is the client's (rule 13). */
+static int land_buffered(TcpChannel *channel)
+{
+    uint64_t page_size = channel->page_sizes[channel->current->region];
+    size_t left = channel->current_left * page_size - channel->landed;
+    size_t length = available(channel) < left ? available(channel) : left;
+    ssize_t written;
+
+    if (length == 0)
+        return 0;
+    written = pwrite(channel->place.fd, channel->in + channel->head, length,
+                     (off_t)(channel->place.offset + channel->landed));
+    if (written <= 0) {
+        tcp_channel_drop(channel, "the guest's memory could not be written");
+        return 0;
+    }
+    channel->head += (size_t)written;
+    land(channel, (size_t)written);
+    return 1;
+}
+
+static int parse_pages(TcpChannel *channel)
+{
+    uint64_t page_size = channel->page_sizes[channel->current->region];
     uint64_t count = available(channel) / page_size;
     const uint8_t *data = channel->in + channel->head;
 
+    if (channel->landing)
+        return land_buffered(channel);
     if (count == 0)
         return 0;
     if (count > channel->current_left)
         count = channel->current_left;
     channel->head += count * page_size;
-    channel->current_left -= (uint32_t)count;
-    if (channel->current_left == 0)
-        channel->current = NULL;
-    hand_over(channel, fetch, (uint32_t)count, data);
+    take_pages(channel, (uint32_t)count, FETCH_DATA, data);
     return 1;
 }
 
@@ -374,6 +485,18 @@ static int parse_pages(TcpChannel *channel)
 static bool is_up(const TcpChannel *channel)
 {
     return channel->fd >= 0 && !channel->reason;
+}
+
+/* What came is in the buffer, or first in place and then in the buffer. */
+static void take_bytes(TcpChannel *channel, size_t length)
+{
+    size_t in_place = 0;
+
+    if (channel->landing) {
+        in_place = length < channel->vector[0].iov_len ? length : channel->vector[0].iov_len;
+        land(channel, in_place);
+    }
+    channel->tail += length - in_place;
 }
 
 static void received(RingWatch *watch, int result)
@@ -390,8 +513,8 @@ static void received(RingWatch *watch, int result)
         return;
     }
     if (result > 0) {
-        channel->tail += (size_t)result;
         atomic_fetch_add_explicit(&channel->bytes, (uint64_t)result, memory_order_relaxed);
+        take_bytes(channel, (size_t)result);
     }
     while (step > 0 && is_up(channel))
         step = channel->current ? parse_pages(channel) : parse_frame(channel);

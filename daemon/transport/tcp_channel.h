@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The destination's end of one data channel over TCP: READs go out in batches, pages come in and are
- * handed over where they lie in the receive buffer, in runs as long as what has arrived.
+ * handed over in runs as long as what has arrived: where they lie in the receive buffer, or, where
+ * the owner names a place for them, received there directly.
  *
  * Owned by one data thread, driven by its ring; nothing here blocks or allocates after init.
  * A request occupies a slot until all its pages have come.  When the connection is lost the slots
@@ -37,15 +38,36 @@ typedef struct Fetch {
     uint64_t page;
     uint64_t retry_ns;
     unsigned attempts;
-    uint64_t wanted;   /* the owner's: the page somebody waits for */
-    uint32_t vcpu;     /* the owner's: who waits */
+    bool spoiled;    /* a part of it may have been received in place, before its connection went */
+    uint64_t wanted; /* the owner's: the page somebody waits for */
+    uint32_t vcpu;   /* the owner's: who waits */
     uint64_t since_ns; /* the owner's: since when */
 } Fetch;
 
+typedef enum FetchContent {
+    FETCH_ZERO,   /* the pages are zero */
+    FETCH_DATA,   /* they lie in the receive buffer */
+    FETCH_LANDED, /* they are where the owner wanted them */
+} FetchContent;
+
+/* Where pages are received to: memory, which is also a file's from offset on. */
+typedef struct FetchPlace {
+    uint8_t *memory;
+    int fd;
+    uint64_t offset;
+} FetchPlace;
+
 /* What the owner is told, on its own thread. */
 typedef struct FetchSink {
-    /* Pages done .. done + count of a fetch; data is NULL if they are zero. */
-    void (*pages)(void *owner, Fetch *fetch, uint32_t first, uint32_t count, const void *data);
+    /* Pages first .. first + count of a fetch; data is NULL unless content is FETCH_DATA. */
+    void (*pages)(void *owner, Fetch *fetch, uint32_t first, uint32_t count, FetchContent content,
+                  const void *data);
+    /*
+     * Where these pages, which come next, are to be received.  False: nowhere in particular.
+     * Nothing writes there any more once they were handed over.  May be NULL.
+     */
+    bool (*place)(void *owner, const Fetch *fetch, uint32_t first, uint32_t count,
+                  FetchPlace *ret_place);
     /* The source cannot read a page. The fetch is retried after this returns true. */
     bool (*failed)(void *owner, Fetch *fetch, PeerErrorCode code);
     /* MAP; bulk channels only. */
@@ -78,6 +100,12 @@ typedef struct TcpChannel {
     size_t in_size, head, tail;
     Fetch *current; /* its pages come next in the stream */
     uint32_t current_left;
+    bool landing; /* and go to place; how much of its first page is there already */
+    FetchPlace place;
+    size_t landed;
+    bool landed_last; /* a frame like the last one is likely next */
+    struct iovec vector[2];
+    struct msghdr message;
     PeerMessage *scratch;      /* for MAP; bulk channels only */
     _Atomic uint64_t requests; /* written by the owner; read by anyone */
     _Atomic uint64_t bytes;

@@ -3,7 +3,7 @@
  * A small VMM against libpostcopy, for tests with real daemons.
  *
  *   vmm source|destination --socket PATH --name NAME --mem MIB --fill MIB
- *       [--backing anonymous|memfd|private|hugetlb|file:PATH] [--regions N] [--threads N]
+ *       [--backing anonymous|memfd|unsealed|private|hugetlb|file:PATH] [--regions N] [--threads N]
  *       [--seed N] [--sparse] [--read-only] [--reverse] [--destination HOST:PORT]
  *
  * --reverse names the regions in the opposite order.

@@ -50,11 +50,14 @@ static int open_backing(const char *backing, uint64_t size)
     else if (strcmp(backing, "hugetlb") == 0)
         fd = memfd_create("vmm", MFD_CLOEXEC | MFD_HUGETLB);
     else
-        fd = memfd_create("vmm", MFD_CLOEXEC);
+        fd = memfd_create("vmm", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd >= 0 && ftruncate(fd, (off_t)size) < 0) {
         close(fd);
         fd = -1;
     }
+    /* As QEMU's memory-backend-memfd does it. */
+    if (fd >= 0 && strcmp(backing, "memfd") == 0)
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
     return fd;
 }
 

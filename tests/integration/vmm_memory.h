@@ -21,7 +21,7 @@ typedef struct VmmShape {
     uint64_t n_filled;
     uint64_t seed;
     unsigned n_regions;
-    const char *backing; /* anonymous, memfd, private, hugetlb, file:PATH */
+    const char *backing; /* anonymous, memfd (sealed), unsealed, private, hugetlb, file:PATH */
 } VmmShape;
 
 typedef struct VmmMemory {

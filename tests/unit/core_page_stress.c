@@ -83,9 +83,17 @@ static void fetch(uint64_t page, bool wake)
     atomic_store(&job_ready[at], 1);
 }
 
+static void on_waited(void *user, uint32_t region, uint64_t page)
+{
+    (void)region;
+    (void)page;
+    *(bool *)user = true;
+}
+
 static void place(uint64_t page, bool wake)
 {
-    if (page_table_finish(&table, 0, page) || wake)
+    page_table_finish(&table, 0, page, 1, on_waited, &wake);
+    if (wake)
         wake_page(page);
 }
 

@@ -52,6 +52,26 @@ static uint64_t unresolved(void)
     return atomic_load(&table.unresolved);
 }
 
+/* What was reported as waited for. */
+static uint64_t waited[64];
+static unsigned n_waited;
+
+static void on_waited(void *user, uint32_t region, uint64_t page)
+{
+    assert_ptr_equal(user, waited);
+    assert_int_equal(region, 0);
+    waited[n_waited++] = page;
+}
+
+/* True if the page's mark came off. */
+static bool finish_one(PageTable *of, uint32_t region, uint64_t page)
+{
+    n_waited = 0;
+    page_table_finish(of, region, page, 1, on_waited, waited);
+    assert_true(n_waited == 0 || waited[0] == page);
+    return n_waited > 0;
+}
+
 static void a_new_table_is_all_hole(void **state)
 {
     (void)state;
@@ -76,8 +96,8 @@ static void a_fault_on_a_hole_depends_on_the_map(void **state)
     assert_int_equal(page_table_claim_fault(&table, 0, 6), PAGE_CLAIM_ZERO);
     assert_int_equal(page_table_get(&table, 0, 6), PAGE_REQUESTED);
     assert_int_equal(unresolved(), 2);
-    assert_false(page_table_finish(&table, 0, 5));
-    assert_false(page_table_finish(&table, 0, 6));
+    assert_false(finish_one(&table, 0, 5));
+    assert_false(finish_one(&table, 0, 6));
     assert_int_equal(unresolved(), 0);
 }
 
@@ -117,7 +137,7 @@ static void finishing_tells_of_waiters_once(void **state)
     assert_int_equal(page_table_claim_fault(&table, 0, 3), PAGE_CLAIM_FETCH);
     assert_int_equal(page_table_claim_fault(&table, 0, 3), PAGE_CLAIM_WAIT);
     assert_int_equal(page_table_claim_fault(&table, 0, 3), PAGE_CLAIM_WAIT);
-    assert_true(page_table_finish(&table, 0, 3));
+    assert_true(finish_one(&table, 0, 3));
     assert_int_equal(page_table_get(&table, 0, 3), PAGE_PRESENT);
     assert_int_equal(page_table_claim_fault(&table, 0, 3), PAGE_CLAIM_PRESENT);
     assert_int_equal(unresolved(), 0);
@@ -129,11 +149,104 @@ static void removed_is_terminal(void **state)
     put(0, 3, PAGE_MISSING);
     assert_int_equal(page_table_claim_fault(&table, 0, 3), PAGE_CLAIM_FETCH);
     put(0, 3, PAGE_REMOVED);
-    assert_false(page_table_finish(&table, 0, 3));
+    assert_false(finish_one(&table, 0, 3));
     assert_int_equal(page_table_get(&table, 0, 3), PAGE_REMOVED);
     assert_int_equal(page_table_mark_missing(&table, 0, 3, 1), 0);
     assert_int_equal(page_table_get(&table, 0, 3), PAGE_REMOVED);
     assert_int_equal(unresolved(), 0);
+}
+
+static void a_run_is_finished_over_words(void **state)
+{
+    (void)state;
+    for (uint64_t page = 10; page < 50; page++)
+        put(0, page, page % 2 ? PAGE_REQUESTED : PAGE_RECEIVED);
+    put(0, 15, PAGE_REQUESTED | PAGE_WAITED);
+    put(0, 16, PAGE_RECEIVED | PAGE_WAITED);
+    put(0, 30, PAGE_REMOVED);
+    put(0, 48, PAGE_REQUESTED | PAGE_WAITED);
+    atomic_store(&table.unresolved, 40);
+    n_waited = 0;
+    page_table_finish(&table, 0, 10, 40, on_waited, waited);
+    assert_int_equal(n_waited, 3);
+    assert_int_equal(waited[0], 15);
+    assert_int_equal(waited[1], 16);
+    assert_int_equal(waited[2], 48);
+    for (uint64_t page = 10; page < 50; page++)
+        assert_int_equal(page_table_get(&table, 0, page), page == 30 ? PAGE_REMOVED : PAGE_PRESENT);
+    assert_int_equal(page_table_get(&table, 0, 9), PAGE_HOLE);
+    assert_int_equal(page_table_get(&table, 0, 50), PAGE_HOLE);
+    assert_int_equal(unresolved(), 0);
+}
+
+static void receiving_keeps_marks_and_what_is_removed(void **state)
+{
+    (void)state;
+    put(0, 14, PAGE_REQUESTED | PAGE_WAITED);
+    put(0, 15, PAGE_REQUESTED);
+    put(0, 16, PAGE_REMOVED);
+    put(0, 17, PAGE_REQUESTED);
+    page_table_receive(&table, 0, 14, 4);
+    assert_int_equal(page_table_get(&table, 0, 14), PAGE_RECEIVED | PAGE_WAITED);
+    assert_int_equal(page_table_get(&table, 0, 15), PAGE_RECEIVED);
+    assert_int_equal(page_table_get(&table, 0, 16), PAGE_REMOVED);
+    assert_int_equal(page_table_get(&table, 0, 17), PAGE_RECEIVED);
+}
+
+static void removing_takes_every_state_and_tells_of_waiters(void **state)
+{
+    bool removed;
+
+    (void)state;
+    for (uint64_t page = 8; page < 40; page++)
+        put(0, page, page % 6);
+    put(0, 20, PAGE_REQUESTED | PAGE_WAITED);
+    n_waited = 0;
+    page_table_remove(&table, 0, 8, 32, on_waited, waited);
+    assert_int_equal(n_waited, 1);
+    assert_int_equal(waited[0], 20);
+    for (uint64_t page = 8; page < 40; page++)
+        assert_int_equal(page_table_get(&table, 0, page), PAGE_REMOVED);
+    assert_int_equal(page_table_same_run(&table, 0, 0, 100, &removed), 8);
+    assert_false(removed);
+    assert_int_equal(page_table_same_run(&table, 0, 8, 92, &removed), 32);
+    assert_true(removed);
+    assert_int_equal(page_table_same_run(&table, 0, 8, 5, &removed), 5);
+    assert_int_equal(page_table_same_run(&table, 0, 40, 60, &removed), 60);
+}
+
+/* A client spoils the shared bits after ARM: the copy stands. */
+static void chunks_are_kept_as_they_were(void **state)
+{
+    (void)state;
+    assert_false(page_table_is_allocated(&table, 0, 0));
+    page_table_want_chunks(&table, 0, 0, 1000000); /* more than there are */
+    assert_int_equal(page_table_keep_chunks(&table), 0);
+    assert_true(page_table_is_allocated(&table, 0, 0));
+    assert_false(page_table_is_allocated(&table, 1, 0));
+    memset((void *)&table.words[table.first_chunk_word[0]], 0, 8 * table.n_chunk_words[0]);
+    assert_true(page_table_is_allocated(&table, 0, 0));
+    assert_int_equal(page_table_get(&table, 0, 0), PAGE_HOLE);
+}
+
+static void count_received(void *user, uint32_t region, uint64_t page)
+{
+    assert_int_equal(region, 0);
+    assert_true(page == 3 || page == 50);
+    ++*(unsigned *)user;
+}
+
+static void received_pages_are_found(void **state)
+{
+    unsigned n = 0;
+
+    (void)state;
+    put(0, 3, PAGE_RECEIVED | PAGE_WAITED);
+    put(0, 4, PAGE_REQUESTED);
+    put(0, 50, PAGE_RECEIVED);
+    page_table_want_chunks(&table, 0, 0, 64); /* no pages, whatever they look like */
+    page_table_each_received(&table, count_received, &n);
+    assert_int_equal(n, 2);
 }
 
 static void marking_touches_holes_only(void **state)
@@ -340,7 +453,7 @@ static void a_terabyte_costs_nothing_until_it_is_mapped(void **state)
     assert_int_equal(page_table_create(&sparse, &big), 0);
     assert_int_equal(page_table_mark_missing(&sparse, 0, pages - 1, 1), 1);
     assert_int_equal(page_table_claim_fault(&sparse, 0, pages / 2), PAGE_CLAIM_FETCH);
-    assert_false(page_table_finish(&sparse, 0, pages / 2));
+    assert_false(finish_one(&sparse, 0, pages / 2));
     assert_int_equal(page_table_present_bytes(&sparse, sizes), PAGE);
     page_table_forget_requests(&sparse);
     assert_int_equal(fstat(sparse.fd, &status), 0);
@@ -357,6 +470,13 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_fault_on_every_other_state, set_up, tear_down),
         cmocka_unit_test_setup_teardown(finishing_tells_of_waiters_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(removed_is_terminal, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_run_is_finished_over_words, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(receiving_keeps_marks_and_what_is_removed, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(removing_takes_every_state_and_tells_of_waiters, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(chunks_are_kept_as_they_were, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(received_pages_are_found, set_up, tear_down),
         cmocka_unit_test_setup_teardown(marking_touches_holes_only, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_run_is_claimed_whole_over_words, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_run_ends_at_what_is_not_missing, set_up, tear_down),

@@ -98,7 +98,8 @@ static void arm(ClientMessage *m)
     m->arm.flags = CLIENT_ARM_DEVICE;
     m->arm.table_size = 65536;
     m->arm.n_shards = 2;
-    m->arm.shards[0] = (ClientShard){.region = 0, .start = 0, .length = 16 * MIB};
+    m->arm.shards[0] =
+        (ClientShard){.region = 0, .flags = CLIENT_SHARD_MINOR, .start = 0, .length = 16 * MIB};
     m->arm.shards[1] = (ClientShard){.region = 0, .start = 16 * MIB, .length = 16 * MIB};
 }
 
@@ -353,6 +354,11 @@ static void peer_body(PeerMessage *m)
     case PEER_MAP:
         peer_map(m);
         break;
+    case PEER_FORECAST:
+        m->forecast.shift = PEER_FORECAST_SHIFT_MIN;
+        m->forecast.n = 32;
+        fill_bytes(m->forecast.bits, 32, 9);
+        break;
     case PEER_READ:
         peer_read(m);
         break;
@@ -369,10 +375,20 @@ static void peer_body(PeerMessage *m)
 const char *peer_sample(unsigned number, PeerMessage *ret_message)
 {
     static const char *const names[] = {
-        "start",    "started",  "hello",       "invite", "invited", "attach", "attached",
-        "join",     "joined",   "sealed",      "relay",  "running", "cancel", "fenced",
-        "progress", "released", "map_request", "map",    "read",    "data",   "zero",
-        "error",    "ping",     "pong",        "bye",
+        "start",       "started",
+        "hello",       "invite",
+        "invited",     "attach",
+        "attached",    "join",
+        "joined",      "sealed",
+        "relay",       "running",
+        "cancel",      "fenced",
+        "progress",    "released",
+        "map_request", "map",
+        "read",        "data",
+        "zero",        "error",
+        "ping",        "pong",
+        "bye",         "forecast_request",
+        "forecast",
     };
 
     if (number >= sizeof names / sizeof names[0])

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -52,10 +53,34 @@ static void check_page(uint32_t region, uint64_t page, const uint8_t *data)
             fail_msg("page %llu of region %u is torn", (unsigned long long)page, region);
 }
 
-static void on_pages(void *owner, Fetch *fetch, uint32_t first, uint32_t count, const void *data)
-{
-    const uint8_t *at = data;
+/* Where pages of region 0 land, if they are to: a memfd and our mapping of it. */
+static int landing_fd = -1;
+static uint8_t *landing;
+static unsigned landed;
 
+static bool on_place(void *owner, const Fetch *fetch, uint32_t first, uint32_t count,
+                     FetchPlace *ret_place)
+{
+    (void)owner;
+    assert_int_equal(first, fetch->done);
+    assert_true(first + count <= fetch->count);
+    if (!landing || fetch->region != 0)
+        return false;
+    *ret_place = (FetchPlace){
+        .memory = landing + (fetch->page + first) * PAGE,
+        .fd = landing_fd,
+        .offset = (fetch->page + first) * PAGE,
+    };
+    return true;
+}
+
+static void on_pages(void *owner, Fetch *fetch, uint32_t first, uint32_t count,
+                     FetchContent content, const void *data)
+{
+    const uint8_t *at = content == FETCH_LANDED ? landing + (fetch->page + first) * PAGE : data;
+
+    assert_int_equal(content == FETCH_DATA, data != NULL);
+    landed += content == FETCH_LANDED ? count : 0;
     (void)owner;
     assert_int_equal(first, fetch->done);
     assert_true(first + count <= fetch->count);
@@ -63,8 +88,8 @@ static void on_pages(void *owner, Fetch *fetch, uint32_t first, uint32_t count, 
         uint64_t page = fetch->page + first + i;
         assert_true(page < PAGES);
         seen[fetch->region][page]++;
-        zeroes += data == NULL;
-        if (data)
+        zeroes += content == FETCH_ZERO;
+        if (at)
             check_page(fetch->region, page, at + i * page_sizes[fetch->region]);
     }
 }
@@ -95,6 +120,7 @@ static void on_down(void *owner, const char *reason)
 
 static const FetchSink sink = {
     .pages = on_pages,
+    .place = on_place,
     .failed = on_failed,
     .map = on_map,
     .down = on_down,
@@ -329,6 +355,125 @@ static void answers_may_come_in_crumbs(void **state)
     }
 }
 
+static void make_landing(void)
+{
+    landing_fd = memfd_create("landing", MFD_CLOEXEC);
+    assert_int_equal(ftruncate(landing_fd, (off_t)PAGES * PAGE), 0);
+    landing = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, landing_fd, 0);
+    assert_ptr_not_equal(landing, MAP_FAILED);
+}
+
+static void drop_landing(void)
+{
+    munmap(landing, PAGES * PAGE);
+    close(landing_fd);
+    landing = NULL;
+    landing_fd = -1;
+    landed = 0;
+}
+
+/* Pages 0-7, then 8 zero pages, then 16-31. */
+static size_t put_landing(const PeerReadItem *item)
+{
+    PeerMessage a = reply_to(PEER_DATA, item, 0, 8);
+    PeerMessage b = reply_to(PEER_ZERO, item, 8, 8);
+    PeerMessage c = reply_to(PEER_DATA, item, 16, 16);
+    size_t length = put_reply(bytes, &a, item);
+
+    length += put_reply(bytes + length, &b, item);
+    return length + put_reply(bytes + length, &c, item);
+}
+
+static void long_answers_land_in_place(void **state)
+{
+    static const size_t splits[] = {1,    24,    47,    48,    49,    4143,  4144,
+                                    4145, 32815, 32816, 32817, 32864, 32912, 40000};
+    size_t length;
+
+    (void)state;
+    make_landing();
+    for (unsigned i = 0; i < sizeof splits / sizeof splits[0]; i++) {
+        memset(seen, 0, sizeof seen);
+        memset(landing, 0xa5, PAGES * PAGE);
+        landed = 0;
+        tcp_channel_fetch(&channel, 0, i, 32);
+        read_request(PEER_READ);
+        length = put_landing(&request.read.items[0]);
+        write_all(bytes, splits[i]);
+        turn();
+        write_all(bytes + splits[i], length - splits[i]);
+        for (int k = 0; k < 100 && channel.used > 0; k++)
+            turn();
+        assert_seen_once(0, i, 32);
+        assert_int_equal(landed, 24);
+        /* Neither before, nor where zeroes were told, nor behind. */
+        assert_true(i == 0 || landing[i * PAGE - 1] == 0xa5);
+        for (uint64_t at = (i + 8) * PAGE; at < (i + 16) * PAGE; at++)
+            assert_int_equal(landing[at], 0xa5);
+        assert_int_equal(landing[(i + 32) * PAGE], 0xa5);
+    }
+    assert_int_equal(downs, 0);
+    drop_landing();
+}
+
+/* What was received of a page counts for nothing, but that it spoiled the place. */
+static void a_landing_that_is_cut_short_is_told(void **state)
+{
+    PeerMessage message;
+    size_t length;
+
+    (void)state;
+    make_landing();
+    tcp_channel_fetch(&channel, 0, 40, 16);
+    read_request(PEER_READ);
+    message = reply_to(PEER_DATA, &request.read.items[0], 0, 16);
+    length = put_reply(bytes, &message, &request.read.items[0]);
+    write_all(bytes, length - 10 * PAGE - 100);
+    for (int k = 0; k < 20; k++)
+        turn();
+    close(source);
+    source = -1;
+    turn_until(&downs, 1);
+    assert_seen_once(0, 40, 5);
+    connect_source();
+    read_request(PEER_READ);
+    assert_int_equal(request.read.items[0].page, 45);
+    assert_int_equal(request.read.items[0].count, 11);
+    assert_true(channel.slots[request.read.items[0].cookie].spoiled);
+    reply(PEER_DATA, &request.read.items[0], 0, 11);
+    for (int k = 0; k < 100 && channel.used > 0; k++)
+        turn();
+    assert_seen_once(0, 40, 16);
+    drop_landing();
+}
+
+/* One page of a run cannot be read: only that one is asked again. */
+static void a_bad_page_fails_alone(void **state)
+{
+    PeerReadItem item;
+
+    (void)state;
+    retry_failed = true;
+    tcp_channel_fetch(&channel, 0, 60, 8);
+    read_request(PEER_READ);
+    item = request.read.items[0];
+    reply(PEER_DATA, &item, 0, 3);
+    reply(PEER_ERROR, &item, 3, 1);
+    reply(PEER_DATA, &item, 4, 4);
+    turn_until(&failures, 1);
+    for (int k = 0; k < 20 && channel.used > 1; k++)
+        turn();
+    read_request(PEER_READ);
+    assert_int_equal(request.read.n, 1);
+    assert_int_equal(request.read.items[0].page, 63);
+    assert_int_equal(request.read.items[0].count, 1);
+    reply(PEER_DATA, &request.read.items[0], 0, 1);
+    for (int k = 0; k < 100 && channel.used > 0; k++)
+        turn();
+    assert_seen_once(0, 60, 8);
+    assert_int_equal(downs, 0);
+}
+
 static void huge_pages_fit_the_buffer(void **state)
 {
     (void)state;
@@ -561,6 +706,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(slots_are_bounded_and_come_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(answers_may_be_split_anywhere, set_up, tear_down),
         cmocka_unit_test_setup_teardown(answers_may_come_in_crumbs, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(long_answers_land_in_place, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_landing_that_is_cut_short_is_told, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_bad_page_fails_alone, set_up, tear_down),
         cmocka_unit_test_setup_teardown(huge_pages_fit_the_buffer, set_up, tear_down),
         cmocka_unit_test_setup_teardown(nonsense_ends_the_connection_only, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_data_frame_of_another_page_size_ends_it, set_up,
