@@ -35,6 +35,7 @@ static const Key keys[] = {
     {"import", "around", KEY_BYTES, AT(import.around), 4096, 1 << 20},
     {"import", "chunk", KEY_BYTES, AT(import.chunk), 4096, PEER_READ_MAX},
     {"import", "window", KEY_BYTES, AT(import.window), 65536, G_GUINT64_CONSTANT(256) << 20},
+    {"import", "busy_poll_us", KEY_NUMBER, AT(import.busy_poll_us), 0, 1000},
     {"import", "preallocate", KEY_BOOLEAN, AT(import.preallocate), 0, 0},
     {"import", "stream_delay_ms", KEY_NUMBER, AT(import.stream_delay_ms), 0, 60000},
 };
@@ -57,6 +58,7 @@ static void set_defaults(Settings *settings)
         .window = 2 << 20,
         .ping_ms = 1000,
         .stream_delay_ms = 2000,
+        .busy_poll_us = 50,
         .preallocate = TRUE,
     };
 }

@@ -7,6 +7,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "daemon/core/clock.h"
+
 #ifdef __SANITIZE_THREAD__
 #define RING_TSAN 1
 #elif defined(__has_feature)
@@ -52,7 +54,8 @@ int ring_start(Ring *ring, unsigned entries)
 {
     /* One task submits and reaps, and completions run when it asks: no interrupts in between. */
     struct io_uring_params params = {
-        .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
+        .flags =
+            IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
     };
     int error = io_uring_queue_init_params(entries, &ring->uring, &params);
 
@@ -154,17 +157,42 @@ static void dispatch(Ring *ring)
     }
 }
 
+/* Whether a completion is there, or the kernel would make one if asked; no system call. */
+static bool has_work(const Ring *ring)
+{
+    return io_uring_cq_ready(&ring->uring) > 0 ||
+           (__atomic_load_n(ring->uring.sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_TASKRUN);
+}
+
+/* True: something came. */
+static bool look(Ring *ring, uint64_t budget)
+{
+    uint64_t until = clock_ns() + budget;
+    bool found;
+
+    io_uring_submit(&ring->uring);
+    while (!(found = has_work(ring)) && clock_ns() < until)
+        for (unsigned i = 0; i < 32 && !has_work(ring); i++)
+            spin_relax();
+    spin_learn(&ring->spin, found);
+    return found;
+}
+
 int ring_wait(Ring *ring, int timeout_ms)
 {
     struct __kernel_timespec timeout = {
         .tv_sec = timeout_ms / 1000,
         .tv_nsec = (long long)(timeout_ms % 1000) * 1000000,
     };
+    uint64_t budget = timeout_ms == 0 ? 0 : spin_budget(&ring->spin);
+    bool found = budget > 0 && look(ring, budget);
     struct io_uring_cqe *cqe;
     int result;
 
     ring->waits++;
-    if (timeout_ms < 0)
+    if (found)
+        result = io_uring_get_events(&ring->uring);
+    else if (timeout_ms < 0)
         result = io_uring_submit_and_wait(&ring->uring, 1);
     else
         result = io_uring_submit_and_wait_timeout(&ring->uring, &cqe, 1, &timeout, NULL);

@@ -15,6 +15,8 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "daemon/core/spin.h"
+
 typedef struct RingWatch RingWatch;
 struct RingWatch {
     /* result: the operation's, negative errno if it failed.  On the ring's thread. */
@@ -29,6 +31,7 @@ typedef struct Ring {
     RingWatch wake;
     void (*woken)(void *owner); /* called on the ring's thread after ring_wake(), once for many */
     uint64_t waits;             /* system calls made to wait */
+    Spin spin;                  /* looks for completions before it sleeps; off unless initialised */
 } Ring;
 
 /* Makes the wake-up end; any thread, before ring_start() and ring_wake(). 0 or negative errno. */

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -356,6 +357,18 @@ static void serve_unread(Resolver *resolver)
             serve_watch(resolver, &resolver->watches[i], resolver->watches[i].more);
 }
 
+/* Looking for work takes a core: only where the guest, the stream and the resolvers each have one. */
+static uint64_t busy_poll_ns(const Import *import)
+{
+    const VcpuTable *vcpus = atomic_load(&import->vcpus);
+    cpu_set_t set;
+
+    if (sched_getaffinity(0, sizeof set, &set) ||
+        (unsigned)CPU_COUNT(&set) < vcpus->n + import->config.resolvers + 1)
+        return 0;
+    return UINT64_C(1000) * import->config.busy_poll_us;
+}
+
 static void *run(void *argument)
 {
     Resolver *resolver = argument;
@@ -365,6 +378,7 @@ static void *run(void *argument)
     snprintf(name, sizeof name, "resolver-%u", resolver->index);
     prctl(PR_SET_NAME, name);
     error = ring_start(&resolver->ring, 256);
+    spin_init(&resolver->ring.spin, busy_poll_ns(resolver->import));
     if (error) {
         import_halt(resolver->import, CLIENT_STATE_BROKEN,
                     "a resolver could not make its io_uring");

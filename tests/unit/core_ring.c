@@ -239,6 +239,54 @@ static void more_operations_than_entries_are_queued(void **state)
     ring_deinit(&ring);
 }
 
+/* What comes while it looks is found without sleeping; where nothing comes, looking ends. */
+static void it_looks_before_it_sleeps(void **state)
+{
+    Ring ring;
+    RingWatch watch = {.done = keep_result, .owner = &(int){0}};
+    uint64_t one = 1;
+    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+    (void)state;
+    assert_int_equal(ring_init(&ring, on_woken, &(Worker){0}), 0);
+    assert_int_equal(ring_start(&ring, 8), 0);
+    spin_init(&ring.spin, 200000000);
+    ring_poll(&ring, &watch, fd, POLLIN, true);
+    assert_int_equal(write(fd, &one, sizeof one), sizeof one);
+    assert_int_equal(ring_wait(&ring, -1), 0);
+    assert_false(watch.busy);
+    assert_int_equal(ring.spin.hits, 1);
+    spin_init(&ring.spin, 8000);
+    for (unsigned i = 0; i < 20; i++)
+        assert_int_equal(ring_wait(&ring, 1), 0);
+    assert_int_equal(ring.spin.now_ns, 0);
+    assert_true(ring.spin.tried <= 5);
+    assert_int_equal(ring.spin.hits, 0);
+    close(fd);
+    ring_stop(&ring);
+    ring_deinit(&ring);
+}
+
+static void looking_is_forgiven_and_grows_again(void **state)
+{
+    Spin spin;
+    unsigned waits = 0;
+
+    (void)state;
+    spin_init(&spin, 64000);
+    while (spin_budget(&spin) > 0)
+        spin_learn(&spin, false);
+    while (spin_budget(&spin) == 0)
+        waits++;
+    assert_int_equal(waits, 62); /* the loop's last look counted as one */
+    for (unsigned i = 0; i < 8; i++)
+        spin_learn(&spin, true);
+    assert_int_equal(spin_budget(&spin), 64000);
+    spin_init(&spin, 0);
+    for (unsigned i = 0; i < 1000; i++)
+        assert_int_equal(spin_budget(&spin), 0);
+}
+
 static bool host_has_io_uring(void)
 {
     Ring ring;
@@ -261,6 +309,8 @@ int main(void)
         cmocka_unit_test(one_ring_of_many_is_woken_for_an_event),
         cmocka_unit_test(it_sends_and_receives),
         cmocka_unit_test(waiting_ends_with_the_time),
+        cmocka_unit_test(it_looks_before_it_sleeps),
+        cmocka_unit_test(looking_is_forgiven_and_grows_again),
         cmocka_unit_test(more_operations_than_entries_are_queued),
     };
 

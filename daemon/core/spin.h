@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * How long a thread looks for work before it sleeps.  A wake-up across cores takes about as long as a
+ * page from memory next door (12 us measured), so looking pays where a core is spare and work
+ * comes often; where it does not come, less and less is spent on it.  One thread; pure arithmetic.
+ */
+#ifndef POSTCOPYD_CORE_SPIN_H
+#define POSTCOPYD_CORE_SPIN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct Spin {
+    uint64_t most_ns; /* 0: never */
+    uint64_t now_ns;
+    unsigned idle;  /* waits since it gave up */
+    uint64_t tried; /* how often it looked, and how often something came meanwhile */
+    uint64_t hits;
+} Spin;
+
+/* Tells the core that this is a loop that waits. */
+static inline void spin_relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static inline void spin_init(Spin *spin, uint64_t most_ns)
+{
+    *spin = (Spin){.most_ns = most_ns, .now_ns = most_ns};
+}
+
+/* For how long to look this time; 0: not at all. */
+static inline uint64_t spin_budget(Spin *spin)
+{
+    enum { FORGIVEN_AFTER = 64 };
+
+    if (spin->now_ns == 0 && spin->most_ns > 0 && ++spin->idle >= FORGIVEN_AFTER) {
+        spin->idle = 0;
+        spin->now_ns = spin->most_ns / 4;
+    }
+    return spin->now_ns;
+}
+
+/* Something came while it looked, or nothing did. */
+static inline void spin_learn(Spin *spin, bool hit)
+{
+    enum { WORTH_NS = 1000 };
+
+    spin->tried++;
+    if (hit) {
+        spin->hits++;
+        spin->now_ns = spin->now_ns * 2 < spin->most_ns ? spin->now_ns * 2 : spin->most_ns;
+    } else {
+        spin->now_ns = spin->now_ns / 2 >= WORTH_NS ? spin->now_ns / 2 : 0;
+    }
+}
+
+#endif
