@@ -335,7 +335,8 @@ static int report(Link *link)
     m->progress.present_bytes = import_present_bytes(import);
     m->progress.missing_at_running = import_missing_at_running(import);
     m->progress.faults = atomic_load(&import->counters.faults);
-    m->progress.received_bytes = import_received_bytes(import);
+    /* Until then the data threads are being made. */
+    m->progress.received_bytes = atomic_load(&link->armed) ? import_received_bytes(import) : 0;
     histogram_summarise(&import->latency, &latency);
     m->progress.fault_p50_ns = latency.p50_ns;
     m->progress.fault_p99_ns = latency.p99_ns;
