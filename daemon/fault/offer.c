@@ -24,6 +24,7 @@ void offer_put(Offer *offer, int fd, uint32_t session, uint32_t generation)
     offer->session = session;
     offer->generation = generation;
     offer->drop = false;
+    atomic_store(&offer->news, true);
     pthread_mutex_unlock(&offer->lock);
     ring_wake(offer->ring);
 }
@@ -35,6 +36,7 @@ void offer_revoke(Offer *offer)
         close(offer->fd);
     offer->fd = -1;
     offer->drop = true;
+    atomic_store(&offer->news, true);
     pthread_mutex_unlock(&offer->lock);
     ring_wake(offer->ring);
 }
@@ -54,6 +56,8 @@ void offer_serve(Offer *offer, TcpChannel *channel)
     bool drop, attach;
     int fd;
 
+    if (!atomic_load(&offer->news))
+        return; /* woken for something else: no lock */
     pthread_mutex_lock(&offer->lock);
     drop = offer->drop;
     offer->drop = false;
@@ -63,6 +67,7 @@ void offer_serve(Offer *offer, TcpChannel *channel)
         offer->fd = -1;
         offer->attached = true;
     }
+    atomic_store(&offer->news, offer->fd >= 0);
     pthread_mutex_unlock(&offer->lock);
     if (drop)
         tcp_channel_drop(channel, "the link was lost");

@@ -7,6 +7,7 @@
 #define POSTCOPYD_FAULT_OFFER_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -14,6 +15,7 @@
 #include "daemon/transport/tcp_channel.h"
 
 typedef struct Offer {
+    _Atomic bool news; /* something below was changed for the channel's thread */
     pthread_mutex_t lock;
     Ring *ring; /* of the channel's thread */
     int fd;     /* joined, waiting to be taken; -1: none */

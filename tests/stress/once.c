@@ -140,10 +140,11 @@ static void check_reads(const World *world)
     }
 }
 
-static void roam_over(bool shared)
+static void roam_over(bool shared, bool sealed)
 {
     const WorldShape shape = {
         .shared = shared,
+        .sealed = sealed,
         .n_pages = 65536, /* 256 MiB: four shards */
         .stride = 8,
         .resolvers = 4,
@@ -169,13 +170,19 @@ static void roam_over(bool shared)
 static void threads_and_stream_race_anonymous(void **state)
 {
     (void)state;
-    roam_over(false);
+    roam_over(false, false);
 }
 
 static void threads_and_stream_race_shared(void **state)
 {
     (void)state;
-    roam_over(true);
+    roam_over(true, false);
+}
+
+static void threads_and_stream_race_sealed(void **state)
+{
+    (void)state;
+    roam_over(true, true);
 }
 
 static void a_crowd_on_one_page(void **state)
@@ -212,6 +219,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_and_stream_race_anonymous),
         cmocka_unit_test(threads_and_stream_race_shared),
+        cmocka_unit_test(threads_and_stream_race_sealed),
         cmocka_unit_test(a_crowd_on_one_page),
     };
 

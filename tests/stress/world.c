@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "tests/stress/world.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -63,6 +64,7 @@ static void start_side(World *world, WorldSide *side, const char *name)
                 .window = 1 << 20,
                 .ping_ms = 5000,
                 .stream_delay_ms = 60000,
+                .preallocate = TRUE,
             },
     };
     side->control = control_new(side->settings, &error);
@@ -91,11 +93,13 @@ static void stop_side(WorldSide *side)
 static void map_region(const World *world, WorldSide *side)
 {
     uint64_t length = world->shape.n_pages * WORLD_PAGE;
-    int fd = world->shape.shared ? memfd_create("ram", MFD_CLOEXEC) : -1;
+    int fd = world->shape.shared ? memfd_create("ram", MFD_CLOEXEC | MFD_ALLOW_SEALING) : -1;
     int flags = world->shape.shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
 
     if (world->shape.shared)
         assert_int_equal(ftruncate(fd, (off_t)length), 0);
+    if (world->shape.sealed)
+        assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK), 0);
     side->region = (struct postcopy_region){
         .id = "ram",
         .address = mmap(NULL, length, PROT_READ | PROT_WRITE, flags | MAP_NORESERVE, fd, 0),

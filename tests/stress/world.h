@@ -18,6 +18,7 @@ enum { WORLD_PAGE = 4096, WORLD_WORDS = WORLD_PAGE / 8, WORLD_CALL_MS = 60000 };
 
 typedef struct WorldShape {
     bool shared; /* a memfd; else anonymous */
+    bool sealed; /* and sealed, so that its pages are placed by CONTINUE */
     uint64_t n_pages;
     uint64_t stride; /* every stride-th page is filled */
     unsigned resolvers, shards, bulk_channels;
