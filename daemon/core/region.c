@@ -18,6 +18,7 @@ void region_init(Region *region, const ClientRegion *from, int fd)
     region->page_size = from->page_size;
     region->fd_offset = from->fd_offset;
     region->kind = from->kind;
+    region->removable = (from->flags & CLIENT_REGION_REMOVABLE) != 0;
     region->page_shift = (unsigned)__builtin_ctzll(from->page_size);
     region->fd = fd;
 }

@@ -20,6 +20,7 @@ typedef struct Region {
     uint64_t page_size;
     uint64_t fd_offset;
     ClientRegionKind kind;
+    bool removable; /* parts of it may be given back while it arrives */
     unsigned page_shift;
     int fd; /* -1 if anonymous; owned by the RegionSet */
 } Region;
