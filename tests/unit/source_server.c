@@ -3,12 +3,14 @@
  * An export as a destination sees it on a data channel: sealed, fenced, read.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -22,6 +24,8 @@ enum {
     PAGES = 2000,
     HUGE_PAGE = 2 << 20,
     HUGE_PAGES = 3,
+    ALIEN_PAGES = 200,
+    HOLE_PAGE = 600,
     SESSION = 4,
     GENERATION = 2,
 };
@@ -29,6 +33,7 @@ enum {
 static Export *export;
 static ExportChannel channel;
 static int ram[2], pair[2];
+static uint8_t *alien; /* read through its process, which is this one */
 static pthread_t thread;
 static PeerMessage message;
 static uint8_t frame[PEER_HEADER_SIZE + PEER_CONTROL_MAX];
@@ -64,6 +69,8 @@ static void fill_ram(void)
             page[at] = byte_of(i, at);
         assert_int_equal(pwrite(ram[0], page, PAGE, (off_t)(i * PAGE)), PAGE);
     }
+    for (uint32_t i = 0; i < ALIEN_PAGES; i++)
+        memset(alien + i * PAGE, (int)(i + 1), PAGE);
     for (size_t at = 0; at < HUGE_PAGE; at += PAGE) {
         for (size_t i = 0; i < PAGE; i++)
             page[i] = byte_of(1, at + i);
@@ -83,9 +90,13 @@ static int set_up(void **state)
     ram[1] = memfd_create("ram", MFD_CLOEXEC);
     assert_int_equal(ftruncate(ram[0], PAGES * PAGE), 0);
     assert_int_equal(ftruncate(ram[1], HUGE_PAGES * HUGE_PAGE), 0);
+    alien =
+        mmap(NULL, ALIEN_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(alien != MAP_FAILED);
     fill_ram();
     add_region(&regions, PAGES, PAGE, ram[0]);
     add_region(&regions, HUGE_PAGES, HUGE_PAGE, ram[1]);
+    add_region(&regions, ALIEN_PAGES, PAGE, -1)->address = (uintptr_t)alien;
     export = export_new(uuid, "guest", getpid(), &regions, ignore, NULL, &error);
     assert_non_null(export);
     channel = (ExportChannel){.kind = PEER_CHANNEL_URGENT};
@@ -103,6 +114,7 @@ static int tear_down(void **state)
     close(pair[1]);
     close(ram[0]);
     close(ram[1]);
+    munmap(alien, ALIEN_PAGES * PAGE);
     export_close(export);
     export_unref(export);
     return 0;
@@ -316,7 +328,7 @@ static void huge_pages_are_read_whole(void **state)
 static void what_is_out_of_range_is_refused(void **state)
 {
     PeerReadItem items[] = {
-        {.region = 2, .count = 1},
+        {.region = 3, .count = 1},
         {.region = UINT32_MAX, .count = 1},
         {.page = PAGES, .count = 1},
         {.page = UINT64_MAX, .count = 1},
@@ -338,7 +350,17 @@ static void what_is_out_of_range_is_refused(void **state)
     take_item(&good);
 }
 
-/* Rule 11. */
+/* The next answer speaks of these pages of its item. */
+static void assert_answer(PeerMessageType type, uint32_t first, uint32_t count)
+{
+    take_answer(PAGE);
+    assert_int_equal(header.type, type);
+    assert_int_equal(placement.first, first);
+    assert_int_equal(placement.count, count);
+    assert_int_equal(placement.code, type == PEER_ERROR ? PEER_ERROR_IO : PEER_ERROR_NONE);
+}
+
+/* Rule 11: only what cannot be read fails. */
 static void memory_that_cannot_be_read_is_an_error(void **state)
 {
     PeerReadItem items[2] = {{.page = 998, .count = 4}, {.page = 3, .count = 1}};
@@ -347,9 +369,115 @@ static void memory_that_cannot_be_read_is_an_error(void **state)
     export_seal(export);
     assert_int_equal(ftruncate(ram[0], 1000 * PAGE), 0);
     ask(items, 2);
-    assert_error(PEER_ERROR_IO);
-    assert_int_equal(placement.count, 4);
+    assert_answer(PEER_ZERO, 0, 1);
+    assert_answer(PEER_DATA, 1, 1);
+    assert_pages(998, 2);
+    assert_answer(PEER_ERROR, 2, 2);
     take_item(&items[1]);
+    assert_int_equal(atomic_load(&export->pages_read), 3);
+}
+
+static void an_unreadable_page_fails_alone(void **state)
+{
+    PeerReadItem items[2] = {{.cookie = 1, .region = 2, .page = 0, .count = ALIEN_PAGES},
+                             {.cookie = 2, .page = 3, .count = 1}};
+
+    (void)state;
+    export_seal(export);
+    assert_int_equal(munmap(alien + 70 * PAGE, PAGE), 0);
+    assert_int_equal(munmap(alien + 80 * PAGE, 3 * PAGE), 0);
+    ask(items, 2);
+    memset(got, 0xee, sizeof got);
+    for (uint32_t done = 0; done < ALIEN_PAGES; done += placement.count) {
+        take_answer(PAGE);
+        assert_int_equal(placement.first, done);
+        if (done == 70 || done == 80)
+            assert_int_equal(placement.count, done == 70 ? 1 : 3);
+        assert_int_equal(header.type, done == 70 || done == 80 ? PEER_ERROR : PEER_DATA);
+    }
+    for (uint32_t i = 0; i < ALIEN_PAGES; i++)
+        if (i != 70 && (i < 80 || i > 82))
+            assert_int_equal(got[i * PAGE + 5], (uint8_t)(i + 1));
+    take_item(&items[1]);
+    assert_int_equal(atomic_load(&export->pages_read), ALIEN_PAGES - 4 + 1);
+}
+
+/* The destination keeps every failed run on its own, and has room for so many. */
+static void many_unreadable_pages_are_failed_together(void **state)
+{
+    PeerReadItem items[2] = {{.cookie = 1, .region = 2, .page = 0, .count = ALIEN_PAGES},
+                             {.cookie = 2, .page = 3, .count = 1}};
+
+    (void)state;
+    export_seal(export);
+    for (uint32_t i = 1; i < ALIEN_PAGES; i += 2)
+        assert_int_equal(munmap(alien + i * PAGE, PAGE), 0);
+    ask(items, 2);
+    for (uint32_t i = 0; i < 14; i += 2) {
+        assert_answer(PEER_DATA, i, 1);
+        assert_answer(PEER_ERROR, i + 1, 1);
+    }
+    assert_answer(PEER_DATA, 14, 1);
+    assert_answer(PEER_ERROR, 15, ALIEN_PAGES - 15);
+    take_item(&items[1]);
+}
+
+static blkcnt_t blocks_of(int fd)
+{
+    struct stat status;
+
+    assert_int_equal(fstat(fd, &status), 0);
+    return status.st_blocks;
+}
+
+/* Neither one by one nor in a run that is all, or partly, a hole. */
+static void holes_are_zero_and_stay_holes(void **state)
+{
+    PeerReadItem items[] = {
+        {.cookie = 1, .page = 2, .count = 1},
+        {.cookie = 2, .region = 1, .page = 0, .count = 1},
+        {.cookie = 3, .region = 1, .page = 2, .count = 1},
+        {.cookie = 4, .page = HOLE_PAGE, .count = 300},
+        {.cookie = 5, .page = PAGES - 100, .count = 100},
+    };
+    blkcnt_t before[2];
+
+    (void)state;
+    assert_int_equal(
+        fallocate(ram[0], FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, HOLE_PAGE * PAGE, 200 * PAGE),
+        0);
+    before[0] = blocks_of(ram[0]);
+    before[1] = blocks_of(ram[1]);
+    export_seal(export);
+    ask(items, 5);
+    take_item(&items[0]);
+    for (unsigned i = 1; i < 3; i++) {
+        take_answer(HUGE_PAGE);
+        assert_int_equal(header.type, PEER_ZERO);
+        assert_int_equal(header.cookie, items[i].cookie);
+    }
+    assert_answer(PEER_ZERO, 0, 201); /* and the even page behind it */
+    for (uint32_t i = 201; i < 300; i++)
+        assert_answer(i % 2 ? PEER_DATA : PEER_ZERO, i, 1);
+    take_item(&items[4]);
+    assert_int_equal(blocks_of(ram[0]), before[0]);
+    assert_int_equal(blocks_of(ram[1]), before[1]);
+}
+
+/* A file that was cut short ends in what looks like a hole. */
+static void a_cut_off_end_is_no_hole(void **state)
+{
+    PeerReadItem item = {.page = 1000, .count = 100};
+
+    (void)state;
+    export_seal(export);
+    assert_int_equal(ftruncate(ram[0], 1000 * PAGE), 0);
+    ask(&item, 1);
+    assert_answer(PEER_ERROR, 0, 100);
+    item.page = 999;
+    ask(&item, 1);
+    assert_answer(PEER_DATA, 0, 1);
+    assert_answer(PEER_ERROR, 1, 99);
 }
 
 static void ask_map(uint32_t region, uint64_t page)
@@ -488,6 +616,10 @@ int main(void)
         TEST(huge_pages_are_read_whole),
         TEST(what_is_out_of_range_is_refused),
         TEST(memory_that_cannot_be_read_is_an_error),
+        TEST(an_unreadable_page_fails_alone),
+        TEST(many_unreadable_pages_are_failed_together),
+        TEST(holes_are_zero_and_stay_holes),
+        TEST(a_cut_off_end_is_no_hole),
         TEST(the_map_is_answered),
         TEST(a_map_before_the_seal_ends_it),
         TEST(a_map_out_of_range_ends_it),
