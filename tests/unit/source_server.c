@@ -584,24 +584,6 @@ static void requests_may_come_in_crumbs(void **state)
     take_item(&items[1]);
 }
 
-static void it_is_found_by_its_token_only(void **state)
-{
-    uint8_t token[LIMIT_TOKEN];
-    Export *found;
-
-    (void)state;
-    memcpy(token, export->token, sizeof token);
-    found = export_find_by_token(token);
-    assert_ptr_equal(found, export);
-    export_unref(found);
-    token[LIMIT_TOKEN - 1] ^= 1;
-    assert_null(export_find_by_token(token));
-    assert_null(export_find_by_secret(0, export->secret)); /* no lease, no secret */
-    memcpy(token, export->token, sizeof token);
-    export_close(export);
-    assert_null(export_find_by_token(token));
-}
-
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -627,7 +609,6 @@ int main(void)
         TEST(garbage_ends_it),
         TEST(a_frame_out_of_turn_ends_it),
         TEST(requests_may_come_in_crumbs),
-        TEST(it_is_found_by_its_token_only),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
