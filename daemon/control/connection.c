@@ -167,21 +167,38 @@ void connection_send_state(Connection *connection, ClientState state, guint64 po
 
 /* --- HELLO --------------------------------------------------------------------------------- */
 
+/* The file of a region that is shared, as a fd of its own: two regions may name the same.  Private
+ * memory is read through its process, its file is of no use.  FALSE with a line in ret_text. */
+static gboolean take_file(const Connection *connection, const ClientRegion *region, int *ret_fd,
+                          char *ret_text)
+{
+    int fd = region->fd >= 0 ? connection->channel.fds[region->fd] : -1;
+
+    *ret_fd = -1;
+    if (region->kind != CLIENT_REGION_SHARED)
+        return TRUE;
+    if (!region_file_is_memory(fd)) {
+        g_snprintf(ret_text, LIMIT_TEXT + 1,
+                   "region '%s' is in a file on a disk or of another kind: its memory has to be a "
+                   "memfd or a file on tmpfs or hugetlbfs",
+                   region->id);
+        return FALSE;
+    }
+    *ret_fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (*ret_fd < 0)
+        g_snprintf(ret_text, LIMIT_TEXT + 1, "cannot keep the RAM fd: %s", strerror(errno));
+    return *ret_fd >= 0;
+}
+
 /* Takes the regions and their RAM fds out of the message. FALSE with a line in ret_text. */
 static gboolean take_regions(Connection *connection, const ClientHello *hello, char *ret_text)
 {
     for (guint32 i = 0; i < hello->n_regions; i++) {
-        const ClientRegion *region = &hello->regions[i];
-        int fd = -1;
+        int fd;
 
-        /* Two regions may name the same fd, so each gets a copy of its own. */
-        if (region->fd >= 0)
-            fd = fcntl(connection->channel.fds[region->fd], F_DUPFD_CLOEXEC, 3);
-        if (region->fd >= 0 && fd < 0) {
-            g_snprintf(ret_text, LIMIT_TEXT + 1, "cannot keep the RAM fd: %s", strerror(errno));
+        if (!take_file(connection, &hello->regions[i], &fd, ret_text))
             return FALSE;
-        }
-        region_init(&connection->regions.regions[i], region, fd);
+        region_init(&connection->regions.regions[i], &hello->regions[i], fd);
         connection->regions.n = i + 1;
     }
     if (!region_set_overlaps(&connection->regions))
@@ -289,15 +306,18 @@ static void on_region_add(Connection *connection)
     const ClientMessage *message = connection->control->message;
     RegionSet *set = &connection->regions;
     guint32 serial = message->serial;
-    int fd = -1;
+    char text[LIMIT_TEXT + 1];
+    int fd;
 
     if (is_busy(connection) || set->n == LIMIT_REGIONS) {
         connection_send_status(connection, CLIENT_ERROR, serial, -EBUSY, 0,
                                "regions cannot change while the VM moves");
         return;
     }
-    if (message->region.fd >= 0)
-        fd = client_channel_take_fd(&connection->channel, (gsize)message->region.fd);
+    if (!take_file(connection, &message->region, &fd, text)) {
+        connection_send_status(connection, CLIENT_ERROR, serial, -EINVAL, 0, text);
+        return;
+    }
     region_init(&set->regions[set->n++], &message->region, fd);
     if (region_set_overlaps(set)) {
         if (fd >= 0)

@@ -2,9 +2,11 @@
 """What comes wrong over the UNIX socket: one clear line, and nobody else notices."""
 
 import contextlib
+import fcntl
 import os
 import random
 import struct
+import tempfile
 
 from wire import PAGE, Client, text
 from world import MIB, Vmm, World, expect, fetched, mentions
@@ -196,6 +198,32 @@ def region_is_truncated():
         os.close(fd)
         expect(not any(said.startswith("BAD") for said in destination.lines), destination.lines)
         return line
+
+
+def region_on_disk():
+    """Memory in a file that the daemon would have to wait for: refused before it is looked at."""
+    with _busy_world() as world, tempfile.TemporaryFile(dir="/var/tmp") as file:
+        file.truncate(MIB)
+        region = Client.region("ram", 1 << 30, MIB, fd=0)
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(file.fileno(), fcntl.F_GET_SEALS)
+            return "/var/tmp is no disk here"
+        for role in (Client.SOURCE, 2):
+            with Client(world.source.socket) as client:
+                client.send(Client.HELLO, Client.hello("x", [region], role), fds=[file.fileno()])
+                message = _ended(client, "'ram'", "memfd", "tmpfs")
+        ends = os.pipe()
+        with Client(world.source.socket) as client:
+            client.send(Client.HELLO, Client.hello("x", [Client.region("r", 2 << 30, MIB)]))
+            expect(client.receive()[0] == Client.WELCOME, "no welcome")
+            for fd in (file.fileno(), *ends):
+                client.send(Client.REGION_ADD, region, fds=[fd])
+                mentions(client.refusal(), "'ram'", "memfd")
+            client.send(Client.REGION_ADD, Client.region("more", 3 << 30, MIB))
+            expect(client.receive()[0] == Client.OK, "the connection is of no use any more")
+        for fd in ends:
+            os.close(fd)
+        return message
 
 
 def operator_nonsense():
