@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -390,6 +391,7 @@ void server_run(Export *export, ExportChannel *channel, int fd, uint32_t session
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     int error = -ENOMEM;
 
+    prctl(PR_SET_NAME, channel->kind == PEER_CHANNEL_URGENT ? "serve-urgent" : "serve-bulk");
     if (server && pages != MAP_FAILED) {
         server->export = export;
         server->channel = channel;
