@@ -176,6 +176,8 @@ void departure_free(Departure *departure)
         departure->connection->departure = NULL;
     if (departure_is_open(departure))
         departure_end(departure, DEPARTURE_ENDED, -ECANCELED, "ended");
+    if (departure->export)
+        export_close(departure->export); /* however it came here: nobody may find it any more */
     export_unref(departure->export);
     g_ptr_array_remove(departure->control->departures, departure);
     g_free(departure->vcpus);

@@ -75,6 +75,12 @@ static uint64_t mix(uint64_t hash, const void *bytes, size_t length)
     return hash;
 }
 
+bool region_file_is_memory(int fd)
+{
+    /* Memfds and files of tmpfs and hugetlbfs have seals, all others -EINVAL. */
+    return fcntl(fd, F_GET_SEALS) >= 0;
+}
+
 uint64_t region_backing(const Region *region)
 {
     char boot_id[64];
