@@ -103,6 +103,7 @@ static JsonObject *import_pages(const Import *import)
     set_count(object, "eexist", &counters->eexist);
     set_count(object, "retried", &counters->retried);
     set_count(object, "poisoned", &counters->poisoned);
+    set_count(object, "removed", &counters->removed);
     return object;
 }
 

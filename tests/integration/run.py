@@ -13,6 +13,7 @@ import traceback
 import bad_client
 import bad_peer
 import bad_setup
+import removed
 import restart
 import rules
 import severed
@@ -20,7 +21,7 @@ import size
 import transfer
 from world import host
 
-MODULES = (transfer, restart, severed, size, bad_client, bad_peer, bad_setup, rules)
+MODULES = (transfer, restart, severed, size, bad_client, bad_peer, bad_setup, removed, rules)
 SKIPPED = 77
 
 

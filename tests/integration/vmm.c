@@ -4,7 +4,7 @@
  *
  *   vmm source|destination --socket PATH --name NAME --mem MIB --fill MIB
  *       [--backing anonymous|memfd|unsealed|private|hugetlb|file:PATH] [--regions N] [--threads N]
- *       [--seed N] [--sparse] [--read-only] [--reverse] [--destination HOST:PORT]
+ *       [--seed N] [--sparse] [--read-only] [--reverse] [--removable] [--destination HOST:PORT]
  *
  * --reverse names the regions in the opposite order.
  *
@@ -16,6 +16,8 @@
  *          pass with a line "VERIFIED words=… bad=… …", and wrong words with "BAD …"
  *   stop   end the guest's threads
  *   zero   check that all memory reads as zero
+ *   discard N    give N runs of pages of the last region back (--removable), and check it
+ *   blindly N    the same without a look at any page
  *   add MIB, remove    one more region, of anonymous memory
  *   quit   (or the end of stdin) exit: 1 if a word was ever wrong
  */
@@ -30,6 +32,7 @@
 #include <unistd.h>
 
 #include "client/lib/postcopy.h"
+#include "tests/integration/vmm_discard.h"
 #include "tests/integration/vmm_load.h"
 #include "tests/integration/vmm_memory.h"
 
@@ -49,6 +52,7 @@ typedef struct Vmm {
     struct postcopy_region extra; /* as added by command; no address: none */
     postcopy *pc;
     VmmLoad *load;
+    VmmDiscard *discard;
     uint64_t bad;
 } Vmm;
 
@@ -91,9 +95,10 @@ static void notify(void *user, const struct postcopy_notification *n)
 
 static void usage(void)
 {
-    fprintf(stderr, "usage: vmm source|destination --socket PATH --name NAME --mem MIB "
-                    "--fill MIB [--backing KIND] [--regions N] [--threads N] [--seed N] "
-                    "[--sparse] [--read-only] [--reverse] [--destination HOST:PORT]\n");
+    fprintf(stderr,
+            "usage: vmm source|destination --socket PATH --name NAME --mem MIB "
+            "--fill MIB [--backing KIND] [--regions N] [--threads N] [--seed N] "
+            "[--sparse] [--read-only] [--reverse] [--removable] [--destination HOST:PORT]\n");
     exit(2);
 }
 
@@ -143,6 +148,9 @@ static void parse_option(Vmm *vmm, int option)
     case 'R':
         vmm->read_only = true;
         break;
+    case 'B':
+        vmm->shape.removable = true;
+        break;
     case 'v':
         vmm->reverse = true;
         break;
@@ -165,6 +173,7 @@ static void parse(Vmm *vmm, int argc, char **argv)
         {"sparse", no_argument, NULL, 'S'},
         {"read-only", no_argument, NULL, 'R'},
         {"reverse", no_argument, NULL, 'v'},
+        {"removable", no_argument, NULL, 'B'},
         {"destination", required_argument, NULL, 'd'},
         {NULL, 0, NULL, 0},
     };
@@ -297,6 +306,13 @@ static void remove_region(Vmm *vmm)
     answer(vmm, "remove", error);
 }
 
+static VmmDiscard *discarder(Vmm *vmm)
+{
+    if (!vmm->discard)
+        vmm->discard = vmm_discard_new(&vmm->memory, print);
+    return vmm->discard;
+}
+
 /* False to quit. */
 static bool execute(Vmm *vmm, const char *command, const char *argument)
 {
@@ -316,6 +332,13 @@ static bool execute(Vmm *vmm, const char *command, const char *argument)
         print("OK stop\n");
     } else if (strcmp(command, "zero") == 0) {
         check_zero(vmm);
+    } else if (strcmp(command, "discard") == 0) {
+        uint64_t wrong = vmm_discard(discarder(vmm), number(argument));
+        vmm->bad += wrong;
+        print(wrong ? "ERR discard %" PRIu64 " words are wrong\n" : "OK discard\n", wrong);
+    } else if (strcmp(command, "blindly") == 0) {
+        vmm_discard_blindly(discarder(vmm), number(argument));
+        print("OK blindly\n");
     } else if (strcmp(command, "add") == 0) {
         add_region(vmm, argument);
     } else if (strcmp(command, "remove") == 0) {

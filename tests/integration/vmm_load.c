@@ -110,6 +110,8 @@ static void visit_content(LoadThread *self, uint64_t place)
     uint64_t page = vmm_memory_page(load->memory, place);
     int owner = owner_of(load, place);
 
+    if (page >= load->memory->kept_pages)
+        return;
     if (owner < 0) {
         verify_content(self, page, 0);
     } else if (owner != (int)self->index) {
@@ -133,9 +135,10 @@ static void visit_hole(LoadThread *self, uint64_t number)
     uint64_t index =
         self->n_holes == own ? number : vmm_mix(number + self->load->passes * self->n_holes) % own;
 
-    verify_hole(self,
-                vmm_memory_page(self->load->memory,
-                                shape->n_filled + index * self->load->n_threads + self->index));
+    uint64_t page = vmm_memory_page(self->load->memory,
+                                    shape->n_filled + index * self->load->n_threads + self->index);
+    if (page < self->load->memory->kept_pages)
+        verify_hole(self, page);
 }
 
 static void do_pass(LoadThread *self)

@@ -80,6 +80,9 @@ static bool map_region(VmmMemory *memory, unsigned index, int fd)
         .page_size = strcmp(memory->shape.backing, "hugetlb") ? VMM_PAGE : HUGE_PAGE,
         .backing = kind,
         .fd = fd,
+        .flags = memory->shape.removable && index == memory->shape.n_regions - 1
+                     ? POSTCOPY_REGION_REMOVABLE
+                     : 0,
     };
     snprintf(memory->ids[index], sizeof memory->ids[index], "region%u", index);
     region->guest_address = index * (region->length + (UINT64_C(1) << 30));
@@ -100,6 +103,7 @@ bool vmm_memory_init(VmmMemory *memory, const VmmShape *shape)
     memset(memory, 0, sizeof *memory);
     memory->shape = *shape;
     memory->region_pages = shape->n_pages / shape->n_regions;
+    memory->kept_pages = shape->n_pages - (shape->removable ? memory->region_pages : 0);
     memory->run_pages = huge ? HUGE_PAGE / VMM_PAGE : RUN_PAGES;
     if (memory->region_pages * shape->n_regions != shape->n_pages ||
         memory->region_pages % memory->run_pages || shape->n_filled % memory->run_pages ||

@@ -21,13 +21,15 @@ typedef struct VmmShape {
     uint64_t n_filled;
     uint64_t seed;
     unsigned n_regions;
+    bool removable;      /* the last region */
     const char *backing; /* anonymous, memfd (sealed), unsealed, private, hugetlb, file:PATH */
 } VmmShape;
 
 typedef struct VmmMemory {
     VmmShape shape;
     uint64_t region_pages;
-    uint64_t run_pages; /* pages that stay neighbours in the permutation */
+    uint64_t kept_pages; /* the guest's threads leave those from here on alone */
+    uint64_t run_pages;  /* pages that stay neighbours in the permutation */
     uint64_t factor;
     uint64_t shift;
     struct postcopy_region regions[VMM_REGIONS];
