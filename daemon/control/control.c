@@ -19,6 +19,7 @@
 #include "daemon/control/departure.h"
 #include "daemon/control/peer_session.h"
 #include "daemon/core/log.h"
+#include "daemon/core/thread.h"
 #include "daemon/fault/uffd.h"
 #include "daemon/transport/address.h"
 
@@ -270,6 +271,7 @@ Control *control_new(const Settings *settings, GError **error)
     Control *control = g_new0(Control, 1);
 
     signal(SIGPIPE, SIG_IGN);
+    thread_catch_signal();
     control->settings = settings;
     control->client_listener = control->peer_listener = control->lock_fd = -1;
     control->base = event_base_new();

@@ -13,6 +13,7 @@
 
 #include "daemon/core/clock.h"
 #include "daemon/core/log.h"
+#include "daemon/core/thread.h"
 #include "daemon/fault/import.h"
 #include "daemon/fault/link_relay.h"
 
@@ -524,7 +525,7 @@ void link_stop(Link *link)
     if (link->started) {
         atomic_store(&link->stop, true);
         wake(link);
-        pthread_join(link->thread, NULL);
+        thread_join(link->thread);
         link->started = false;
     }
     link_relay_stop(link); /* after the thread that may start one */

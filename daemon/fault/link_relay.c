@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "daemon/core/log.h"
+#include "daemon/core/thread.h"
 #include "daemon/fault/import.h"
 
 /* The socket's path is in a folder others may write to: only the client itself will do. */
@@ -83,6 +84,6 @@ void link_relay_stop(Link *link)
     if (!link->relay_started)
         return;
     atomic_store(&link->relay.stop, true);
-    pthread_join(link->relay_thread, NULL);
+    thread_join(link->relay_thread);
     link->relay_started = false;
 }

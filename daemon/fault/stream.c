@@ -8,6 +8,7 @@
 #include <sys/prctl.h>
 
 #include "daemon/core/clock.h"
+#include "daemon/core/thread.h"
 #include "daemon/fault/import.h"
 #include "daemon/fault/placement.h"
 
@@ -417,7 +418,7 @@ void stream_stop(Stream *stream)
     if (stream->started) {
         atomic_store_explicit(&stream->stop, true, memory_order_release);
         ring_wake(&stream->ring);
-        pthread_join(stream->thread, NULL);
+        thread_join(stream->thread);
         stream->started = false;
     }
     if (!stream->initialised)

@@ -2,12 +2,17 @@
 """What comes wrong over the UNIX socket: one clear line, and nobody else notices."""
 
 import contextlib
+import ctypes
 import os
 import random
 import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 from wire import PAGE, Client, text
-from world import MIB, Vmm, World, expect, fetched, mentions
+from world import MIB, Vmm, World, expect, fetched, host, mentions
 
 
 @contextlib.contextmanager
@@ -235,9 +240,6 @@ def own_vm_only():
 def _as_nobody(path, requests):
     """The answers to requests of a process without privileges."""
     import json  # pylint: disable=import-outside-toplevel
-    import subprocess  # pylint: disable=import-outside-toplevel
-    import sys  # pylint: disable=import-outside-toplevel
-    from pathlib import Path  # pylint: disable=import-outside-toplevel
 
     program = ("import json, sys; from wire import Client\n"
                "client = Client(sys.argv[1])\n"
@@ -265,3 +267,77 @@ def many_connections():
             expect(len(world.destination.stats()["sessions"]) == 151, "not all are there")
         world.destination.wait("end of all", lambda: len(
             world.destination.stats()["sessions"]) == 1)
+
+
+PIDFD_GETFD = 438
+SYSCALL_READ = "0 "
+
+# Takes a VMM's own fault messages away from its daemon, by a read that waits for them.
+THIEF = """
+import contextlib, os, sys
+with contextlib.suppress(OSError):
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+os.set_blocking(int(sys.argv[1]), True)
+while os.read(int(sys.argv[1]), 32):
+    pass
+"""
+
+
+def _userfaultfd_of(vmm):
+    """A duplicate of the VMM's userfaultfd: the same open file, with the same flags."""
+    folder = Path(f"/proc/{vmm.process.pid}/fd")
+    number = next(int(entry.name) for entry in folder.iterdir()
+                  if "userfaultfd" in os.readlink(entry))
+    pidfd = os.pidfd_open(vmm.process.pid)
+    try:
+        fd = ctypes.CDLL(None, use_errno=True).syscall(PIDFD_GETFD, pidfd, number, 0)
+    finally:
+        os.close(pidfd)
+    if fd < 0:
+        raise host.Unavailable(f"pidfd_getfd: {os.strerror(ctypes.get_errno())}")
+    return fd
+
+
+def _resolver_blocks(daemon):
+    """True if a resolver sits in read(2)."""
+    for task in Path(f"/proc/{daemon.process.pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            if (task / "comm").read_text().startswith("resolver") and \
+                    (task / "syscall").read_text().startswith(SYSCALL_READ):
+                return True
+    return False
+
+
+def _block_resolver(world, vm):
+    """A client whose daemon reads faults that are not there any more; True if it waits for one."""
+    with Vmm(world.source, "source", vm, mem=4, fill=4) as source, \
+            Vmm(world.destination, "destination", vm, mem=4, fill=4) as destination:
+        world.offer(source)
+        source.do("seal")
+        fd = _userfaultfd_of(destination)
+        with subprocess.Popen([sys.executable, "-c", THIEF, str(fd)], pass_fds=[fd]) as thief:
+            os.close(fd)
+            time.sleep(0.2)  # until it waits
+            destination.begin("run")
+            time.sleep(0.3)
+            blocks = _resolver_blocks(world.destination)
+            destination.kill()
+            gone = world.destination.wait("end of the import",
+                                          lambda: not world.destination.imported(vm))
+            thief.kill()
+        source.kill()
+        return blocks and gone
+
+
+def userfaultfd_blocks():
+    """A client makes its userfaultfd blocking and takes the faults away: its resolver waits in vain,
+    and the daemon, which joins it when the client dies, does not."""
+    with _busy_world() as world:
+        blocked = 0
+        for attempt in range(12):
+            blocked += _block_resolver(world, f"thief{attempt}")
+            if blocked:
+                break
+        if not blocked:
+            raise host.Unavailable("the resolver was always quicker than the thief")
+        return f"blocked at attempt {attempt + 1}"
