@@ -188,6 +188,23 @@ static gboolean check_address(const char *what, const char *text, GError **error
     return TRUE;
 }
 
+/* Other hosts may know another host by that name, or take long to find out. */
+static gboolean check_advertise(const char *text, GError **error)
+{
+    Address address;
+
+    if (!check_address("advertise", text, error))
+        return FALSE;
+    if (text && address_parse(text, &address) == 0 && address.host[0] != '\0' &&
+        !address_is_numeric(&address)) {
+        g_set_error(error, config_error(), 0,
+                    "advertise %s: must be a numeric address, other daemons do not look names up",
+                    text);
+        return FALSE;
+    }
+    return TRUE;
+}
+
 /* Until there is TLS nothing but loopback is listened on unless somebody says so. */
 static gboolean check_plaintext(const Settings *settings, GError **error)
 {
@@ -221,8 +238,7 @@ static gboolean check(Settings *settings, GError **error)
     if (settings->import.shards == 0)
         settings->import.shards = settings->import.resolvers;
     return check_address("listen", settings->listen, error) &&
-           check_address("advertise", settings->advertise, error) &&
-           check_plaintext(settings, error);
+           check_advertise(settings->advertise, error) && check_plaintext(settings, error);
 }
 
 gboolean config_load(int *argc, char ***argv, Settings *ret_settings, CommandLine *ret_command,

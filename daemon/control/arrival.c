@@ -303,12 +303,13 @@ static PeerErrorCode check_invitation(const Connection *connection, const char *
     return PEER_ERROR_NONE;
 }
 
-/* ":PORT" means the host that invited us. */
+/* ":PORT" means the host that invited us.  A name of the peer's choice is not looked up. */
 static gboolean source_address(const Invitation *invitation, char *ret_source)
 {
     Address address;
 
     return address_parse(invitation->message->invite.source, &address) == 0 &&
+           (address.host[0] == '\0' || address_is_numeric(&address)) &&
            address_format(address.host[0] ? address.host : invitation->peer_host, address.port,
                           ret_source) == 0;
 }
@@ -324,7 +325,8 @@ static Import *make_import(Arrival *arrival, Invitation *invitation, char *ret_t
     int error;
 
     if (!source_address(invitation, source)) {
-        g_strlcpy(ret_text, "the source's address is unusable", LIMIT_TEXT + 1);
+        g_strlcpy(ret_text, "the source's address is unusable: it must be numeric, ADDRESS:PORT",
+                  LIMIT_TEXT + 1);
         return NULL;
     }
     if (region_set_map(&arrival->connection->regions, &invitation->message->invite.regions, map,

@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import os
 import random
+import socket
 import struct
 import subprocess
 import sys
@@ -341,3 +342,40 @@ def userfaultfd_blocks():
         if not blocked:
             raise host.Unavailable("the resolver was always quicker than the thief")
         return f"blocked at attempt {attempt + 1}"
+
+
+def relay_accepts_nobody():
+    """The socket for the device state takes no connection: the daemon does not wait for it."""
+    with _busy_world() as world, contextlib.ExitStack() as crowd:
+        world.vms("shy", mem=4, fill=4)
+        with Client(world.source.socket) as driver:
+            prepared = driver.ask(op="prepare", vm="shy", destination=world.destination.address,
+                                  relay=True)
+            path = prepared["destination_uri"].removeprefix("unix:")
+            listener = crowd.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(path)
+            listener.listen(0)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    one = crowd.enter_context(socket.socket(socket.AF_UNIX))
+                    one.setblocking(False)
+                    one.connect(path)
+            words = b'{"op": "relay", "vm": "shy"}'
+            driver.send(Client.OPERATOR, struct.pack("<II", 0, len(words)) + words)
+            world.destination.wait("relay", lambda: _has_thread(world.destination, "relay"))
+        # Whoever drove is gone: all is undone, and the thread that tries is joined.
+        begin = time.monotonic()
+        world.destination.wait("end of the import", lambda: world.destination.imported(
+            "shy")["state"] == "cancelled")
+        took = time.monotonic() - begin
+        expect(not _has_thread(world.destination, "relay"), "it goes on trying")
+        return f"undone after {took:.1f} s"
+
+
+def _has_thread(daemon, name):
+    """True if the daemon has a thread of that name."""
+    for task in Path(f"/proc/{daemon.process.pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            if (task / "comm").read_text().strip() == name:
+                return True
+    return False

@@ -268,3 +268,19 @@ def hostile_source():
             mentions(said, "")
         vmm.do("zero")
         return said
+
+
+def source_by_name():
+    """A source that is named, not numbered: nobody waits for a name server of its choice."""
+    with _busy_world() as world:
+        world.add(Vmm(world.destination, "destination", "victim", mem=4, fill=4))
+        with Peer(world.destination.address) as peer:
+            peer.greet()
+            peer.send(Peer.INVITE, bytes(16) + text("victim") + bytes(32) + text("localhost:1")
+                      + struct.pack("<I", 1) + text("region0")
+                      + struct.pack("<QQQQQ", 0, 4 * MIB, PAGE, 0, 0) + struct.pack("<I", 0))
+            body = peer.expect(Peer.INVITED)
+            expect(body.take("I") != 0, "invited")
+            said = body.text()
+            mentions(said, "numeric")
+            return said

@@ -64,6 +64,7 @@ def config_mistakes():
                 ("peer", "listen", "nonsense", "nonsense", "HOST:PORT"),
                 ("peer", "listen", "127.0.0.1:99999", "HOST:PORT"),
                 ("peer", "advertise", "::1:5", "advertise", "HOST:PORT"),
+                ("peer", "advertise", "localhost:5", "advertise", "numeric"),
                 ("peer", "listen", "", "empty"),
                 ("daemon", "socket", "/x" * 60, "socket", "107"))):
             path = _config(folder, f"c{number}", **{section: {key: value}})
