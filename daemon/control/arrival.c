@@ -448,6 +448,16 @@ void arrival_armed(Connection *connection, const ClientStatus *status, guint32 n
                 shards ? strerror(-error) : "the client sent no userfaultfd for every shard");
 }
 
+/* The memory is the client's own. */
+static void finish(Arrival *arrival)
+{
+    arrival->stage = ARRIVAL_RELEASED;
+    arrival->connection->role = CLIENT_ROLE_SOURCE;
+    remove_incoming(arrival);
+    import_finish(arrival->import);
+    log_info("%s: released", arrival->import->name);
+}
+
 void arrival_released(Connection *connection, const ClientStatus *status)
 {
     const struct timeval pause = {.tv_usec = RELEASE_RETRY_MS * 1000L};
@@ -463,11 +473,7 @@ void arrival_released(Connection *connection, const ClientStatus *status)
         log_error("%s: its client will not let go: %s", arrival->import->name, status->text);
         return;
     }
-    arrival->stage = ARRIVAL_RELEASED;
-    connection->role = CLIENT_ROLE_SOURCE;
-    remove_incoming(arrival);
-    import_finish(arrival->import);
-    log_info("%s: released", arrival->import->name);
+    finish(arrival);
 }
 
 void arrival_running(Connection *connection)
@@ -555,6 +561,17 @@ gboolean arrival_resume(Connection *connection, const ClientHello *hello, char *
     if (arrival->stage == ARRIVAL_RELEASING) /* after the WELCOME that follows */
         event_add(arrival->timer, &soon);
     return TRUE;
+}
+
+void arrival_let_go(Connection *connection)
+{
+    Arrival *arrival = find_by_pid(connection->control, connection);
+
+    if (!arrival || arrival->stage != ARRIVAL_RELEASING)
+        return;
+    arrival->connection = connection;
+    connection->arrival = arrival;
+    finish(arrival);
 }
 
 void arrival_tick(Control *control)

@@ -237,6 +237,7 @@ static gboolean greet(Connection *connection, const ClientHello *hello, char *re
     connection->greeted = TRUE;
     if (hello->flags & CLIENT_HELLO_ARMED)
         return arrival_resume(connection, hello, ret_text);
+    arrival_let_go(connection);
     return connection->blob_length == 0 || departure_restore(connection, ret_text);
 }
 

@@ -138,25 +138,27 @@ static void drop_relay(Departure *departure, const char *text)
     departure->relay_waiting = FALSE;
 }
 
+int departure_order(Departure *departure, PeerMessageType type)
+{
+    g_autofree PeerMessage *message = g_new0(PeerMessage, 1);
+
+    message->type = type;
+    return departure->export ? export_order(departure->export, message) : -ENOTCONN;
+}
+
 void departure_end(Departure *departure, DepartureStage stage, int status, const char *text)
 {
     departure->stage = stage;
     departure->ended_us = g_get_monotonic_time();
     drop_relay(departure, text);
+    /* Its client first: once the destination has its answer, nobody serves this export again. */
+    departure_keep(departure);
+    if (stage == DEPARTURE_DONE)
+        departure_order(departure, PEER_RELEASED);
     if (departure->export)
         export_close(departure->export);
-    departure_keep(departure);
     departure_send_state(departure, text);
     departure_answer(departure, status, 0, text);
-}
-
-void departure_order_cancel(Departure *departure)
-{
-    g_autofree PeerMessage *message = g_new0(PeerMessage, 1);
-
-    message->type = PEER_CANCEL;
-    if (departure->export)
-        export_order(departure->export, message);
 }
 
 gboolean departure_cancel(Departure *departure, const char *reason)
@@ -165,7 +167,7 @@ gboolean departure_cancel(Departure *departure, const char *reason)
         return FALSE;
     log_warning("%s: departure undone: %s",
                 departure->export ? departure->export->name : departure->destination, reason);
-    departure_order_cancel(departure);
+    departure_order(departure, PEER_CANCEL);
     departure_end(departure, DEPARTURE_ENDED, -ECANCELED, reason);
     return TRUE;
 }
@@ -330,13 +332,10 @@ gboolean departure_restore(Connection *connection, char *ret_text)
 
 void departure_relay(Departure *departure, Asker asker)
 {
-    g_autofree PeerMessage *message = g_new0(PeerMessage, 1);
-    int error;
+    int error = departure->stage == DEPARTURE_OFFERED && departure->relay
+                    ? departure_order(departure, PEER_RELAY)
+                    : -EINVAL;
 
-    message->type = PEER_RELAY;
-    error = departure->stage == DEPARTURE_OFFERED && departure->relay
-                ? export_order(departure->export, message)
-                : -EINVAL;
     if (error) {
         asker_answer(departure->control, &asker, error, 0, "the destination is not armed");
         return;
@@ -347,11 +346,8 @@ void departure_relay(Departure *departure, Asker asker)
 
 void departure_running(Departure *departure)
 {
-    g_autofree PeerMessage *message = g_new0(PeerMessage, 1);
-
-    message->type = PEER_RUNNING;
     if (departure->stage == DEPARTURE_SEALED)
-        export_order(departure->export, message);
+        departure_order(departure, PEER_RUNNING);
 }
 
 void departure_fence(Departure *departure, const char *reason)

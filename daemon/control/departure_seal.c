@@ -32,7 +32,7 @@ static void seal(Departure *departure)
     if (error) {
         /* Nobody has read anything, and nobody will: as if it had never been sealed. */
         export_fence(departure->export, "the destination's daemon was gone at the seal");
-        departure_order_cancel(departure);
+        departure_order(departure, PEER_CANCEL);
         departure_end(departure, DEPARTURE_ENDED, error, "the destination's daemon is gone");
         return;
     }

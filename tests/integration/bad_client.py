@@ -284,11 +284,10 @@ while os.read(int(sys.argv[1]), 32):
 """
 
 
-def _userfaultfd_of(vmm):
-    """A duplicate of the VMM's userfaultfd: the same open file, with the same flags."""
+def duplicate_fd(vmm, kind):
+    """A duplicate of a VMM's fd, the first whose link says so: the same open file."""
     folder = Path(f"/proc/{vmm.process.pid}/fd")
-    number = next(int(entry.name) for entry in folder.iterdir()
-                  if "userfaultfd" in os.readlink(entry))
+    number = next(int(entry.name) for entry in folder.iterdir() if kind in os.readlink(entry))
     pidfd = os.pidfd_open(vmm.process.pid)
     try:
         fd = ctypes.CDLL(None, use_errno=True).syscall(PIDFD_GETFD, pidfd, number, 0)
@@ -315,7 +314,7 @@ def _block_resolver(world, vm):
             Vmm(world.destination, "destination", vm, mem=4, fill=4) as destination:
         world.offer(source)
         source.do("seal")
-        fd = _userfaultfd_of(destination)
+        fd = duplicate_fd(destination, "userfaultfd")
         with subprocess.Popen([sys.executable, "-c", THIEF, str(fd)], pass_fds=[fd]) as thief:
             os.close(fd)
             time.sleep(0.2)  # until it waits
@@ -362,17 +361,17 @@ def relay_accepts_nobody():
                     one.connect(path)
             words = b'{"op": "relay", "vm": "shy"}'
             driver.send(Client.OPERATOR, struct.pack("<II", 0, len(words)) + words)
-            world.destination.wait("relay", lambda: _has_thread(world.destination, "relay"))
+            world.destination.wait("relay", lambda: has_thread(world.destination, "relay"))
         # Whoever drove is gone: all is undone, and the thread that tries is joined.
         begin = time.monotonic()
         world.destination.wait("end of the import", lambda: world.destination.imported(
             "shy")["state"] == "cancelled")
         took = time.monotonic() - begin
-        expect(not _has_thread(world.destination, "relay"), "it goes on trying")
+        expect(not has_thread(world.destination, "relay"), "it goes on trying")
         return f"undone after {took:.1f} s"
 
 
-def _has_thread(daemon, name):
+def has_thread(daemon, name):
     """True if the daemon has a thread of that name."""
     for task in Path(f"/proc/{daemon.process.pid}/task").iterdir():
         with contextlib.suppress(OSError):
