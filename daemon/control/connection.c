@@ -238,7 +238,7 @@ static gboolean greet(Connection *connection, const ClientHello *hello, char *re
     if (hello->flags & CLIENT_HELLO_ARMED)
         return arrival_resume(connection, hello, ret_text);
     arrival_let_go(connection);
-    return connection->blob_length == 0 || departure_restore(connection, ret_text);
+    return departure_restore(connection, ret_text);
 }
 
 static void on_hello(Connection *connection)
@@ -266,7 +266,7 @@ static void on_hello(Connection *connection)
     connection->control->reply->welcome.features = 0;
     connection_send(connection, NULL, 0);
     if (connection->departure)
-        departure_tell(connection->departure);
+        departure_welcome_back(connection->departure);
 }
 
 /* --- other messages ------------------------------------------------------------------------ */

@@ -96,8 +96,9 @@ void departure_send_state(Departure *departure, const char *text)
         connection_send_state(departure->connection, departure_state(departure), 0, 0, 0, text);
 }
 
-void departure_tell(Departure *departure)
+void departure_welcome_back(Departure *departure)
 {
+    departure_keep(departure);
     departure_send_state(departure, "");
 }
 
@@ -298,12 +299,17 @@ Departure *departure_new(Connection *connection)
     return departure;
 }
 
-/* The departure lives on without its client; the client came back on another connection. */
+/*
+ * The departure lives on without its client, which came back on another connection, and may have
+ * missed that it was sealed, fenced or done.  One that ended counts only for a client that still
+ * keeps something of it.
+ */
 static Departure *find_orphan(const Connection *connection)
 {
-    for (guint i = 0; i < connection->control->departures->len; i++) {
+    for (guint i = connection->control->departures->len; i-- > 0;) {
         Departure *departure = connection->control->departures->pdata[i];
-        if (!departure->connection && departure->stage == DEPARTURE_SEALED &&
+        if (!departure->connection && departure->export && departure->stage >= DEPARTURE_SEALED &&
+            (departure->stage != DEPARTURE_ENDED || connection->blob_length > 0) &&
             departure->pid == connection->peer.pid &&
             strcmp(departure->export->name, connection->name) == 0)
             return departure;
@@ -320,6 +326,8 @@ gboolean departure_restore(Connection *connection, char *ret_text)
         connection->departure = departure;
         return TRUE;
     }
+    if (connection->blob_length == 0)
+        return TRUE;
     departure = departure_new(connection);
     departure->stage = DEPARTURE_ENDED; /* until it is whole: nothing to undo */
     if (!departure_unpack(departure, connection, departure_notify, ret_text)) {

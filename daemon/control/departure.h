@@ -68,12 +68,12 @@ typedef struct Departure {
 void departure_offer(Connection *connection, const char *destination, const DriverRegions *driver,
                      gboolean relay, Asker asker, guint64 owner);
 
-/* HELLO of a source that kept a sealed export for us: it is served again. FALSE with a line in
- * ret_text. */
+/* HELLO of a source: if it left, or kept a sealed export for us, that is its departure again. FALSE with
+ * a line in ret_text. */
 gboolean departure_restore(Connection *connection, char *ret_text);
 
-/* Tells its client where it stands. */
-void departure_tell(Departure *departure);
+/* Tells a client that came back where it stands, and what to keep from now on. */
+void departure_welcome_back(Departure *departure);
 
 /* EXPORTED of the client. */
 void departure_exported(Connection *connection, const ClientStatus *status);

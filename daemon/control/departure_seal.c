@@ -25,7 +25,10 @@ static void seal(Departure *departure)
     guint64 id = export_seal(departure->export);
     int error;
 
+    /* Its client first: a daemon that dies right after the order must find the seal again. */
+    departure->stage = DEPARTURE_SEALED;
     departure->cpu_at_seal_ns = watch_cpu_ns(departure->pid, departure->vcpus, departure->n_vcpus);
+    departure_keep(departure);
     message->type = PEER_SEALED;
     message->sealed.seal = id;
     error = export_order(departure->export, message);
@@ -36,9 +39,7 @@ static void seal(Departure *departure)
         departure_end(departure, DEPARTURE_ENDED, error, "the destination's daemon is gone");
         return;
     }
-    departure->stage = DEPARTURE_SEALED;
     log_info("%s: sealed, read by %s from now on", departure->export->name, departure->destination);
-    departure_keep(departure);
     departure_send_state(departure, "");
     departure_answer(departure, 0, id, "");
 }

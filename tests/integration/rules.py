@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The rules that keep memory right, each tried from outside (docs/ARCHITECTURE.md)."""
 
+import contextlib
 import signal
+import socket
 import time
 
+from bad_client import duplicate_fd
 from world import MIB, SLOW, Vmm, World, expect, fetched, mentions
 
 
@@ -67,6 +70,50 @@ def fenced_while_cut():
         expect(world.destination.imported("vm")["present_bytes"] == present, "it was fed")
         destination.no_bad_word()
         destination.kill()
+
+
+@contextlib.contextmanager
+def _away(source, daemon):
+    """Its client has lost the daemon, and cannot come back before the end of this."""
+    with socket.socket(fileno=duplicate_fd(source, "socket:")) as end:
+        source.process.send_signal(signal.SIGSTOP)
+        end.shutdown(socket.SHUT_RDWR)
+        daemon.wait("end of the session", lambda: not daemon.stats("vm")["sessions"])
+        yield
+        source.process.send_signal(signal.SIGCONT)
+
+
+def fenced_while_away():
+    """The source's client was away at the fence, and keeps it all the same, for the next daemon."""
+    with _slow_world() as world:
+        source, destination = _begun(world)
+        with _away(source, world.source):
+            done = world.source.ctl("abandon", "vm")
+            expect(done.returncode == 0, done.stderr)
+        source.wait_event("connected", count=2)
+        destination.wait_event("fenced")
+        world.source.restart()
+        source.wait_event("connected", count=3)
+        expect(world.source.exported("vm")["fenced"], "the next daemon has forgotten the fence")
+        destination.kill()
+
+
+def done_while_away():
+    """The source's client was away when its destination was done: it has left, and keeps nothing."""
+    with World(proxied=True) as world:
+        world.proxy.slow(8 * MIB)
+        source, destination = _begun(world, mem=24, fill=24)
+        with _away(source, world.source):
+            world.proxy.undisturbed()
+            destination.wait_event("released")
+            world.source.wait_log("has everything")
+        source.wait_event("done")
+        expect(world.source.exported("vm")["state"] == "done", world.source.exported("vm"))
+        mentions(source.refused(f"offer {world.destination.address}"), "left already")
+        world.source.restart()
+        source.wait_event("connected", count=3)
+        expect(not world.source.exported("vm"), world.source.exported("vm"))
+        destination.verified(1)
 
 
 def fenced_then_restarted():
