@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "daemon/control/departure_keep.h"
@@ -12,6 +13,7 @@
 #include "daemon/control/departure_steps.h"
 #include "daemon/control/operator.h"
 #include "daemon/core/log.h"
+#include "daemon/core/process.h"
 #include "daemon/source/watch.h"
 
 /* So long whoever drives may still ask how a departure ended whose client is gone. */
@@ -180,6 +182,8 @@ void departure_free(Departure *departure)
     if (departure_is_open(departure))
         departure_end(departure, DEPARTURE_ENDED, -ECANCELED, "ended");
     export_unref(departure->export);
+    if (departure->pidfd >= 0)
+        close(departure->pidfd);
     g_ptr_array_remove(departure->control->departures, departure);
     g_free(departure->vcpus);
     g_free(departure);
@@ -291,6 +295,7 @@ Departure *departure_new(Connection *connection)
     departure->connection = connection;
     departure->id = connection->control->next_id++;
     departure->pid = connection->peer.pid;
+    departure->pidfd = (int)syscall(SYS_pidfd_open, departure->pid, 0);
     departure->n_vcpus = connection->n_vcpus;
     departure->vcpus =
         g_memdup2(connection->vcpus, connection->n_vcpus * sizeof *connection->vcpus);
@@ -391,8 +396,8 @@ void departure_tick(Control *control)
         Departure *departure = control->departures->pdata[i];
 
         /* A process that is gone cannot run, and its thread ids may be another's by now. */
-        if (departure->stage != DEPARTURE_SEALED || !departure->watched || !departure->connection ||
-            atomic_load(&departure->export->fenced))
+        if (departure->stage != DEPARTURE_SEALED || !departure->watched ||
+            process_has_ended(departure->pidfd) || atomic_load(&departure->export->fenced))
             continue;
         if (watch_means_running(departure->cpu_at_seal_ns,
                                 watch_cpu_ns(departure->pid, departure->vcpus, departure->n_vcpus)))
