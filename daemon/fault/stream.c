@@ -370,6 +370,11 @@ static void *run(void *argument)
     return NULL;
 }
 
+static void set_chunk_of(void *user, uint32_t region, uint64_t page)
+{
+    set_chunks(user, region, page, 1);
+}
+
 static int init_chunks(Stream *stream)
 {
     for (uint32_t i = 0; i < stream->import->regions.n; i++) {
@@ -378,6 +383,9 @@ static int init_chunks(Stream *stream)
         if (!stream->chunks[i])
             return -ENOMEM;
     }
+    /* A hole that a dead daemon had asked for is MISSING now, and in no extent of the map. */
+    if (stream->import->adopted)
+        page_table_walk_missing(&stream->import->table, set_chunk_of, stream);
     return 0;
 }
 
