@@ -25,6 +25,8 @@ static const Key keys[] = {
     {"daemon", "group", KEY_STRING, AT(group), 0, 0},
     {"daemon", "operator_group", KEY_STRING, AT(operator_group), 0, 0},
     {"daemon", "runtime_dir", KEY_STRING, AT(runtime_dir), 0, 0},
+    {"daemon", "max_clients", KEY_NUMBER, AT(max_clients), 1, 65536},
+    {"daemon", "max_clients_per_user", KEY_NUMBER, AT(max_clients_per_user), 1, 65536},
     {"peer", "listen", KEY_STRING, AT(listen), 0, 0},
     {"peer", "advertise", KEY_STRING, AT(advertise), 0, 0},
     {"peer", "insecure_plaintext", KEY_BOOLEAN, AT(insecure_plaintext), 0, 0},
@@ -50,6 +52,8 @@ static void set_defaults(Settings *settings)
     memset(settings, 0, sizeof *settings);
     settings->socket = g_strdup(POSTCOPYD_SOCKET);
     settings->runtime_dir = g_strdup(POSTCOPYD_RUN_DIR);
+    settings->max_clients = 4096;
+    settings->max_clients_per_user = 1024;
     settings->listen = g_strdup("127.0.0.1:16520");
     settings->import = (ImportConfig){
         .bulk_channels = 1,
@@ -162,7 +166,15 @@ static gboolean load_file(Settings *settings, const char *path, GError **error)
 {
     g_autoptr(GKeyFile) file = g_key_file_new();
     g_auto(GStrv) groups = NULL;
+    g_autofree char *text = NULL;
+    gsize length;
 
+    /* GLib would take a zero byte for the end of the file. */
+    if (g_file_get_contents(path, &text, &length, NULL) && memchr(text, '\0', length)) {
+        g_set_error(error, config_error(), 0,
+                    "%s: holds a zero byte: it is damaged, or not a text file", path);
+        return FALSE;
+    }
     if (!g_key_file_load_from_file(file, path, G_KEY_FILE_NONE, error)) {
         g_prefix_error(error, "%s: ", path);
         return FALSE;

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "daemon/control/admission.h"
 #include "daemon/control/arrival.h"
 #include "daemon/control/departure.h"
 #include "daemon/control/operator.h"
@@ -248,8 +249,7 @@ static void on_hello(Connection *connection)
     char text[LIMIT_TEXT + 1] = "";
 
     if (connection->greeted || !greet(connection, &message->hello, text)) {
-        log_warning("client pid %d refused: %s", connection->peer.pid,
-                    text[0] ? text : "a second HELLO");
+        admission_log_refusal(connection, text[0] ? text : "a second HELLO");
         connection_send_status(connection, CLIENT_ERROR, serial, -EINVAL, 0,
                                text[0] ? text : "a second HELLO");
         connection_close(connection);
@@ -461,7 +461,7 @@ static void on_readable(evutil_socket_t fd, short what, void *argument)
 
 /* --- life ---------------------------------------------------------------------------------- */
 
-Connection *connection_new(Control *control, int fd)
+void connection_new(Control *control, int fd)
 {
     Connection *connection = g_new0(Connection, 1);
     socklen_t length = sizeof connection->peer;
@@ -475,7 +475,6 @@ Connection *connection_new(Control *control, int fd)
     connection->event = event_new(control->base, fd, EV_READ | EV_PERSIST, on_readable, connection);
     event_add(connection->event, NULL);
     g_ptr_array_add(control->connections, connection);
-    return connection;
 }
 
 void connection_close(Connection *connection)

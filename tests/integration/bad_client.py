@@ -147,8 +147,15 @@ def regions_out_of_bounds():
 def same_name_twice():
     """A second process cannot take a VM over."""
     with _busy_world() as world, Client(world.destination.socket) as client:
-        client.send(Client.HELLO, Client.hello("bystander", [Client.region("r", 1 << 30, MIB)]))
-        return _ended(client, "bystander", "already")
+        hello = Client.hello("bystander", [Client.region("r", 1 << 30, MIB)])
+        client.send(Client.HELLO, hello)
+        said = _ended(client, "bystander", "already")
+        for _ in range(5):
+            with Client(world.destination.socket) as again:
+                again.send(Client.HELLO, hello)
+                _ended(again, "bystander", "already")
+        expect(world.destination.log().count("already served") == 1, "the log fills up")
+        return said
 
 
 def too_many_fds():
@@ -378,3 +385,64 @@ def has_thread(daemon, name):
             if (task / "comm").read_text().strip() == name:
                 return True
     return False
+
+
+CROWD = """
+import socket, sys
+crowd, answers = [], []
+for _ in range(int(sys.argv[2])):
+    one = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    one.connect(sys.argv[1])
+    crowd.append(one)
+for one in crowd:
+    one.settimeout(0.2)
+    try:
+        answers.append(one.recv(65536))
+    except TimeoutError:
+        pass
+print(sum(b"too many" in answer for answer in answers), flush=True)
+sys.stdin.read()
+"""
+
+
+def crowd():
+    """One user's connections are bounded, whoever else comes is served, and one line says so."""
+    settings = {"daemon": {"group": "nogroup", "max_clients_per_user": 5}}
+    with _busy_world(destination=settings) as world:
+        command = ["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups",
+                   sys.executable, "-B", "-c", CROWD, str(world.destination.socket), "12"]
+        for _ in range(2):
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                  text=True) as nobody:
+                expect(nobody.stdout.readline().strip() == "7", "not seven were turned away")
+                expect(world.destination.stats()["sessions"], "root was turned away")
+                nobody.stdin.close()
+            world.destination.wait("end of the crowd", lambda: len(
+                os.listdir(f"/proc/{world.destination.process.pid}/fd")) < 60)
+        expect(world.destination.log().count("max_clients_per_user") == 1, "the log fills up")
+        return world.destination.wait_log("refused", "max_clients_per_user")
+
+
+def _cpu_seconds(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def no_fds_left():
+    """A daemon without a free fd waits for one, and does not spin; then all are served."""
+    with World() as world, contextlib.ExitStack() as many:
+        pid = world.destination.process.pid
+        most = max(int(fd) for fd in os.listdir(f"/proc/{pid}/fd")) + 1
+        subprocess.run(["prlimit", "--pid", str(pid), f"--nofile={most + 3}:"], check=True)
+        clients = [many.enter_context(Client(world.destination.socket)) for _ in range(10)]
+        line = world.destination.wait_log("cannot accept clients", "LimitNOFILE")
+        before = _cpu_seconds(pid)
+        time.sleep(2)
+        spent = _cpu_seconds(pid) - before
+        expect(spent < 1, f"{spent} s of CPU time in 2 s")
+        expect(world.destination.log().count("cannot accept") == 1, "the log fills up")
+        for client in clients[:6]:
+            client.socket.close()
+        for client in clients[6:]:
+            expect(client.ask(op="status")["version"], "not served")
+        return f"{spent:.2f} s of CPU time; {line}"
