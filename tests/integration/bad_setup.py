@@ -74,6 +74,10 @@ def config_mistakes():
             path = folder / "noise.conf"
             path.write_text(text)
             _fails(["--config", path], "noise.conf")
+        for data in (b"\0[daemon]\nsocket = /x\n", b"[daemon]\n\0socket = /x\n"):
+            path = folder / "zero.conf"
+            path.write_bytes(data)
+            _fails(["--config", path, "--check"], "zero.conf", "zero byte")
         _fails(["--config", folder / "none.conf"], "none.conf")
         _fails(["--frobnicate"], "frobnicate")
         _fails(["superfluous"], "superfluous")
