@@ -177,6 +177,21 @@ def malformed_of_a_peer():
         source.do("running")
 
 
+def cancelled():
+    """The order to undo all reaches a destination that is busy telling something itself."""
+    with World() as world:
+        source, destination, invitation, begun = _offered(world)
+        control, _, _ = _attached(world, invitation)
+        destination.accept()
+        expect(source.answered(begun) is None, "the offer failed")
+        source.do("cancel")
+        for _ in range(5):
+            control.send(Peer.PING)  # a reset would end this before CANCEL is read
+            time.sleep(0.05)
+        control.wait(Peer.CANCEL)
+        expect(control.receive() is None, "the connection goes on")
+
+
 def silent_peer():
     """A destination that never answers the invitation: the source says so and runs on."""
     with World() as world:
