@@ -280,14 +280,18 @@ def many_connections():
 PIDFD_GETFD = 438
 SYSCALL_READ = "0 "
 
-# Takes a VMM's own fault messages away from its daemon, by a read that waits for them.
+# Takes a VMM's own fault messages away from its daemon, by reads that wait for them: every one of them
+# is woken by a fault, and the first to run has it.
 THIEF = """
-import contextlib, os, sys
+import contextlib, os, sys, threading
 with contextlib.suppress(OSError):
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
 os.set_blocking(int(sys.argv[1]), True)
-while os.read(int(sys.argv[1]), 32):
-    pass
+def steal():
+    while os.read(int(sys.argv[1]), 32):
+        pass
+for _ in range(24):
+    threading.Thread(target=steal).start()
 """
 
 
@@ -339,7 +343,7 @@ def _block_resolver(world, vm):
 def userfaultfd_blocks():
     """A client makes its userfaultfd blocking and takes the faults away: its resolver waits in vain,
     and the daemon, which joins it when the client dies, does not."""
-    with _busy_world() as world:
+    with _busy_world(destination={"import": {"resolvers": 2}}) as world:
         blocked = 0
         for attempt in range(12):
             blocked += _block_resolver(world, f"thief{attempt}")
@@ -433,16 +437,16 @@ def no_fds_left():
     with World() as world, contextlib.ExitStack() as many:
         pid = world.destination.process.pid
         most = max(int(fd) for fd in os.listdir(f"/proc/{pid}/fd")) + 1
-        subprocess.run(["prlimit", "--pid", str(pid), f"--nofile={most + 3}:"], check=True)
-        clients = [many.enter_context(Client(world.destination.socket)) for _ in range(10)]
+        subprocess.run(["prlimit", "--pid", str(pid), f"--nofile={most + 5}:"], check=True)
+        clients = [many.enter_context(Client(world.destination.socket)) for _ in range(40)]
         line = world.destination.wait_log("cannot accept clients", "LimitNOFILE")
         before = _cpu_seconds(pid)
         time.sleep(2)
         spent = _cpu_seconds(pid) - before
         expect(spent < 1, f"{spent} s of CPU time in 2 s")
         expect(world.destination.log().count("cannot accept") == 1, "the log fills up")
-        for client in clients[:6]:
+        for client in clients[:-4]:
             client.socket.close()
-        for client in clients[6:]:
+        for client in clients[-4:]:
             expect(client.ask(op="status")["version"], "not served")
         return f"{spent:.2f} s of CPU time; {line}"
