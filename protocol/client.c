@@ -16,7 +16,8 @@ static void write_region(WireWriter *w, const ClientRegion *region)
     wire_write_u64(w, region->length);
     wire_write_u64(w, region->page_size);
     wire_write_u64(w, region->fd_offset);
-    wire_write_u32(w, region->kind);
+    wire_write_u16(w, (uint16_t)region->kind);
+    wire_write_u16(w, region->flags);
     wire_write_u32(w, (uint32_t)region->fd);
 }
 
@@ -49,7 +50,8 @@ static void read_region(WireReader *r, ClientRegion *ret_region, uint32_t n_fds)
     ret_region->length = wire_read_u64(r);
     ret_region->page_size = wire_read_u64(r);
     ret_region->fd_offset = wire_read_u64(r);
-    ret_region->kind = wire_read_u32(r);
+    ret_region->kind = wire_read_u16(r);
+    ret_region->flags = wire_read_u16(r);
     ret_region->fd = (int32_t)wire_read_u32(r);
     if (!region_is_sound(ret_region, n_fds))
         r->failed = true;

@@ -78,6 +78,10 @@ typedef enum ClientRegionKind {
 /* REPLY.flags */
 #define CLIENT_REPLY_MORE UINT32_C(1)
 
+/* ClientRegion.flags */
+#define CLIENT_REGION_REMOVABLE \
+    UINT16_C(1) /* parts of it may be given back (a balloon) while it arrives */
+
 typedef struct ClientRegion {
     char id[LIMIT_REGION_ID + 1]; /* "" if the client cannot know it */
     uint64_t guest_address;       /* GUEST_ADDRESS_UNKNOWN likewise */
@@ -86,7 +90,8 @@ typedef struct ClientRegion {
     uint64_t page_size;
     uint64_t fd_offset;
     ClientRegionKind kind;
-    int32_t fd; /* index into the message's fds, -1 if anonymous */
+    uint16_t flags; /* CLIENT_REGION_* */
+    int32_t fd;     /* index into the message's fds, -1 if anonymous */
 } ClientRegion;
 
 /* ClientShard.flags */

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "client/lib/drain.h"
 #include "client/lib/mapping.h"
 #include "client/lib/shards.h"
 #include "client/lib/uffd.h"
@@ -216,7 +217,9 @@ static void let_go(Armed *armed, const Regions *regions)
         if (armed->dontfork[i])
             (void)madvise(regions->list[i].address, regions->list[i].length, MADV_DOFORK);
     table_deinit(&armed->table);
+    drain_end(armed);
     memset(armed, 0, sizeof *armed);
+    armed->holder_pidfd = -1;
 }
 
 int armed_begin(Armed *armed, const Regions *regions, const ClientMessage *arm, int table_fd,
@@ -245,6 +248,7 @@ int armed_begin(Armed *armed, const Regions *regions, const ClientMessage *arm, 
     }
     table_set_armed(&armed->table);
     armed->active = true;
+    drain_follow(armed);
     return 0;
 }
 

@@ -20,6 +20,7 @@ typedef struct Armed {
     uint32_t n_shards;
     ClientShard shards[LIMIT_SHARDS];
     int uffds[LIMIT_SHARDS];
+    int holder_pidfd;             /* of the daemon that serves it; -1: it cannot be seen */
     bool dontfork[LIMIT_REGIONS]; /* set by us, so taken back at the end */
 } Armed;
 

@@ -11,6 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "client/lib/drain.h"
 #include "client/lib/event.h"
 #include "client/lib/request.h"
 #include "client/lib/session.h"
@@ -187,6 +188,8 @@ static void link_up(postcopy *pc)
     pthread_cond_broadcast(&pc->changed);
     pthread_mutex_unlock(&pc->lock);
     pc->connected_notified = true;
+    if (pc->armed.active) /* an adopting daemon has put itself into the table by now */
+        drain_follow(&pc->armed);
     event_raise(pc, POSTCOPY_CONNECTED, "");
 }
 
@@ -241,11 +244,10 @@ static bool connect_once(postcopy *pc)
 /* Waits before the next attempt; a new request cuts it short. */
 static void pause_before(postcopy *pc, int delay_ms)
 {
-    struct pollfd wake = {.fd = pc->wake, .events = POLLIN};
     eventfd_t ignored;
 
-    if (poll(&wake, 1, delay_ms) > 0)
-        eventfd_read(pc->wake, &ignored);
+    drain_wait(&pc->armed, &pc->regions, pc->wake, delay_ms);
+    eventfd_read(pc->wake, &ignored); /* non-blocking */
 }
 
 static void *run(void *argument)

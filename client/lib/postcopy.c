@@ -135,6 +135,7 @@ int postcopy_connect(const struct postcopy_config *config, unsigned flags, int t
     pc = allocate();
     if (!pc)
         return error_set(-ENOMEM, "out of memory");
+    pc->armed.holder_pidfd = -1;
     error = configure(pc, config, socket_path);
     if (!error) {
         pc->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -53,6 +53,14 @@ enum postcopy_backing {
     POSTCOPY_PRIVATE = 2,   /* MAP_PRIVATE of fd */
 };
 
+/*
+ * Parts of the region may be given back while it arrives, as a balloon does: by madvise(DONTNEED or
+ * REMOVE) or munmap, a hole being punched in its file before that, if at all.  They read as zero
+ * afterwards.  Such a call waits until the daemon has heard of it; with no daemon alive the library
+ * answers in its place.
+ */
+#define POSTCOPY_REGION_REMOVABLE 1u
+
 /* A contiguous range of guest RAM.  Both sides must have the same ids, guest addresses, lengths and
  * page sizes; the order does not matter. */
 struct postcopy_region {
@@ -64,6 +72,7 @@ struct postcopy_region {
     enum postcopy_backing backing;
     int fd;             /* duplicated by the library; -1 if anonymous */
     uint64_t fd_offset; /* where in fd the region starts */
+    uint32_t flags;     /* POSTCOPY_REGION_* */
 };
 
 enum postcopy_event {

@@ -62,6 +62,8 @@ static int check_region(const struct postcopy_region *region, Reason *ret_reason
 
     if (error)
         return error;
+    if (region->flags & ~POSTCOPY_REGION_REMOVABLE)
+        return reason_set(ret_reason, -EINVAL, "a region has a flag that is not known");
     switch (region->backing) {
     case POSTCOPY_ANONYMOUS:
         return 0;
@@ -99,6 +101,7 @@ int regions_add(Regions *regions, const struct postcopy_region *region, Reason *
         .length = region->length,
         .page_size = region->page_size,
         .backing = region->backing,
+        .removable = (region->flags & POSTCOPY_REGION_REMOVABLE) != 0,
         .fd = -1,
     };
     if (region->id)
@@ -145,6 +148,7 @@ void region_to_wire(const Region *region, int32_t fd, ClientRegion *ret_region)
         .page_size = region->page_size,
         .fd_offset = region->fd_offset,
         .kind = (ClientRegionKind)region->backing,
+        .flags = region->removable ? CLIENT_REGION_REMOVABLE : 0,
         .fd = region->backing == POSTCOPY_ANONYMOUS ? -1 : fd,
     };
     memcpy(ret_region->id, region->id, sizeof ret_region->id);

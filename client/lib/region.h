@@ -24,6 +24,7 @@ typedef struct Region {
     uint64_t page_size;
     uint64_t fd_offset;
     enum postcopy_backing backing;
+    bool removable;
     int fd; /* -1 if anonymous */
 } Region;
 

@@ -141,6 +141,26 @@ void table_drop_wanted(Table *table, uint32_t region, uint64_t from)
                                ~(UINT64_C(1) << (chunk % 64)), __ATOMIC_RELAXED);
 }
 
+void table_remove(Table *table, uint32_t region, uint64_t page, uint64_t count)
+{
+    uint64_t *words =
+        (uint64_t *)((uint8_t *)table->header + PAGE_TABLE_HEADER_SIZE) + table->first_word[region];
+    uint64_t end = page + count;
+
+    if (end > table->n_words[region] * PAGE_TABLE_PAGES_PER_WORD)
+        end = table->n_words[region] * PAGE_TABLE_PAGES_PER_WORD;
+    for (; page < end; page++) {
+        uint64_t *word = &words[page / PAGE_TABLE_PAGES_PER_WORD];
+        unsigned shift = (unsigned)(page % PAGE_TABLE_PAGES_PER_WORD) * PAGE_TABLE_BITS;
+        uint64_t old = __atomic_load_n(word, __ATOMIC_RELAXED);
+
+        while (!__atomic_compare_exchange_n(
+            word, &old, (old & ~(UINT64_C(15) << shift)) | (uint64_t)PAGE_REMOVED << shift, true,
+            __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+            ;
+    }
+}
+
 /* Which of a word's pages are MISSING, REQUESTED or RECEIVED, at each page's lowest bit. */
 static uint64_t unresolved_pages(uint64_t word)
 {

@@ -51,6 +51,9 @@ uint64_t table_next_wanted(const Table *table, uint32_t region, uint64_t from, u
 /* These chunks could not be allocated after all. */
 void table_drop_wanted(Table *table, uint32_t region, uint64_t from);
 
+/* These pages were given back: they are REMOVED from now on (with no daemon alive). */
+void table_remove(Table *table, uint32_t region, uint64_t page, uint64_t count);
+
 /* Counts the pages whose content is still elsewhere.  True if there are any. */
 bool table_count_unresolved(const Table *table, TableCounts *ret_counts);
 

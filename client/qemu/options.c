@@ -97,6 +97,9 @@ static void parse_argument(const char *argument, const char *value, QemuOptions 
         parse_uuid(value, options->uuid);
     if (strstr(argument, "vhost-user"))
         options->vhost_user = true;
+    /* Whatever gives memory back, or takes it away, while the guest runs. */
+    if (strstr(argument, "balloon") || strstr(argument, "virtio-mem") || strstr(argument, "dimm"))
+        options->gives_back = true;
 }
 
 bool process_options(QemuOptions *ret_options)

@@ -17,6 +17,7 @@ typedef struct QemuOptions {
     uint8_t uuid[16]; /* POSTCOPY_UUID, else of -uuid, else zero */
     bool incoming;
     bool vhost_user;
+    bool gives_back; /* a balloon or the like: parts of its memory may be discarded */
 } QemuOptions;
 
 /* From the environment and the command line.  False if /proc cannot be read. */

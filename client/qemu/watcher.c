@@ -34,7 +34,7 @@ typedef struct Watcher {
     int armed;             /* atomic: by libpostcopy's events */
 } Watcher;
 
-static struct postcopy_region as_region(const RamBlock *block)
+static struct postcopy_region as_region(const Watcher *watcher, const RamBlock *block)
 {
     /* Ids and guest addresses are QEMU's own; whoever drives the migration tells them the daemon. */
     return (struct postcopy_region){
@@ -45,6 +45,7 @@ static struct postcopy_region as_region(const RamBlock *block)
         .backing = POSTCOPY_SHARED,
         .fd = block->fd,
         .fd_offset = block->fd_offset,
+        .flags = watcher->options.gives_back ? POSTCOPY_REGION_REMOVABLE : 0,
     };
 }
 
@@ -55,7 +56,7 @@ static void add_pending(Watcher *watcher)
 
     watcher->pending = false;
     for (size_t i = 0; i < n; i++) {
-        struct postcopy_region region = as_region(&blocks[i]);
+        struct postcopy_region region = as_region(watcher, &blocks[i]);
         __atomic_store_n(&watcher->shared, 1, __ATOMIC_RELEASE);
         int error = postcopy_add_region(watcher->pc, &region);
         log_line("memory at %p, %llu bytes: %s", region.address, (unsigned long long)region.length,
@@ -157,7 +158,7 @@ static int connect_with(Watcher *watcher, struct postcopy_config *config)
     int error;
 
     for (size_t i = 0; i < n; i++) {
-        regions[i] = as_region(&blocks[i]);
+        regions[i] = as_region(watcher, &blocks[i]);
         log_line("memory at %p, %llu bytes", regions[i].address,
                  (unsigned long long)regions[i].length);
     }

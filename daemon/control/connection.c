@@ -2,7 +2,6 @@
 #include "daemon/control/connection.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
 #include <string.h>
@@ -10,6 +9,7 @@
 
 #include "daemon/control/admission.h"
 #include "daemon/control/arrival.h"
+#include "daemon/control/connection_regions.h"
 #include "daemon/control/departure.h"
 #include "daemon/control/operator.h"
 #include "daemon/core/log.h"
@@ -168,29 +168,6 @@ void connection_send_state(Connection *connection, ClientState state, guint64 po
 
 /* --- HELLO --------------------------------------------------------------------------------- */
 
-/* Takes the regions and their RAM fds out of the message. FALSE with a line in ret_text. */
-static gboolean take_regions(Connection *connection, const ClientHello *hello, char *ret_text)
-{
-    for (guint32 i = 0; i < hello->n_regions; i++) {
-        const ClientRegion *region = &hello->regions[i];
-        int fd = -1;
-
-        /* Two regions may name the same fd, so each gets a copy of its own. */
-        if (region->fd >= 0)
-            fd = fcntl(connection->channel.fds[region->fd], F_DUPFD_CLOEXEC, 3);
-        if (region->fd >= 0 && fd < 0) {
-            g_snprintf(ret_text, LIMIT_TEXT + 1, "cannot keep the RAM fd: %s", strerror(errno));
-            return FALSE;
-        }
-        region_init(&connection->regions.regions[i], region, fd);
-        connection->regions.n = i + 1;
-    }
-    if (!region_set_overlaps(&connection->regions))
-        return TRUE;
-    g_snprintf(ret_text, LIMIT_TEXT + 1, "two of its regions overlap");
-    return FALSE;
-}
-
 void connection_set_vcpus(Connection *connection, const guint32 *tids, guint32 n)
 {
     g_free(connection->vcpus);
@@ -226,7 +203,8 @@ static gboolean greet(Connection *connection, const ClientHello *hello, char *re
         g_snprintf(ret_text, LIMIT_TEXT + 1, "it names no memory");
         return FALSE;
     }
-    if (!check_unique(connection, hello, ret_text) || !take_regions(connection, hello, ret_text))
+    if (!check_unique(connection, hello, ret_text) ||
+        !connection_take_regions(connection, hello, ret_text))
         return FALSE;
     connection->role = hello->role;
     memcpy(connection->uuid, hello->uuid, sizeof connection->uuid);
@@ -277,57 +255,6 @@ static void on_vcpus(Connection *connection)
 
     connection_set_vcpus(connection, message->vcpus.tids, message->vcpus.n);
     connection_send_simple(connection, CLIENT_OK, message->serial);
-}
-
-static gboolean is_busy(const Connection *connection)
-{
-    return (connection->arrival && arrival_is_open(connection->arrival)) ||
-           (connection->departure && !departure_is_over(connection->departure));
-}
-
-static void on_region_add(Connection *connection)
-{
-    const ClientMessage *message = connection->control->message;
-    RegionSet *set = &connection->regions;
-    guint32 serial = message->serial;
-    int fd = -1;
-
-    if (is_busy(connection) || set->n == LIMIT_REGIONS) {
-        connection_send_status(connection, CLIENT_ERROR, serial, -EBUSY, 0,
-                               "regions cannot change while the VM moves");
-        return;
-    }
-    if (message->region.fd >= 0)
-        fd = client_channel_take_fd(&connection->channel, (gsize)message->region.fd);
-    region_init(&set->regions[set->n++], &message->region, fd);
-    if (region_set_overlaps(set)) {
-        if (fd >= 0)
-            close(fd);
-        set->n--;
-        connection_send_status(connection, CLIENT_ERROR, serial, -EINVAL, 0,
-                               "the region overlaps another");
-        return;
-    }
-    connection_send_simple(connection, CLIENT_OK, serial);
-}
-
-static void on_region_remove(Connection *connection)
-{
-    const ClientMessage *message = connection->control->message;
-    RegionSet *set = &connection->regions;
-
-    for (guint32 i = 0; i < set->n && !is_busy(connection); i++) {
-        if (set->regions[i].address != message->region.address)
-            continue;
-        if (set->regions[i].fd >= 0)
-            close(set->regions[i].fd);
-        memmove(&set->regions[i], &set->regions[i + 1], (set->n - i - 1) * sizeof set->regions[0]);
-        set->n--;
-        connection_send_simple(connection, CLIENT_OK, message->serial);
-        return;
-    }
-    connection_send_status(connection, CLIENT_ERROR, message->serial, -EINVAL, 0,
-                           "there is no such region, or the VM moves");
 }
 
 static void on_cancel(Connection *connection)
@@ -390,10 +317,10 @@ static gboolean on_client_message(Connection *connection)
         on_vcpus(connection);
         return TRUE;
     case CLIENT_REGION_ADD:
-        on_region_add(connection);
+        connection_add_region(connection);
         return TRUE;
     case CLIENT_REGION_REMOVE:
-        on_region_remove(connection);
+        connection_remove_region(connection);
         return TRUE;
     case CLIENT_OFFER:
         on_offer(connection);

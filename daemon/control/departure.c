@@ -181,6 +181,8 @@ void departure_free(Departure *departure)
         departure->connection->departure = NULL;
     if (departure_is_open(departure))
         departure_end(departure, DEPARTURE_ENDED, -ECANCELED, "ended");
+    if (departure->export)
+        export_close(departure->export); /* however it came here: nobody may find it any more */
     export_unref(departure->export);
     if (departure->pidfd >= 0)
         close(departure->pidfd);

@@ -33,18 +33,22 @@ int departure_relay_listen(const char *path, uid_t uid)
     return error;
 }
 
-/* The QEMU's connection, or negative errno. Anybody else is turned away. */
-static int accept_qemu(Export *export)
+/* The QEMU's connection, or negative errno. Anybody else is turned away, and where the channel ended
+ * another one may have taken its place already. */
+static int accept_qemu(Export *export, int channel)
 {
-    struct pollfd poll_fd = {.fd = export->relay_listener, .events = POLLIN};
+    struct pollfd fds[2] = {{.fd = export->relay_listener, .events = POLLIN},
+                            {.fd = channel, .events = POLLRDHUP}};
 
     while (!atomic_load(&export->relay.stop) && !atomic_load(&export->closed)) {
         struct ucred peer;
         socklen_t length = sizeof peer;
         int fd;
 
-        if (poll(&poll_fd, 1, RELAY_STEP_MS) <= 0)
+        if (poll(fds, 2, RELAY_STEP_MS) <= 0)
             continue;
+        if (fds[1].revents)
+            return -ECONNRESET;
         fd = accept4(export->relay_listener, NULL, NULL, SOCK_CLOEXEC);
         if (fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
             return -errno;
@@ -62,7 +66,7 @@ static int accept_qemu(Export *export)
 
 void departure_relay_run(Export *export, int channel)
 {
-    int qemu = export->relay_listener >= 0 ? accept_qemu(export) : -ENOTCONN;
+    int qemu = export->relay_listener >= 0 ? accept_qemu(export, channel) : -ENOTCONN;
 
     if (qemu < 0)
         return;

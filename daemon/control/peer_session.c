@@ -15,7 +15,11 @@
 #include "daemon/source/server.h"
 #include "daemon/transport/address.h"
 
-enum { PEER_SESSIONS_MAX = 1024, PEER_DEAD_MS = 15000 };
+enum {
+    PEER_SESSIONS_MAX = 1024,
+    PEER_DEAD_MS = 15000,
+    BULK_UNSENT = 512 * 1024, /* enough to keep a connection busy while its thread reads memory */
+};
 
 static _Atomic int sessions;
 
@@ -93,6 +97,9 @@ static void serve_channel(PeerSession *session, Export *export, ExportChannel *c
         return;
     }
     make_blocking(fd);
+    address_prioritise(fd, channel->kind == PEER_CHANNEL_URGENT);
+    if (channel->kind == PEER_CHANNEL_BULK)
+        address_bound_unsent(fd, BULK_UNSENT);
     server_run(export, channel, fd, number, generation);
 }
 

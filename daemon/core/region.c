@@ -18,6 +18,7 @@ void region_init(Region *region, const ClientRegion *from, int fd)
     region->page_size = from->page_size;
     region->fd_offset = from->fd_offset;
     region->kind = from->kind;
+    region->removable = (from->flags & CLIENT_REGION_REMOVABLE) != 0;
     region->page_shift = (unsigned)__builtin_ctzll(from->page_size);
     region->fd = fd;
 }
@@ -72,6 +73,12 @@ static uint64_t mix(uint64_t hash, const void *bytes, size_t length)
     for (size_t i = 0; i < length; i++)
         hash = (hash ^ ((const uint8_t *)bytes)[i]) * UINT64_C(0x100000001b3);
     return hash;
+}
+
+bool region_file_is_memory(int fd)
+{
+    /* Memfds and files of tmpfs and hugetlbfs have seals, all others -EINVAL. */
+    return fcntl(fd, F_GET_SEALS) >= 0;
 }
 
 uint64_t region_backing(const Region *region)

@@ -20,8 +20,9 @@ typedef struct Region {
     uint64_t page_size;
     uint64_t fd_offset;
     ClientRegionKind kind;
+    bool removable; /* parts of it may be given back while it arrives */
     unsigned page_shift;
-    int fd; /* -1 if anonymous; owned by the RegionSet */
+    int fd; /* of shared memory, else -1; owned by the RegionSet */
 } Region;
 
 typedef struct RegionSet {
@@ -50,8 +51,15 @@ static inline uint64_t region_pages(const Region *region)
 }
 
 /*
+ * True if a client's fd is a file in memory: a memfd, or one on tmpfs or hugetlbfs.  Only of such are
+ * status, size and content asked: for a file of anybody's file server these could wait for ever
+ * (rule 13).  This itself never waits.
+ */
+bool region_file_is_memory(int fd);
+
+/*
  * A number that two regions share only if they are the same file of the same running host: arming
- * such a destination would punch holes into its own source.  0 without a file.  Blocks.
+ * such a destination would punch holes into its own source.  0 without a file.
  */
 uint64_t region_backing(const Region *region);
 

@@ -425,7 +425,8 @@ uint32_t import_plan_shards(const Import *import, ClientShard *ret_shards)
                 .region = i,
                 .start = at,
                 .length = k + 1 == wanted ? region->length - at : step,
-                .flags = import->minor[i] ? CLIENT_SHARD_MINOR : 0,
+                .flags = (uint16_t)((import->minor[i] ? CLIENT_SHARD_MINOR : 0) |
+                                    (region->removable ? CLIENT_SHARD_EVENTS : 0)),
             };
     }
     return n;

@@ -17,6 +17,7 @@
 #include "daemon/fault/import.h"
 #include "daemon/fault/link_relay.h"
 #include "daemon/fault/link_report.h"
+#include "daemon/transport/address.h"
 
 enum {
     LINK_PAUSE_MIN_MS = 50,
@@ -282,6 +283,7 @@ static int join_channels(Link *link, char *ret_text)
                            urgent ? i : i - import->n_resolvers, ret_text);
         if (fd < 0)
             return fd;
+        address_prioritise(fd, urgent);
         link->joined = true;
         offer_put(channel_offer(import, i), fd, link->session, import->generation);
     }

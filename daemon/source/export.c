@@ -16,8 +16,8 @@
 enum {
     EXPORTS_MAX = 1024,
     CONTROL_SILENCE_MS = 15000,
-    CONTROL_SEND_MS = 1000,
-    CONTROL_CLOSE_MS = 2000
+    CONTROL_CLOSE_MS = 2000,
+    CONTROL_BUFFER = 256 * 1024, /* of a control connection: more than may be under way at once */
 };
 
 /* All exports that may be found; the list holds no reference, export_close() takes them out. */
@@ -241,16 +241,27 @@ PeerErrorCode export_refuses(const Export *export)
                                                                      : PEER_ERROR_UNSEALED;
 }
 
+/* Under the lock: the first to fence it says why. */
+static bool fence(Export *export, const char *reason)
+{
+    if (atomic_load(&export->fenced))
+        return false;
+    snprintf(export->reason, sizeof export->reason, "%s", reason);
+    atomic_store_explicit(&export->fenced, true, memory_order_release);
+    return true;
+}
+
 void export_fence(Export *export, const char *reason)
 {
     PeerMessage *message;
+    bool first;
 
-    if (atomic_exchange(&export->fenced, true))
+    pthread_mutex_lock(&export->lock);
+    first = fence(export, reason);
+    pthread_mutex_unlock(&export->lock);
+    if (!first)
         return;
     log_error("%s: export fenced: %s", export->name, reason);
-    pthread_mutex_lock(&export->lock);
-    snprintf(export->reason, sizeof export->reason, "%s", reason);
-    pthread_mutex_unlock(&export->lock);
     message = calloc(1, sizeof *message);
     if (!message)
         return;
@@ -263,30 +274,47 @@ void export_fence(Export *export, const char *reason)
 
 /* --- connections --------------------------------------------------------------------------- */
 
-int export_order(Export *export, PeerMessage *message)
+/*
+ * Under the lock, which orders what is sent, and therefore without ever waiting: what does not fit
+ * into the connection's buffer at once was not read for a long time, and the connection ends.
+ */
+static int send_control(Export *export, PeerMessage *message)
 {
     int error = -ENOTCONN;
 
-    pthread_mutex_lock(&export->lock);
     message->session = export->session;
     if (export->control)
         error = peer_socket_send(export->control, message);
-    if (error == -ETIMEDOUT) /* it does not read: nobody shall wait for it again */
+    if (error && export->control)
         shutdown(export->control->fd, SHUT_RDWR);
+    return error;
+}
+
+int export_order(Export *export, PeerMessage *message)
+{
+    int error;
+
+    pthread_mutex_lock(&export->lock);
+    error = send_control(export, message);
     pthread_mutex_unlock(&export->lock);
     return error;
 }
 
-static void take_lease(Export *export, PeerSocket *peer, PeerMessage *m)
+/* The same from a connection that may hold the lease no more. */
+static int answer(Export *export, const PeerSocket *peer, PeerMessage *message)
 {
+    int error = -ECANCELED;
+
     pthread_mutex_lock(&export->lock);
-    end_connections(export, SHUT_RDWR);
-    atomic_store(&export->relay.stop, false);
-    export->session = atomic_fetch_add(&sessions, 1) + 1;
-    export_random(export->secret, sizeof export->secret);
-    peer->timeout_ms = CONTROL_SEND_MS;
-    export->control = peer;
-    memset(m, 0, sizeof *m);
+    if (export->control == peer)
+        error = send_control(export, message);
+    pthread_mutex_unlock(&export->lock);
+    return error;
+}
+
+/* Under the lock. */
+static void describe_lease(Export *export, PeerMessage *m)
+{
     m->type = PEER_ATTACHED;
     m->session = export->session;
     m->attached.seal = atomic_load(&export->seal);
@@ -295,18 +323,54 @@ static void take_lease(Export *export, PeerSocket *peer, PeerMessage *m)
         m->attached.code = PEER_ERROR_FENCED;
         memcpy(m->attached.text, export->reason, sizeof m->attached.text);
     }
-    region_set_describe(&export->memory.regions, &m->attached.regions);
-    /* Sent under the lock: no order may overtake it. */
-    peer_socket_send(peer, m);
-    pthread_mutex_unlock(&export->lock);
 }
 
-static void drop_lease(Export *export, PeerSocket *peer)
+/* False: the export has ended meanwhile. */
+static bool take_lease(Export *export, PeerSocket *peer, PeerMessage *m)
 {
+    int size = CONTROL_BUFFER;
+    bool open;
+
+    setsockopt(peer->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+    peer->timeout_ms = 0;
+    memset(m, 0, sizeof *m);
+    region_set_describe(&export->memory.regions, &m->attached.regions);
     pthread_mutex_lock(&export->lock);
-    if (export->control == peer)
+    open = !atomic_load(&export->closed);
+    if (open) {
+        end_connections(export, SHUT_RDWR);
+        atomic_store(&export->relay.stop, false);
+        export->session = atomic_fetch_add(&sessions, 1) + 1;
+        export_random(export->secret, sizeof export->secret);
+        export->control = peer;
+        describe_lease(export, m);
+        send_control(export, m); /* no order may overtake it */
+    }
+    pthread_mutex_unlock(&export->lock);
+    return open;
+}
+
+/* True: the lease was still this connection's. */
+static bool drop_lease(Export *export, const PeerSocket *peer)
+{
+    bool held;
+
+    pthread_mutex_lock(&export->lock);
+    held = export->control == peer;
+    if (held)
         export->control = NULL;
     pthread_mutex_unlock(&export->lock);
+    return held;
+}
+
+static bool holds_lease(Export *export, const PeerSocket *peer)
+{
+    bool held;
+
+    pthread_mutex_lock(&export->lock);
+    held = export->control == peer;
+    pthread_mutex_unlock(&export->lock);
+    return held;
 }
 
 static void keep_progress(Export *export, const PeerMessage *m)
@@ -327,15 +391,17 @@ static void keep_progress(Export *export, const PeerMessage *m)
     pthread_mutex_unlock(&export->lock);
 }
 
-static int serve_message(Export *export, PeerMessage *m)
+static int serve_message(Export *export, const PeerSocket *peer, PeerMessage *m)
 {
+    if (!holds_lease(export, peer))
+        return -ECANCELED;
     switch (m->type) {
     case PEER_PING:
         m->type = PEER_PONG;
-        return export_order(export, m);
+        return answer(export, peer, m);
     case PEER_FORECAST_REQUEST:
         forecast_make(&export->memory, m);
-        return export_order(export, m);
+        return answer(export, peer, m);
     case PEER_PROGRESS:
         keep_progress(export, m);
         return 0;
@@ -365,15 +431,19 @@ void export_serve_control(Export *export, PeerSocket *peer, PeerMessage *message
 {
     int error = 0;
 
-    take_lease(export, peer, message);
+    if (!take_lease(export, peer, message)) {
+        peer_socket_free(peer);
+        return;
+    }
     export->notify(export->owner, export, EXPORT_LEASED);
     while (!error && !atomic_load(&export->closed)) {
         error = peer_socket_receive(peer, message, CONTROL_SILENCE_MS);
         if (!error)
-            error = serve_message(export, message);
+            error = serve_message(export, peer, message);
     }
-    drop_lease(export, peer);
-    if (!atomic_load(&export->closed) && !atomic_load(&export->released)) {
+    /* One that another destination's connection took the place of was not lost. */
+    if (drop_lease(export, peer) && !atomic_load(&export->closed) &&
+        !atomic_load(&export->released)) {
         log_warning("%s: destination lost: %s", export->name, strerror(-error));
         export->notify(export->owner, export, EXPORT_LOST);
     }

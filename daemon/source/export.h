@@ -6,7 +6,8 @@
  * time holds the lease, and a new holder of the token ends the connections of the one before it.
  *
  * Reference-counted: the control thread holds one, every connection thread one.  What changes is
- * atomic or under the export's lock.
+ * atomic or under the export's lock, with which nobody waits for anything: the control thread takes
+ * it too.  It may be taken under the registry's lock, not the other way round.
  */
 #ifndef POSTCOPYD_SOURCE_EXPORT_H
 #define POSTCOPYD_SOURCE_EXPORT_H
@@ -68,7 +69,7 @@ struct Export {
     pthread_mutex_t lock; /* of all below */
     uint32_t session;     /* 0: no lease yet */
     uint8_t secret[LIMIT_TOKEN];
-    PeerSocket *control; /* the control thread's connection; sends go under the lock */
+    PeerSocket *control; /* its thread's; sends go under the lock, and never wait */
     char destination[LIMIT_ADDRESS + 1];
     ExportChannel channels[EXPORT_CHANNELS_MAX];
     ExportProgress progress;
@@ -102,7 +103,8 @@ Export *export_find_by_secret(uint32_t session, const uint8_t secret[LIMIT_TOKEN
 /* Serves a destination's control connection (taken) until it ends. Blocks. */
 void export_serve_control(Export *export, PeerSocket *peer, PeerMessage *message);
 
-/* Sends an order over the control connection. 0, -ENOTCONN, or negative errno. */
+/* Sends an order over the control connection, without waiting. 0, -ENOTCONN, or negative errno: then
+ * the connection ends. Any thread. */
 int export_order(Export *export, PeerMessage *message);
 
 /* The guest is proven stopped: from now on it may be read. A seal id, never 0. */

@@ -84,6 +84,25 @@ int memory_read(const Memory *memory, uint32_t region, uint64_t page, uint32_t c
     return read_exactly(memory->mem_fd, ret_data, length, from->address + offset);
 }
 
+uint32_t memory_hole(const Memory *memory, uint32_t region, uint64_t page, uint32_t count)
+{
+    const Region *from = &memory->regions.regions[region];
+    uint64_t at = from->fd_offset + (page << from->page_shift);
+    uint64_t end = at + ((uint64_t)count << from->page_shift);
+    struct stat status;
+    off_t data;
+
+    if (from->kind != CLIENT_REGION_SHARED)
+        return 0;
+    data = lseek(from->fd, (off_t)at, SEEK_DATA);
+    if (data < 0 && errno != ENXIO)
+        return 0;
+    if (data >= 0 && (uint64_t)data < end)
+        return (uint32_t)(((uint64_t)data - at) >> from->page_shift);
+    /* The end of a file that was cut short looks the same: its pages are not zero but gone. */
+    return fstat(from->fd, &status) || (uint64_t)status.st_size < end ? 0 : count;
+}
+
 static int map_by_fd(const Region *region, uint64_t page, PeerExtent *ret_extents, uint32_t max,
                      uint32_t *ret_n, uint64_t *ret_next)
 {

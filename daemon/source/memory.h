@@ -5,6 +5,10 @@
  * Rule 11: by fd only what the VM maps shared; everything else as the process sees it, through
  * /proc/PID/mem.  A short read is an error, never zeroes.  Rule 13: only system calls touch it, so a
  * client that truncates its memfd gets errors and we no signal.  Any thread.
+ *
+ * Nothing is mapped even where that were safe: a page is read once, and what a mapping's page table
+ * costs for it is more than the copy it saves.  A read of a hole allocates nothing, as the read
+ * fault of a mapping would.
  */
 #ifndef POSTCOPYD_SOURCE_MEMORY_H
 #define POSTCOPYD_SOURCE_MEMORY_H
@@ -25,6 +29,10 @@ void memory_deinit(Memory *memory);
 /* Reads count pages, which must lie in the region. 0, or -EIO. */
 int memory_read(const Memory *memory, uint32_t region, uint64_t page, uint32_t count,
                 void *ret_data);
+
+/* How many of count pages, which must lie in the region, from the first on are known to be a hole:
+ * zero, and not to be read.  Shared memory only, else 0. */
+uint32_t memory_hole(const Memory *memory, uint32_t region, uint64_t page, uint32_t count);
 
 /*
  * Which pages from page on have content: at most max extents, at least a little progress.

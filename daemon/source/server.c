@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -14,8 +15,13 @@ enum {
     SERVER_IN = PEER_HEADER_SIZE + PEER_CONTROL_MAX,
     SERVER_REPLIES = 256,      /* frames sent with one system call */
     SERVER_FLUSH = 256 * 1024, /* bytes after which a batch is sent */
+    SERVER_PIECE = 256 * 1024, /* bytes read at once, at least a page; sent from the cache */
+    SERVER_HOLE = 64 * 1024,   /* from here on asking for a hole costs less than reading one */
+    SERVER_BAD_RUNS = 8,       /* told apart in an item; the destination keeps each on its own */
     SERVER_REPLY_HEAD = PEER_HEADER_SIZE + PEER_PLACEMENT_SIZE,
 };
+
+_Static_assert(SERVER_PIECE / LIMIT_PAGE_SIZE_MIN <= 64, "a piece's pages fit a mask");
 
 typedef struct Server {
     Export *export;
@@ -32,7 +38,19 @@ typedef struct Server {
     unsigned n_iov;
     uint8_t *pages; /* of the batch; PEER_READ_MAX + SERVER_FLUSH bytes, mmapped */
     size_t used;
+    const PeerReadItem *item; /* being answered */
+    uint32_t done;            /* of its pages */
+    uint32_t bad;             /* pages behind those, not answered yet, that cannot be read */
+    unsigned bad_runs;
 } Server;
+
+/* Pages that were read, and what is known of them. */
+typedef struct Piece {
+    const uint8_t *data;
+    uint64_t page_size;
+    uint32_t count;
+    uint64_t bad; /* a bit a page that could not be read */
+} Piece;
 
 /* Sends the batch, whatever it takes. 0 or negative errno. */
 static int flush(Server *server)
@@ -62,9 +80,9 @@ static int flush(Server *server)
     return 0;
 }
 
-/* Appends DATA, ZERO or ERROR for pages first .. first + count of an item. 0 or negative errno. */
-static int append(Server *server, PeerMessageType type, const PeerReadItem *item, uint32_t first,
-                  uint32_t count, PeerErrorCode code, const void *data, size_t length)
+/* Appends DATA, ZERO or ERROR for the next count pages of the item. 0 or negative errno. */
+static int append(Server *server, PeerMessageType type, uint32_t count, PeerErrorCode code,
+                  const void *data, size_t length)
 {
     PeerMessage *m = server->reply;
     uint8_t *head = server->heads[server->n_heads];
@@ -74,26 +92,69 @@ static int append(Server *server, PeerMessageType type, const PeerReadItem *item
     m->type = type;
     m->session = server->session;
     m->generation = server->generation;
-    m->cookie = item->cookie;
+    m->cookie = server->item->cookie;
     m->placement = (PeerPlacement){
         .seal = atomic_load_explicit(&server->export->seal, memory_order_relaxed),
-        .first = first,
+        .first = server->done,
         .count = count,
         .code = code,
     };
     if (peer_data_encode(m, (uint32_t)length, head, SERVER_REPLY_HEAD) < 0)
         return -EPROTO;
+    server->done += count;
     server->n_heads++;
     server->iov[server->n_iov++] = (struct iovec){.iov_base = head, .iov_len = SERVER_REPLY_HEAD};
     if (length > 0)
         server->iov[server->n_iov++] = (struct iovec){.iov_base = (void *)data, .iov_len = length};
     if (server->n_heads < SERVER_REPLIES)
         return 0;
-    /* In the middle of an item: its pages stay where they are until all of them are sent. */
+    /* In the middle of a piece: its pages stay where they are until all of them are sent. */
     used = server->used;
     error = flush(server);
     server->used = used;
     return error;
+}
+
+/* What failed before the pages that are answered next, as one run. */
+static int append_failed(Server *server)
+{
+    uint32_t count = server->bad;
+
+    if (count == 0)
+        return 0;
+    server->bad = 0;
+    if (++server->bad_runs == SERVER_BAD_RUNS)
+        count = server->item->count - server->done; /* with the rest */
+    return append(server, PEER_ERROR, count, PEER_ERROR_IO, NULL, 0);
+}
+
+static int append_run(Server *server, PeerMessageType answer, uint32_t count, const uint8_t *data,
+                      uint64_t page_size)
+{
+    Export *export = server->export;
+    int error;
+
+    if (answer == PEER_ERROR) {
+        server->bad += count;
+        return 0;
+    }
+    error = append_failed(server);
+    if (error || server->done == server->item->count)
+        return error;
+    atomic_fetch_add_explicit(&export->pages_read, count, memory_order_relaxed);
+    if (answer == PEER_DATA)
+        return append(server, PEER_DATA, count, PEER_ERROR_NONE, data, count * page_size);
+    atomic_fetch_add_explicit(&export->zero_pages, count, memory_order_relaxed);
+    return append(server, PEER_ZERO, count, PEER_ERROR_NONE, NULL, 0);
+}
+
+/* All of the item that is not answered yet; an item of no pages too has an answer. */
+static int append_refusal(Server *server, PeerErrorCode code)
+{
+    uint32_t rest = server->item->count - server->done;
+
+    server->bad = 0;
+    return append(server, PEER_ERROR, rest ? rest : 1, code, NULL, 0);
 }
 
 static bool is_zero(const uint8_t *page, uint64_t size)
@@ -109,28 +170,31 @@ static bool is_zero(const uint8_t *page, uint64_t size)
     return true;
 }
 
-/* The pages of an item, split into runs with and without content. */
-static int append_runs(Server *server, const PeerReadItem *item, const uint8_t *data,
-                       uint64_t page_size)
+/* How a page of a piece is answered. */
+static PeerMessageType answer_to(const Piece *piece, uint32_t page)
 {
+    if (piece->bad >> page & 1)
+        return PEER_ERROR;
+    return is_zero(piece->data + page * piece->page_size, piece->page_size) ? PEER_ZERO : PEER_DATA;
+}
+
+/* The pages of a piece, split into runs that are answered alike. */
+static int append_runs(Server *server, const Piece *piece)
+{
+    PeerMessageType answer = answer_to(piece, 0);
     uint32_t first = 0;
     int error = 0;
 
-    while (first < item->count && !error) {
-        bool zero = is_zero(data + first * page_size, page_size);
-        uint32_t count = 1;
-
-        while (first + count < item->count &&
-               is_zero(data + (first + count) * page_size, page_size) == zero)
-            count++;
-        if (zero) {
-            atomic_fetch_add_explicit(&server->export->zero_pages, count, memory_order_relaxed);
-            error = append(server, PEER_ZERO, item, first, count, PEER_ERROR_NONE, NULL, 0);
-        } else {
-            error = append(server, PEER_DATA, item, first, count, PEER_ERROR_NONE,
-                           data + first * page_size, count * page_size);
-        }
-        first += count;
+    for (uint32_t i = 1; i <= piece->count && !error; i++) {
+        PeerMessageType next = i < piece->count ? answer_to(piece, i) : PEER_BYE;
+        if (next == answer)
+            continue;
+        error = append_run(server, answer, i - first, piece->data + first * piece->page_size,
+                           piece->page_size);
+        if (server->done == server->item->count)
+            break; /* all, or the rest was given up */
+        answer = next;
+        first = i;
     }
     return error;
 }
@@ -152,24 +216,73 @@ static PeerErrorCode check_item(const Server *server, const PeerReadItem *item)
     return PEER_ERROR_NONE;
 }
 
-static int serve_item(Server *server, const PeerReadItem *item)
+/* One page that cannot be read must not take its neighbours along. */
+static void read_piece(const Server *server, Piece *piece)
 {
-    Export *export = server->export;
-    PeerErrorCode code = check_item(server, item);
-    const Region *region = &export->memory.regions.regions[item->region % LIMIT_REGIONS];
+    const Memory *memory = &server->export->memory;
+    uint32_t region = server->item->region;
+    uint64_t page = server->item->page + server->done + server->bad;
     uint8_t *data = server->pages + server->used;
 
-    if (code == PEER_ERROR_NONE &&
-        memory_read(&export->memory, item->region, item->page, item->count, data))
-        code = PEER_ERROR_IO;
+    if (memory_read(memory, region, page, piece->count, data) == 0)
+        return;
+    for (uint32_t i = 0; i < piece->count; i++)
+        if (memory_read(memory, region, page + i, 1, data + i * piece->page_size))
+            piece->bad |= UINT64_C(1) << i;
+}
+
+/* Reads and answers the next pages of the item. */
+static int serve_piece(Server *server, const Region *region)
+{
+    uint32_t most = region->page_size < SERVER_PIECE ? SERVER_PIECE >> region->page_shift : 1;
+    uint32_t rest = server->item->count - server->done - server->bad;
+    Piece piece = {
+        .data = server->pages + server->used,
+        .page_size = region->page_size,
+        .count = rest < most ? rest : most,
+    };
+    PeerErrorCode refusal;
+    int error;
+
+    read_piece(server, &piece);
     /* Asked again after the read: a guest that ran meanwhile may have changed what was read. */
-    if (code == PEER_ERROR_NONE)
-        code = export_refuses(export);
-    if (code != PEER_ERROR_NONE)
-        return append(server, PEER_ERROR, item, 0, item->count ? item->count : 1, code, NULL, 0);
-    atomic_fetch_add_explicit(&export->pages_read, item->count, memory_order_relaxed);
-    server->used += (size_t)item->count << region->page_shift;
-    return append_runs(server, item, data, region->page_size);
+    refusal = export_refuses(server->export);
+    if (refusal != PEER_ERROR_NONE)
+        return append_refusal(server, refusal);
+    server->used += (size_t)piece.count << region->page_shift;
+    error = append_runs(server, &piece);
+    return !error && server->used >= SERVER_FLUSH ? flush(server) : error;
+}
+
+/* What is a hole at the start of the item is not even read. */
+static int serve_hole(Server *server, const Region *region)
+{
+    const PeerReadItem *item = server->item;
+    uint32_t hole = 0;
+
+    if ((uint64_t)item->count << region->page_shift >= SERVER_HOLE)
+        hole = memory_hole(&server->export->memory, item->region, item->page, item->count);
+    if (hole == 0 || export_refuses(server->export) != PEER_ERROR_NONE)
+        return 0;
+    return append_run(server, PEER_ZERO, hole, NULL, 0);
+}
+
+static int serve_item(Server *server, const PeerReadItem *item)
+{
+    PeerErrorCode refusal = check_item(server, item);
+    const Region *region;
+    int error;
+
+    server->item = item;
+    server->done = server->bad = 0;
+    server->bad_runs = 0;
+    if (refusal != PEER_ERROR_NONE)
+        return append_refusal(server, refusal);
+    region = &server->export->memory.regions.regions[item->region];
+    error = serve_hole(server, region);
+    while (!error && server->done + server->bad < item->count)
+        error = serve_piece(server, region);
+    return error ? error : append_failed(server);
 }
 
 static int serve_read(Server *server)
@@ -181,11 +294,8 @@ static int serve_read(Server *server)
     atomic_fetch_add_explicit(&server->export->reads, m->read.n, memory_order_relaxed);
     if (server->channel->kind == PEER_CHANNEL_URGENT)
         atomic_fetch_add_explicit(&server->export->urgent_reads, m->read.n, memory_order_relaxed);
-    for (uint32_t i = 0; i < m->read.n && !error; i++) {
+    for (uint32_t i = 0; i < m->read.n && !error; i++)
         error = serve_item(server, &m->read.items[i]);
-        if (!error && server->used >= SERVER_FLUSH)
-            error = flush(server);
-    }
     return error;
 }
 
@@ -281,6 +391,7 @@ void server_run(Export *export, ExportChannel *channel, int fd, uint32_t session
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     int error = -ENOMEM;
 
+    prctl(PR_SET_NAME, channel->kind == PEER_CHANNEL_URGENT ? "serve-urgent" : "serve-bulk");
     if (server && pages != MAP_FAILED) {
         server->export = export;
         server->channel = channel;

@@ -95,6 +95,26 @@ void address_tune(int socket, int dead_ms)
     setsockopt(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, &dead, sizeof dead);
 }
 
+/* RFC 4594: signalling, which hosts and networks let pass first and do not police as they do voice;
+ * and what may wait for everything else. */
+enum { DSCP_CS1 = 8, DSCP_CS5 = 40, PRIORITY_URGENT = 6, PRIORITY_BULK = 2 };
+
+void address_prioritise(int socket, bool urgent)
+{
+    int field = (urgent ? DSCP_CS5 : DSCP_CS1) << 2;
+    int priority = urgent ? PRIORITY_URGENT : PRIORITY_BULK;
+
+    /* Whichever fits the address family; after it, as it sets the priority too. */
+    setsockopt(socket, IPPROTO_IP, IP_TOS, &field, sizeof field);
+    setsockopt(socket, IPPROTO_IPV6, IPV6_TCLASS, &field, sizeof field);
+    setsockopt(socket, SOL_SOCKET, SO_PRIORITY, &priority, sizeof priority);
+}
+
+void address_bound_unsent(int socket, int bytes)
+{
+    setsockopt(socket, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof bytes);
+}
+
 static int connect_one(const struct addrinfo *info, int timeout_ms, int cancel_fd)
 {
     int fd = socket(info->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);

@@ -46,4 +46,11 @@ int address_own_port(int socket, char *ret_port, size_t size);
 /* What every data socket gets: no Nagle, a bound on how long a dead peer stays unnoticed. */
 void address_tune(int socket, int dead_ms);
 
+/* Marks a data socket, best effort, for the queues of this host and of the network: urgent goes before
+ * bulk wherever they look at it. */
+void address_prioritise(int socket, bool urgent);
+
+/* What is written goes into the kernel only while fewer bytes than that wait there to be sent. */
+void address_bound_unsent(int socket, int bytes);
+
 #endif

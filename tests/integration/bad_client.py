@@ -3,12 +3,14 @@
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import random
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -183,6 +185,20 @@ def too_many_fds():
         daemon.wait("closing of those fds", lambda: open_fds() <= before + 2)
 
 
+def _offer_own_memory(world, client, fd, size):
+    """A client without a VMM's manners: offers a memfd and seals it."""
+    client.send(Client.HELLO, Client.hello(
+        "short", [Client.region("region0", 1 << 30, size, fd=0)], role=Client.SOURCE), fds=[fd])
+    expect(client.receive()[0] == Client.WELCOME, "no welcome")
+    os.pwrite(fd, b"x" * size, 0)
+    client.send(Client.OFFER, text(world.destination.address))
+    expect(client.receive()[0] == Client.EXPORT, "no EXPORT")
+    client.send(Client.EXPORTED, struct.pack("<iQ", 0, 0) + text(""))
+    while client.receive()[0] != 15:  # OFFERED
+        pass
+    client.send(Client.SEAL)
+
+
 def region_is_truncated():
     """A client that cuts its memfd short harms nobody but itself."""
     with _busy_world() as world:
@@ -190,18 +206,7 @@ def region_is_truncated():
         os.ftruncate(fd, MIB)
         destination = world.add(Vmm(world.destination, "destination", "short", mem=1, fill=1))
         with Client(world.source.socket, timeout=20) as client:
-            client.send(Client.HELLO, Client.hello(
-                "short", [Client.region("region0", 1 << 30, MIB, fd=0)], role=Client.SOURCE),
-                fds=[fd])
-            expect(client.receive()[0] == Client.WELCOME, "no welcome")
-            os.write(fd, b"x" * MIB)
-            client.send(Client.OFFER, text(world.destination.address))
-            expect(client.receive()[0] == Client.EXPORT, "no EXPORT")
-            client.send(Client.EXPORTED, struct.pack("<iQ", 0, 0) + text(""))
-            destination.wait_event("armed")
-            while client.receive()[0] != 15:  # OFFERED
-                pass
-            client.send(Client.SEAL)
+            _offer_own_memory(world, client, fd, MIB)
             os.ftruncate(fd, 0)
             destination.begin("run")
             line = world.destination.wait_log("cannot be read at the source", timeout=30)
@@ -209,6 +214,51 @@ def region_is_truncated():
         os.close(fd)
         expect(not any(said.startswith("BAD") for said in destination.lines), destination.lines)
         return line
+
+
+def region_is_cut():
+    """What is left of a region that was cut short in the middle of the stream still comes."""
+    with _busy_world(destination={"import": {"stream_delay_ms": 0}}) as world:
+        fd = os.memfd_create("ram")
+        size = 16 * MIB
+        left = size // PAGE // 2 + 3
+        os.ftruncate(fd, size)
+        world.add(Vmm(world.destination, "destination", "short", mem=16, fill=16))
+        with Client(world.source.socket, timeout=20) as client:
+            _offer_own_memory(world, client, fd, size)
+            world.destination.wait_import("short", lambda i: i["populated_bytes"] == size)
+            os.ftruncate(fd, left * PAGE + 100)  # and one page is there in part
+            pages = world.destination.wait_import("short", lambda i: sum((
+                i["pages"]["poisoned"], fetched(i["pages"]))) == size // PAGE)["pages"]
+        os.close(fd)
+        expect(fetched(pages) == left, f"{fetched(pages)} pages came, not {left}: {pages}")
+        return f"{left} pages came, {pages['poisoned']} did not"
+
+
+def region_on_disk():
+    """Memory in a file that the daemon would have to wait for: refused before it is looked at."""
+    with _busy_world() as world, tempfile.TemporaryFile(dir="/var/tmp") as file:
+        file.truncate(MIB)
+        region = Client.region("ram", 1 << 30, MIB, fd=0)
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(file.fileno(), fcntl.F_GET_SEALS)
+            return "/var/tmp is no disk here"
+        for role in (Client.SOURCE, 2):
+            with Client(world.source.socket) as client:
+                client.send(Client.HELLO, Client.hello("x", [region], role), fds=[file.fileno()])
+                message = _ended(client, "'ram'", "memfd", "tmpfs")
+        ends = os.pipe()
+        with Client(world.source.socket) as client:
+            client.send(Client.HELLO, Client.hello("x", [Client.region("r", 2 << 30, MIB)]))
+            expect(client.receive()[0] == Client.WELCOME, "no welcome")
+            for fd in (file.fileno(), *ends):
+                client.send(Client.REGION_ADD, region, fds=[fd])
+                mentions(client.refusal(), "'ram'", "memfd")
+            client.send(Client.REGION_ADD, Client.region("more", 3 << 30, MIB))
+            expect(client.receive()[0] == Client.OK, "the connection is of no use any more")
+        for fd in ends:
+            os.close(fd)
+        return message
 
 
 def operator_nonsense():

@@ -210,6 +210,29 @@ static void a_copy_without_fds_to_spare_leaks_none(void **state)
     close(here.regions[0].fd);
 }
 
+/* Rule 13: what could wait for a file server is not even looked at. */
+static void only_files_in_memory_hold_regions(void **state)
+{
+    int memfd = memfd_create("ram", MFD_CLOEXEC);
+    int tmpfs = open("/dev/shm", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+    int status = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+    int pipes[2];
+
+    (void)state;
+    assert_int_equal(pipe(pipes), 0);
+    assert_true(region_file_is_memory(memfd));
+    assert_true(tmpfs < 0 || region_file_is_memory(tmpfs));
+    assert_true(status >= 0);
+    assert_false(region_file_is_memory(status));
+    assert_false(region_file_is_memory(pipes[0]));
+    assert_false(region_file_is_memory(-1));
+    close(memfd);
+    close(tmpfs);
+    close(status);
+    close(pipes[0]);
+    close(pipes[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -225,6 +248,7 @@ int main(void)
         cmocka_unit_test_setup(overlaps_are_noticed, set_up),
         cmocka_unit_test_setup(the_same_file_is_recognised, set_up),
         cmocka_unit_test_setup(a_copy_without_fds_to_spare_leaks_none, set_up),
+        cmocka_unit_test_setup(only_files_in_memory_hold_regions, set_up),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,191 +2,22 @@
 /*
  * An export as a destination sees it on a data channel: sealed, fenced, read.
  */
-#include <errno.h>
-#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
-#include <sys/mman.h>
+#include <string.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
-#include "daemon/source/server.h"
-#include "tests/unit/core_regions.h"
+#include "tests/unit/source_reader.h"
 
-enum {
-    PAGE = 4096,
-    PAGES = 2000,
-    HUGE_PAGE = 2 << 20,
-    HUGE_PAGES = 3,
-    SESSION = 4,
-    GENERATION = 2,
-};
-
-static Export *export;
-static ExportChannel channel;
-static int ram[2], pair[2];
-static pthread_t thread;
 static PeerMessage message;
-static uint8_t frame[PEER_HEADER_SIZE + PEER_CONTROL_MAX];
-static uint8_t got[PEER_READ_MAX]; /* the pages of an item */
-
-static void ignore(void *owner, Export *of, ExportEvent event)
-{
-    (void)owner;
-    (void)of;
-    (void)event;
-}
-
-static void *run(void *argument)
-{
-    (void)argument;
-    server_run(export, &channel, pair[1], SESSION, GENERATION);
-    shutdown(pair[1], SHUT_RDWR);
-    return NULL;
-}
-
-static uint8_t byte_of(uint64_t page, size_t at)
-{
-    return (uint8_t)(page * 11 + at * 3 + (at >> 12) + 1);
-}
-
-/* Odd pages have content: every page is another run. */
-static void fill_ram(void)
-{
-    static uint8_t page[PAGE];
-
-    for (uint64_t i = 1; i < PAGES; i += 2) {
-        for (size_t at = 0; at < PAGE; at++)
-            page[at] = byte_of(i, at);
-        assert_int_equal(pwrite(ram[0], page, PAGE, (off_t)(i * PAGE)), PAGE);
-    }
-    for (size_t at = 0; at < HUGE_PAGE; at += PAGE) {
-        for (size_t i = 0; i < PAGE; i++)
-            page[i] = byte_of(1, at + i);
-        assert_int_equal(pwrite(ram[1], page, PAGE, (off_t)(HUGE_PAGE + at)), PAGE);
-    }
-}
-
-static int set_up(void **state)
-{
-    struct timeval patience = {.tv_sec = 20};
-    uint8_t uuid[LIMIT_UUID] = {1};
-    RegionSet regions = {0};
-    int error;
-
-    (void)state;
-    ram[0] = memfd_create("ram", MFD_CLOEXEC);
-    ram[1] = memfd_create("ram", MFD_CLOEXEC);
-    assert_int_equal(ftruncate(ram[0], PAGES * PAGE), 0);
-    assert_int_equal(ftruncate(ram[1], HUGE_PAGES * HUGE_PAGE), 0);
-    fill_ram();
-    add_region(&regions, PAGES, PAGE, ram[0]);
-    add_region(&regions, HUGE_PAGES, HUGE_PAGE, ram[1]);
-    export = export_new(uuid, "guest", getpid(), &regions, ignore, NULL, &error);
-    assert_non_null(export);
-    channel = (ExportChannel){.kind = PEER_CHANNEL_URGENT};
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-    setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    return pthread_create(&thread, NULL, run, NULL);
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    shutdown(pair[0], SHUT_RDWR);
-    pthread_join(thread, NULL);
-    close(pair[0]);
-    close(pair[1]);
-    close(ram[0]);
-    close(ram[1]);
-    export_close(export);
-    export_unref(export);
-    return 0;
-}
-
-/* --- the destination ----------------------------------------------------------------------- */
-
-static void send_bytes(size_t length)
-{
-    assert_int_equal(send(pair[0], frame, length, MSG_NOSIGNAL), length);
-}
-
-static void ask(const PeerReadItem *items, uint32_t n)
-{
-    ssize_t length = peer_read_encode(SESSION, GENERATION, items, n, frame, sizeof frame);
-
-    assert_true(length > 0);
-    send_bytes((size_t)length);
-}
-
-static PeerHeader header;
-static PeerPlacement placement;
-
-static void receive(void *bytes, size_t length)
-{
-    if (length > 0)
-        assert_int_equal(recv(pair[0], bytes, length, MSG_WAITALL), length);
-}
-
-/* The next answer to a READ, its pages in got[], from where they belong in the item. */
-static void take_answer(uint64_t page_size)
-{
-    uint8_t body[PEER_PLACEMENT_SIZE];
-
-    receive(frame, PEER_HEADER_SIZE);
-    assert_int_equal(peer_header_decode(frame, &header), 0);
-    assert_int_equal(header.session, SESSION);
-    assert_int_equal(header.generation, GENERATION);
-    receive(body, sizeof body);
-    assert_int_equal(peer_placement_decode(&header, body, &placement), 0);
-    uint64_t length = header.length - PEER_PLACEMENT_SIZE;
-    assert_int_equal(length, header.type == PEER_DATA ? placement.count * page_size : 0);
-    assert_true((placement.first + placement.count) * page_size <= sizeof got ||
-                header.type == PEER_ERROR);
-    receive(got + placement.first * page_size, length);
-    if (header.type == PEER_ZERO)
-        memset(got + placement.first * page_size, 0, placement.count * page_size);
-}
-
-static void assert_error(PeerErrorCode code)
-{
-    take_answer(PAGE);
-    assert_int_equal(header.type, PEER_ERROR);
-    assert_int_equal(placement.code, code);
-}
-
-static void assert_pages(uint64_t first, uint32_t count)
-{
-    for (uint32_t i = 0; i < count; i++)
-        for (size_t at = 0; at < PAGE; at++)
-            if (got[i * PAGE + at] != ((first + i) % 2 ? byte_of(first + i, at) : 0))
-                fail_msg("page %llu, byte %zu", (unsigned long long)(first + i), at);
-}
-
-/* All answers to one item of region 0; how many frames they were. */
-static unsigned take_item(const PeerReadItem *item)
-{
-    unsigned frames = 0;
-
-    memset(got, 0xee, (size_t)item->count * PAGE);
-    for (uint32_t done = 0; done < item->count; done += placement.count, frames++) {
-        take_answer(PAGE);
-        assert_int_not_equal(header.type, PEER_ERROR);
-        assert_int_equal(header.cookie, item->cookie);
-        assert_int_equal(placement.first, done);
-        assert_true(placement.count > 0 && placement.count <= item->count - done);
-    }
-    assert_pages(item->page, item->count);
-    return frames;
-}
 
 static void assert_ended(void)
 {
-    assert_int_equal(recv(pair[0], frame, 1, 0), 0);
+    assert_int_equal(recv(reader.pair[0], reader.frame, 1, 0), 0);
 }
 
 /* --- tests --------------------------------------------------------------------------------- */
@@ -196,17 +27,17 @@ static void nothing_is_read_before_the_seal(void **state)
     PeerReadItem item = {.cookie = 1, .page = 1, .count = 1};
 
     (void)state;
-    ask(&item, 1);
-    assert_error(PEER_ERROR_UNSEALED);
-    assert_int_equal(header.cookie, 1);
-    assert_int_equal(placement.seal, 0);
-    uint64_t seal = export_seal(export);
+    reader_ask(&item, 1);
+    reader_assert_error(PEER_ERROR_UNSEALED);
+    assert_int_equal(reader.header.cookie, 1);
+    assert_int_equal(reader.placement.seal, 0);
+    uint64_t seal = export_seal(reader.export);
     assert_true(seal != 0);
-    ask(&item, 1);
-    take_answer(PAGE);
-    assert_int_equal(header.type, PEER_DATA);
-    assert_true(placement.seal == seal);
-    assert_pages(1, 1);
+    reader_ask(&item, 1);
+    reader_take(PAGE);
+    assert_int_equal(reader.header.type, PEER_DATA);
+    assert_true(reader.placement.seal == seal);
+    reader_assert_pages(1, 1);
 }
 
 static void a_fenced_export_is_never_read_again(void **state)
@@ -214,13 +45,13 @@ static void a_fenced_export_is_never_read_again(void **state)
     PeerReadItem item = {.cookie = 1, .page = 1, .count = 1};
 
     (void)state;
-    export_seal(export);
-    export_fence(export, "the source ran again");
-    ask(&item, 1);
-    assert_error(PEER_ERROR_FENCED);
-    export_seal(export); /* not even sealed once more */
-    ask(&item, 1);
-    assert_error(PEER_ERROR_FENCED);
+    export_seal(reader.export);
+    export_fence(reader.export, "the source ran again");
+    reader_ask(&item, 1);
+    reader_assert_error(PEER_ERROR_FENCED);
+    export_seal(reader.export); /* not even sealed once more */
+    reader_ask(&item, 1);
+    reader_assert_error(PEER_ERROR_FENCED);
 }
 
 static void pages_and_zeroes_come_as_they_are(void **state)
@@ -232,16 +63,16 @@ static void pages_and_zeroes_come_as_they_are(void **state)
     };
 
     (void)state;
-    export_seal(export);
-    ask(items, 3);
-    assert_int_equal(take_item(&items[0]), 1);
-    assert_int_equal(header.type, PEER_DATA);
-    assert_int_equal(take_item(&items[1]), 1);
-    assert_int_equal(header.type, PEER_ZERO);
-    assert_int_equal(take_item(&items[2]), 5);
-    assert_int_equal(atomic_load(&export->pages_read), 7);
-    assert_int_equal(atomic_load(&export->zero_pages), 3);
-    assert_int_equal(atomic_load(&export->urgent_reads), 3);
+    export_seal(reader.export);
+    reader_ask(items, 3);
+    assert_int_equal(reader_take_item(&items[0]), 1);
+    assert_int_equal(reader.header.type, PEER_DATA);
+    assert_int_equal(reader_take_item(&items[1]), 1);
+    assert_int_equal(reader.header.type, PEER_ZERO);
+    assert_int_equal(reader_take_item(&items[2]), 5);
+    assert_int_equal(atomic_load(&reader.export->pages_read), 7);
+    assert_int_equal(atomic_load(&reader.export->zero_pages), 3);
+    assert_int_equal(atomic_load(&reader.export->urgent_reads), 3);
 }
 
 /* More runs than one system call sends, more than once, and items behind them. */
@@ -255,11 +86,11 @@ static void many_runs_in_an_item_keep_their_content(void **state)
     };
 
     (void)state;
-    export_seal(export);
+    export_seal(reader.export);
     for (unsigned round = 0; round < 5; round++) {
-        ask(items, 4);
+        reader_ask(items, 4);
         for (unsigned i = 0; i < 4; i++)
-            assert_int_equal(take_item(&items[i]), items[i].count);
+            assert_int_equal(reader_take_item(&items[i]), items[i].count);
     }
 }
 
@@ -267,15 +98,15 @@ static void many_runs_in_an_item_keep_their_content(void **state)
 static void every_number_of_runs_is_sent_whole(void **state)
 {
     (void)state;
-    export_seal(export);
+    export_seal(reader.export);
     for (uint32_t count = 250; count <= 260; count++) {
         PeerReadItem items[2] = {
             {.cookie = 1, .page = 5, .count = count},
             {.cookie = 2, .page = 9, .count = 3},
         };
-        ask(items, 2);
-        take_item(&items[0]);
-        take_item(&items[1]);
+        reader_ask(items, 2);
+        reader_take_item(&items[0]);
+        reader_take_item(&items[1]);
     }
 }
 
@@ -284,12 +115,12 @@ static void a_full_batch_of_items_is_answered_in_order(void **state)
     PeerReadItem items[PEER_READ_ITEMS];
 
     (void)state;
-    export_seal(export);
+    export_seal(reader.export);
     for (uint32_t i = 0; i < PEER_READ_ITEMS; i++)
         items[i] = (PeerReadItem){.cookie = 100 + i, .page = 17 * i, .count = 1 + i % 40};
-    ask(items, PEER_READ_ITEMS);
+    reader_ask(items, PEER_READ_ITEMS);
     for (uint32_t i = 0; i < PEER_READ_ITEMS; i++)
-        take_item(&items[i]);
+        reader_take_item(&items[i]);
 }
 
 static void huge_pages_are_read_whole(void **state)
@@ -301,22 +132,22 @@ static void huge_pages_are_read_whole(void **state)
     };
 
     (void)state;
-    export_seal(export);
-    ask(items, 3);
-    take_answer(HUGE_PAGE);
-    assert_int_equal(header.type, PEER_ZERO);
-    take_answer(HUGE_PAGE);
-    assert_int_equal(header.type, PEER_DATA);
+    export_seal(reader.export);
+    reader_ask(items, 3);
+    reader_take(HUGE_PAGE);
+    assert_int_equal(reader.header.type, PEER_ZERO);
+    reader_take(HUGE_PAGE);
+    assert_int_equal(reader.header.type, PEER_DATA);
     for (size_t at = 0; at < HUGE_PAGE; at++)
-        if (got[at] != byte_of(1, at))
+        if (reader.got[at] != reader_byte(1, at))
             fail();
-    assert_error(PEER_ERROR_RANGE);
+    reader_assert_error(PEER_ERROR_RANGE);
 }
 
 static void what_is_out_of_range_is_refused(void **state)
 {
     PeerReadItem items[] = {
-        {.region = 2, .count = 1},
+        {.region = 3, .count = 1},
         {.region = UINT32_MAX, .count = 1},
         {.page = PAGES, .count = 1},
         {.page = UINT64_MAX, .count = 1},
@@ -330,26 +161,12 @@ static void what_is_out_of_range_is_refused(void **state)
     uint32_t n = sizeof items / sizeof items[0];
 
     (void)state;
-    export_seal(export);
-    ask(items, n);
+    export_seal(reader.export);
+    reader_ask(items, n);
     for (uint32_t i = 0; i < n; i++)
-        assert_error(PEER_ERROR_RANGE);
-    ask(&good, 1); /* and the connection lives */
-    take_item(&good);
-}
-
-/* Rule 11. */
-static void memory_that_cannot_be_read_is_an_error(void **state)
-{
-    PeerReadItem items[2] = {{.page = 998, .count = 4}, {.page = 3, .count = 1}};
-
-    (void)state;
-    export_seal(export);
-    assert_int_equal(ftruncate(ram[0], 1000 * PAGE), 0);
-    ask(items, 2);
-    assert_error(PEER_ERROR_IO);
-    assert_int_equal(placement.count, 4);
-    take_item(&items[1]);
+        reader_assert_error(PEER_ERROR_RANGE);
+    reader_ask(&good, 1); /* and the connection lives */
+    reader_take_item(&good);
 }
 
 static void ask_map(uint32_t region, uint64_t page)
@@ -360,29 +177,30 @@ static void ask_map(uint32_t region, uint64_t page)
     message.generation = GENERATION;
     message.map_request.region = region;
     message.map_request.page = page;
-    ssize_t length = peer_message_encode(&message, frame, sizeof frame);
+    ssize_t length = peer_message_encode(&message, reader.frame, sizeof reader.frame);
     assert_true(length > 0);
-    send_bytes((size_t)length);
+    reader_send((size_t)length);
 }
 
 static void take_map(void)
 {
-    receive(frame, PEER_HEADER_SIZE);
-    assert_int_equal(peer_header_decode(frame, &header), 0);
-    receive(frame + PEER_HEADER_SIZE, header.length);
-    assert_int_equal(peer_message_decode(&header, frame + PEER_HEADER_SIZE, &message), 0);
+    reader_receive(reader.frame, PEER_HEADER_SIZE);
+    assert_int_equal(peer_header_decode(reader.frame, &reader.header), 0);
+    reader_receive(reader.frame + PEER_HEADER_SIZE, reader.header.length);
+    assert_int_equal(peer_message_decode(&reader.header, reader.frame + PEER_HEADER_SIZE, &message),
+                     0);
     assert_int_equal(message.type, PEER_MAP);
 }
 
 static void the_map_is_answered(void **state)
 {
-    uint64_t seal = export_seal(export);
+    uint64_t seal = export_seal(reader.export);
     PeerReadItem item = {.cookie = 5, .page = 3, .count = 2};
 
     (void)state;
-    ask(&item, 1); /* mixed with reads, in order */
+    reader_ask(&item, 1); /* mixed with reads, in order */
     ask_map(0, 10);
-    take_item(&item);
+    reader_take_item(&item);
     take_map();
     assert_int_equal(message.map.region, 0);
     assert_true(message.map.seal == seal);
@@ -405,7 +223,7 @@ static void a_map_before_the_seal_ends_it(void **state)
 static void a_map_out_of_range_ends_it(void **state)
 {
     (void)state;
-    export_seal(export);
+    export_seal(reader.export);
     ask_map(0, PAGES);
     assert_ended();
 }
@@ -415,17 +233,18 @@ static void another_session_ends_it(void **state)
     PeerReadItem item = {.page = 1, .count = 1};
 
     (void)state;
-    export_seal(export);
-    assert_true(peer_read_encode(SESSION + 1, GENERATION, &item, 1, frame, sizeof frame) > 0);
-    send_bytes(PEER_HEADER_SIZE + 4 + 24);
+    export_seal(reader.export);
+    assert_true(
+        peer_read_encode(SESSION + 1, GENERATION, &item, 1, reader.frame, sizeof reader.frame) > 0);
+    reader_send(PEER_HEADER_SIZE + 4 + 24);
     assert_ended();
 }
 
 static void garbage_ends_it(void **state)
 {
     (void)state;
-    memset(frame, 0xff, PEER_HEADER_SIZE);
-    send_bytes(PEER_HEADER_SIZE);
+    memset(reader.frame, 0xff, PEER_HEADER_SIZE);
+    reader_send(PEER_HEADER_SIZE);
     assert_ended();
 }
 
@@ -433,8 +252,8 @@ static void a_frame_out_of_turn_ends_it(void **state)
 {
     (void)state;
     message = (PeerMessage){.type = PEER_PING, .session = SESSION, .generation = GENERATION};
-    assert_true(peer_message_encode(&message, frame, sizeof frame) > 0);
-    send_bytes(PEER_HEADER_SIZE);
+    assert_true(peer_message_encode(&message, reader.frame, sizeof reader.frame) > 0);
+    reader_send(PEER_HEADER_SIZE);
     assert_ended();
 }
 
@@ -442,39 +261,22 @@ static void requests_may_come_in_crumbs(void **state)
 {
     PeerReadItem items[2] = {{.cookie = 1, .page = 1, .count = 2},
                              {.cookie = 2, .page = 8, .count = 1}};
-    ssize_t length = peer_read_encode(SESSION, GENERATION, items, 2, frame, sizeof frame);
+    ssize_t length =
+        peer_read_encode(SESSION, GENERATION, items, 2, reader.frame, sizeof reader.frame);
     uint8_t copy[200];
 
     (void)state;
-    export_seal(export);
-    memcpy(copy, frame, (size_t)length);
+    export_seal(reader.export);
+    memcpy(copy, reader.frame, (size_t)length);
     for (ssize_t i = 0; i < length; i++) {
-        assert_int_equal(send(pair[0], copy + i, 1, 0), 1);
+        assert_int_equal(send(reader.pair[0], copy + i, 1, 0), 1);
         usleep(100);
     }
-    take_item(&items[0]);
-    take_item(&items[1]);
+    reader_take_item(&items[0]);
+    reader_take_item(&items[1]);
 }
 
-static void it_is_found_by_its_token_only(void **state)
-{
-    uint8_t token[LIMIT_TOKEN];
-    Export *found;
-
-    (void)state;
-    memcpy(token, export->token, sizeof token);
-    found = export_find_by_token(token);
-    assert_ptr_equal(found, export);
-    export_unref(found);
-    token[LIMIT_TOKEN - 1] ^= 1;
-    assert_null(export_find_by_token(token));
-    assert_null(export_find_by_secret(0, export->secret)); /* no lease, no secret */
-    memcpy(token, export->token, sizeof token);
-    export_close(export);
-    assert_null(export_find_by_token(token));
-}
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, reader_set_up, reader_tear_down)
 
 int main(void)
 {
@@ -487,7 +289,6 @@ int main(void)
         TEST(a_full_batch_of_items_is_answered_in_order),
         TEST(huge_pages_are_read_whole),
         TEST(what_is_out_of_range_is_refused),
-        TEST(memory_that_cannot_be_read_is_an_error),
         TEST(the_map_is_answered),
         TEST(a_map_before_the_seal_ends_it),
         TEST(a_map_out_of_range_ends_it),
@@ -495,7 +296,6 @@ int main(void)
         TEST(garbage_ends_it),
         TEST(a_frame_out_of_turn_ends_it),
         TEST(requests_may_come_in_crumbs),
-        TEST(it_is_found_by_its_token_only),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,6 +3,7 @@
  * HOST:PORT, and sockets from it.
  */
 #include <errno.h>
+#include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -158,6 +159,71 @@ static void a_port_in_use_is_told(void **state)
     close(listener);
 }
 
+static int option(int socket, int level, int name)
+{
+    int value = -1;
+    socklen_t length = sizeof value;
+
+    assert_int_equal(getsockopt(socket, level, name, &value, &length), 0);
+    return value;
+}
+
+static void urgent_goes_before_bulk(void **state)
+{
+    (void)state;
+    for (int family = AF_INET;; family = AF_INET6) {
+        int level = family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6;
+        int name = family == AF_INET ? IP_TOS : IPV6_TCLASS;
+        int urgent = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        int bulk = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+        if (urgent >= 0 && bulk >= 0) { /* a host may lack IPv6 */
+            address_prioritise(urgent, true);
+            address_prioritise(bulk, false);
+            assert_int_equal(option(urgent, level, name), 40 << 2);
+            assert_int_equal(option(bulk, level, name), 8 << 2);
+            assert_int_equal(option(urgent, SOL_SOCKET, SO_PRIORITY), 6);
+            assert_int_equal(option(bulk, SOL_SOCKET, SO_PRIORITY), 2);
+        }
+        close(urgent);
+        close(bulk);
+        if (family == AF_INET6)
+            break;
+    }
+}
+
+/* How much a connection takes that nobody reads from. */
+static size_t swallowed(int bound)
+{
+    static const char bytes[65536];
+    Address address;
+    size_t sum = 0;
+    ssize_t n;
+
+    assert_int_equal(address_parse("127.0.0.1:0", &address), 0);
+    int listener = address_listen(&address);
+    assert_int_equal(address_own_port(listener, address.port, sizeof address.port), 0);
+    int fd = address_connect(&address, 5000, 5000, -1);
+    assert_true(fd >= 0);
+    if (bound)
+        address_bound_unsent(fd, bound);
+    while ((n = send(fd, bytes, sizeof bytes, MSG_NOSIGNAL | MSG_DONTWAIT)) > 0)
+        sum += (size_t)n;
+    assert_int_equal(errno, EAGAIN);
+    close(fd);
+    close(listener);
+    return sum;
+}
+
+static void what_waits_to_be_sent_is_bounded(void **state)
+{
+    size_t free_of_bounds = swallowed(0), bounded = swallowed(65536);
+
+    (void)state;
+    assert_true(bounded > 0);
+    assert_true(bounded + 262144 < free_of_bounds);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -168,6 +234,8 @@ int main(void)
         cmocka_unit_test(a_connection_is_made),
         cmocka_unit_test(a_name_is_looked_up_only_where_it_may_block),
         cmocka_unit_test(a_port_in_use_is_told),
+        cmocka_unit_test(urgent_goes_before_bulk),
+        cmocka_unit_test(what_waits_to_be_sent_is_bounded),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

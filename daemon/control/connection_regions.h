@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The regions a client names, and the files they lie in. On the control thread. */
+#ifndef POSTCOPYD_CONTROL_CONNECTION_REGIONS_H
+#define POSTCOPYD_CONTROL_CONNECTION_REGIONS_H
+
+#include "daemon/control/connection.h"
+
+/* Takes the regions and their RAM fds out of a HELLO. FALSE with a line in ret_text. */
+gboolean connection_take_regions(Connection *connection, const ClientHello *hello, char *ret_text);
+
+/* Carry out, and answer, the REGION_ADD or REGION_REMOVE in control->message. */
+void connection_add_region(Connection *connection);
+void connection_remove_region(Connection *connection);
+
+#endif
