@@ -97,9 +97,9 @@ def _lose_released(direction):
         world.proxy.filter = lose
         destination.wait_event("released")
         source.wait_event("done")
-        expect(lost, "nothing was lost")
         world.destination.wait("end of the link", lambda: not has_thread(world.destination, "link"),
                                timeout=20)
+        expect(lost, "nothing was lost")
         destination.verified(1)
         found = world.destination.imported("vm")
         expect(found["state"] == "released", found["state"])
