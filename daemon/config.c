@@ -25,6 +25,8 @@ static const Key keys[] = {
     {"daemon", "group", KEY_STRING, AT(group), 0, 0},
     {"daemon", "operator_group", KEY_STRING, AT(operator_group), 0, 0},
     {"daemon", "runtime_dir", KEY_STRING, AT(runtime_dir), 0, 0},
+    {"daemon", "max_clients", KEY_NUMBER, AT(max_clients), 1, 65536},
+    {"daemon", "max_clients_per_user", KEY_NUMBER, AT(max_clients_per_user), 1, 65536},
     {"peer", "listen", KEY_STRING, AT(listen), 0, 0},
     {"peer", "advertise", KEY_STRING, AT(advertise), 0, 0},
     {"peer", "insecure_plaintext", KEY_BOOLEAN, AT(insecure_plaintext), 0, 0},
@@ -50,6 +52,8 @@ static void set_defaults(Settings *settings)
     memset(settings, 0, sizeof *settings);
     settings->socket = g_strdup(POSTCOPYD_SOCKET);
     settings->runtime_dir = g_strdup(POSTCOPYD_RUN_DIR);
+    settings->max_clients = 4096;
+    settings->max_clients_per_user = 1024;
     settings->listen = g_strdup("127.0.0.1:16520");
     settings->import = (ImportConfig){
         .bulk_channels = 1,
@@ -162,7 +166,15 @@ static gboolean load_file(Settings *settings, const char *path, GError **error)
 {
     g_autoptr(GKeyFile) file = g_key_file_new();
     g_auto(GStrv) groups = NULL;
+    g_autofree char *text = NULL;
+    gsize length;
 
+    /* GLib would take a zero byte for the end of the file. */
+    if (g_file_get_contents(path, &text, &length, NULL) && memchr(text, '\0', length)) {
+        g_set_error(error, config_error(), 0,
+                    "%s: holds a zero byte: it is damaged, or not a text file", path);
+        return FALSE;
+    }
     if (!g_key_file_load_from_file(file, path, G_KEY_FILE_NONE, error)) {
         g_prefix_error(error, "%s: ", path);
         return FALSE;
@@ -183,6 +195,23 @@ static gboolean check_address(const char *what, const char *text, GError **error
     if (text && address_parse(text, &address)) {
         g_set_error(error, config_error(), 0,
                     "%s %s: must be HOST:PORT, with an IPv6 address in brackets", what, text);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+/* Other hosts may know another host by that name, or take long to find out. */
+static gboolean check_advertise(const char *text, GError **error)
+{
+    Address address;
+
+    if (!check_address("advertise", text, error))
+        return FALSE;
+    if (text && address_parse(text, &address) == 0 && address.host[0] != '\0' &&
+        !address_is_numeric(&address)) {
+        g_set_error(error, config_error(), 0,
+                    "advertise %s: must be a numeric address, other daemons do not look names up",
+                    text);
         return FALSE;
     }
     return TRUE;
@@ -221,8 +250,7 @@ static gboolean check(Settings *settings, GError **error)
     if (settings->import.shards == 0)
         settings->import.shards = settings->import.resolvers;
     return check_address("listen", settings->listen, error) &&
-           check_address("advertise", settings->advertise, error) &&
-           check_plaintext(settings, error);
+           check_advertise(settings->advertise, error) && check_plaintext(settings, error);
 }
 
 gboolean config_load(int *argc, char ***argv, Settings *ret_settings, CommandLine *ret_command,

@@ -2,6 +2,7 @@
 /* postcopyd: the daemon of a hypervisor host, source and destination at once. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
 #include "daemon/config.h"
 #include "daemon/control/control.h"
@@ -11,6 +12,17 @@ static int fail(const GError *error)
 {
     fprintf(stderr, "postcopyd: %s\n", error->message);
     return EXIT_FAILURE;
+}
+
+/* Each VM brings several: what the administrator allows at most is meant for us. */
+static void raise_file_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur == limit.rlim_max)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 int main(int argc, char **argv)
@@ -31,6 +43,7 @@ int main(int argc, char **argv)
         puts("postcopyd: the configuration is sound");
         return EXIT_SUCCESS;
     }
+    raise_file_limit();
     control = control_new(&settings, &error);
     if (!control)
         return fail(error);

@@ -303,12 +303,13 @@ static PeerErrorCode check_invitation(const Connection *connection, const char *
     return PEER_ERROR_NONE;
 }
 
-/* ":PORT" means the host that invited us. */
+/* ":PORT" means the host that invited us.  A name of the peer's choice is not looked up. */
 static gboolean source_address(const Invitation *invitation, char *ret_source)
 {
     Address address;
 
     return address_parse(invitation->message->invite.source, &address) == 0 &&
+           (address.host[0] == '\0' || address_is_numeric(&address)) &&
            address_format(address.host[0] ? address.host : invitation->peer_host, address.port,
                           ret_source) == 0;
 }
@@ -324,7 +325,8 @@ static Import *make_import(Arrival *arrival, Invitation *invitation, char *ret_t
     int error;
 
     if (!source_address(invitation, source)) {
-        g_strlcpy(ret_text, "the source's address is unusable", LIMIT_TEXT + 1);
+        g_strlcpy(ret_text, "the source's address is unusable: it must be numeric, ADDRESS:PORT",
+                  LIMIT_TEXT + 1);
         return NULL;
     }
     if (region_set_map(&arrival->connection->regions, &invitation->message->invite.regions, map,
@@ -446,6 +448,16 @@ void arrival_armed(Connection *connection, const ClientStatus *status, guint32 n
                 shards ? strerror(-error) : "the client sent no userfaultfd for every shard");
 }
 
+/* The memory is the client's own. */
+static void finish(Arrival *arrival)
+{
+    arrival->stage = ARRIVAL_RELEASED;
+    arrival->connection->role = CLIENT_ROLE_SOURCE;
+    remove_incoming(arrival);
+    import_finish(arrival->import);
+    log_info("%s: released", arrival->import->name);
+}
+
 void arrival_released(Connection *connection, const ClientStatus *status)
 {
     const struct timeval pause = {.tv_usec = RELEASE_RETRY_MS * 1000L};
@@ -461,11 +473,7 @@ void arrival_released(Connection *connection, const ClientStatus *status)
         log_error("%s: its client will not let go: %s", arrival->import->name, status->text);
         return;
     }
-    arrival->stage = ARRIVAL_RELEASED;
-    connection->role = CLIENT_ROLE_SOURCE;
-    remove_incoming(arrival);
-    import_finish(arrival->import);
-    log_info("%s: released", arrival->import->name);
+    finish(arrival);
 }
 
 void arrival_running(Connection *connection)
@@ -553,6 +561,17 @@ gboolean arrival_resume(Connection *connection, const ClientHello *hello, char *
     if (arrival->stage == ARRIVAL_RELEASING) /* after the WELCOME that follows */
         event_add(arrival->timer, &soon);
     return TRUE;
+}
+
+void arrival_let_go(Connection *connection)
+{
+    Arrival *arrival = find_by_pid(connection->control, connection);
+
+    if (!arrival || arrival->stage != ARRIVAL_RELEASING)
+        return;
+    arrival->connection = connection;
+    connection->arrival = arrival;
+    finish(arrival);
 }
 
 void arrival_tick(Control *control)

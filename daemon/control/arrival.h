@@ -60,6 +60,9 @@ void arrival_invite(Control *control, gpointer invitation);
  * line in ret_text. */
 gboolean arrival_resume(Connection *connection, const ClientHello *hello, char *ret_text);
 
+/* HELLO of a client that is not armed: if it was asked to let go it has, and its answer was lost. */
+void arrival_let_go(Connection *connection);
+
 /* Messages of the client. */
 void arrival_armed(Connection *connection, const ClientStatus *status, guint32 n_fds);
 void arrival_released(Connection *connection, const ClientStatus *status);

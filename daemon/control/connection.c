@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "daemon/control/admission.h"
 #include "daemon/control/arrival.h"
 #include "daemon/control/connection_regions.h"
 #include "daemon/control/departure.h"
@@ -215,7 +216,8 @@ static gboolean greet(Connection *connection, const ClientHello *hello, char *re
     connection->greeted = TRUE;
     if (hello->flags & CLIENT_HELLO_ARMED)
         return arrival_resume(connection, hello, ret_text);
-    return connection->blob_length == 0 || departure_restore(connection, ret_text);
+    arrival_let_go(connection);
+    return departure_restore(connection, ret_text);
 }
 
 static void on_hello(Connection *connection)
@@ -225,8 +227,7 @@ static void on_hello(Connection *connection)
     char text[LIMIT_TEXT + 1] = "";
 
     if (connection->greeted || !greet(connection, &message->hello, text)) {
-        log_warning("client pid %d refused: %s", connection->peer.pid,
-                    text[0] ? text : "a second HELLO");
+        admission_log_refusal(connection, text[0] ? text : "a second HELLO");
         connection_send_status(connection, CLIENT_ERROR, serial, -EINVAL, 0,
                                text[0] ? text : "a second HELLO");
         connection_close(connection);
@@ -243,7 +244,7 @@ static void on_hello(Connection *connection)
     connection->control->reply->welcome.features = 0;
     connection_send(connection, NULL, 0);
     if (connection->departure)
-        departure_tell(connection->departure);
+        departure_welcome_back(connection->departure);
 }
 
 /* --- other messages ------------------------------------------------------------------------ */
@@ -387,7 +388,7 @@ static void on_readable(evutil_socket_t fd, short what, void *argument)
 
 /* --- life ---------------------------------------------------------------------------------- */
 
-Connection *connection_new(Control *control, int fd)
+void connection_new(Control *control, int fd)
 {
     Connection *connection = g_new0(Connection, 1);
     socklen_t length = sizeof connection->peer;
@@ -401,7 +402,6 @@ Connection *connection_new(Control *control, int fd)
     connection->event = event_new(control->base, fd, EV_READ | EV_PERSIST, on_readable, connection);
     event_add(connection->event, NULL);
     g_ptr_array_add(control->connections, connection);
-    return connection;
 }
 
 void connection_close(Connection *connection)

@@ -39,7 +39,7 @@ typedef struct Connection {
 } Connection;
 
 /* Takes the accepted socket. */
-Connection *connection_new(Control *control, int fd);
+void connection_new(Control *control, int fd);
 
 /* Closes it; what hangs on it is told. */
 void connection_close(Connection *connection);

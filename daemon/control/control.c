@@ -14,11 +14,14 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include "daemon/control/admission.h"
 #include "daemon/control/arrival.h"
 #include "daemon/control/connection.h"
 #include "daemon/control/departure.h"
+#include "daemon/control/listener.h"
 #include "daemon/control/peer_session.h"
 #include "daemon/core/log.h"
+#include "daemon/core/thread.h"
 #include "daemon/fault/uffd.h"
 #include "daemon/transport/address.h"
 
@@ -84,24 +87,6 @@ static void on_posted(evutil_socket_t fd, short what, void *argument)
 }
 
 /* --- listeners ----------------------------------------------------------------------------- */
-
-static void on_client(evutil_socket_t fd, short what, void *argument)
-{
-    int accepted = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-
-    (void)what;
-    if (accepted >= 0)
-        connection_new(argument, accepted);
-}
-
-static void on_peer(evutil_socket_t fd, short what, void *argument)
-{
-    int accepted = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-
-    (void)what;
-    if (accepted >= 0)
-        peer_session_start(argument, accepted);
-}
 
 static gboolean find_group(const char *name, gid_t *ret_gid, GError **error)
 {
@@ -239,9 +224,8 @@ static void add_events(Control *control)
     const struct timeval tick = {.tv_usec = TICK_MS * 1000L};
 
     control->posted_event = add_event(control, control->posted_fd, EV_READ | EV_PERSIST, on_posted);
-    control->client_event =
-        add_event(control, control->client_listener, EV_READ | EV_PERSIST, on_client);
-    control->peer_event = add_event(control, control->peer_listener, EV_READ | EV_PERSIST, on_peer);
+    listener_new(control, control->client_listener, "clients", admission_accept);
+    listener_new(control, control->peer_listener, "daemons", peer_session_start);
     control->signal_events[0] = add_event(control, SIGTERM, EV_SIGNAL | EV_PERSIST, on_signal);
     control->signal_events[1] = add_event(control, SIGINT, EV_SIGNAL | EV_PERSIST, on_signal);
     control->tick_event = event_new(control->base, -1, EV_PERSIST, on_tick, control);
@@ -270,6 +254,7 @@ Control *control_new(const Settings *settings, GError **error)
     Control *control = g_new0(Control, 1);
 
     signal(SIGPIPE, SIG_IGN);
+    thread_catch_signal();
     control->settings = settings;
     control->client_listener = control->peer_listener = control->lock_fd = -1;
     control->base = event_base_new();
@@ -277,6 +262,7 @@ Control *control_new(const Settings *settings, GError **error)
     g_queue_init(&control->posted);
     control->posted_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     control->connections = g_ptr_array_new();
+    control->refusals = g_hash_table_new_full(NULL, NULL, NULL, g_free);
     control->arrivals = g_ptr_array_new();
     control->departures = g_ptr_array_new();
     control->message = g_new0(ClientMessage, 1);

@@ -13,12 +13,13 @@
 #include <pthread.h>
 
 #include "daemon/control/settings.h"
+#include "daemon/core/log.h"
 #include "protocol/client.h"
 
 typedef struct Control {
     const Settings *settings;
     struct event_base *base;
-    struct event *posted_event, *client_event, *peer_event, *tick_event;
+    struct event *posted_event, *tick_event;
     struct event *signal_events[2];
     pthread_mutex_t posted_lock; /* pthread's own, which the thread sanitizer understands */
     GQueue posted;
@@ -33,6 +34,8 @@ typedef struct Control {
     GPtrArray *connections; /* of Connection, owned */
     GPtrArray *arrivals;    /* of Arrival, owned */
     GPtrArray *departures;  /* of Departure, owned */
+    GHashTable *refusals;   /* by pid: the last refusal of a HELLO that was logged */
+    LogLimit crowd_limit;   /* for the line about too many connections */
     guint64 next_id;
     guint64 ticks;
     gint64 started_us;

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "daemon/control/departure_keep.h"
@@ -12,6 +13,7 @@
 #include "daemon/control/departure_steps.h"
 #include "daemon/control/operator.h"
 #include "daemon/core/log.h"
+#include "daemon/core/process.h"
 #include "daemon/source/watch.h"
 
 /* So long whoever drives may still ask how a departure ended whose client is gone. */
@@ -96,8 +98,9 @@ void departure_send_state(Departure *departure, const char *text)
         connection_send_state(departure->connection, departure_state(departure), 0, 0, 0, text);
 }
 
-void departure_tell(Departure *departure)
+void departure_welcome_back(Departure *departure)
 {
+    departure_keep(departure);
     departure_send_state(departure, "");
 }
 
@@ -138,25 +141,27 @@ static void drop_relay(Departure *departure, const char *text)
     departure->relay_waiting = FALSE;
 }
 
+int departure_order(Departure *departure, PeerMessageType type)
+{
+    g_autofree PeerMessage *message = g_new0(PeerMessage, 1);
+
+    message->type = type;
+    return departure->export ? export_order(departure->export, message) : -ENOTCONN;
+}
+
 void departure_end(Departure *departure, DepartureStage stage, int status, const char *text)
 {
     departure->stage = stage;
     departure->ended_us = g_get_monotonic_time();
     drop_relay(departure, text);
+    /* Its client first: once the destination has its answer, nobody serves this export again. */
+    departure_keep(departure);
+    if (stage == DEPARTURE_DONE)
+        departure_order(departure, PEER_RELEASED);
     if (departure->export)
         export_close(departure->export);
-    departure_keep(departure);
     departure_send_state(departure, text);
     departure_answer(departure, status, 0, text);
-}
-
-void departure_order_cancel(Departure *departure)
-{
-    g_autofree PeerMessage *message = g_new0(PeerMessage, 1);
-
-    message->type = PEER_CANCEL;
-    if (departure->export)
-        export_order(departure->export, message);
 }
 
 gboolean departure_cancel(Departure *departure, const char *reason)
@@ -165,7 +170,7 @@ gboolean departure_cancel(Departure *departure, const char *reason)
         return FALSE;
     log_warning("%s: departure undone: %s",
                 departure->export ? departure->export->name : departure->destination, reason);
-    departure_order_cancel(departure);
+    departure_order(departure, PEER_CANCEL);
     departure_end(departure, DEPARTURE_ENDED, -ECANCELED, reason);
     return TRUE;
 }
@@ -179,6 +184,8 @@ void departure_free(Departure *departure)
     if (departure->export)
         export_close(departure->export); /* however it came here: nobody may find it any more */
     export_unref(departure->export);
+    if (departure->pidfd >= 0)
+        close(departure->pidfd);
     g_ptr_array_remove(departure->control->departures, departure);
     g_free(departure->vcpus);
     g_free(departure);
@@ -290,6 +297,7 @@ Departure *departure_new(Connection *connection)
     departure->connection = connection;
     departure->id = connection->control->next_id++;
     departure->pid = connection->peer.pid;
+    departure->pidfd = (int)syscall(SYS_pidfd_open, departure->pid, 0);
     departure->n_vcpus = connection->n_vcpus;
     departure->vcpus =
         g_memdup2(connection->vcpus, connection->n_vcpus * sizeof *connection->vcpus);
@@ -298,12 +306,17 @@ Departure *departure_new(Connection *connection)
     return departure;
 }
 
-/* The departure lives on without its client; the client came back on another connection. */
+/*
+ * The departure lives on without its client, which came back on another connection, and may have
+ * missed that it was sealed, fenced or done.  One that ended counts only for a client that still
+ * keeps something of it.
+ */
 static Departure *find_orphan(const Connection *connection)
 {
-    for (guint i = 0; i < connection->control->departures->len; i++) {
+    for (guint i = connection->control->departures->len; i-- > 0;) {
         Departure *departure = connection->control->departures->pdata[i];
-        if (!departure->connection && departure->stage == DEPARTURE_SEALED &&
+        if (!departure->connection && departure->export && departure->stage >= DEPARTURE_SEALED &&
+            (departure->stage != DEPARTURE_ENDED || connection->blob_length > 0) &&
             departure->pid == connection->peer.pid &&
             strcmp(departure->export->name, connection->name) == 0)
             return departure;
@@ -320,6 +333,8 @@ gboolean departure_restore(Connection *connection, char *ret_text)
         connection->departure = departure;
         return TRUE;
     }
+    if (connection->blob_length == 0)
+        return TRUE;
     departure = departure_new(connection);
     departure->stage = DEPARTURE_ENDED; /* until it is whole: nothing to undo */
     if (!departure_unpack(departure, connection, departure_notify, ret_text)) {
@@ -332,13 +347,10 @@ gboolean departure_restore(Connection *connection, char *ret_text)
 
 void departure_relay(Departure *departure, Asker asker)
 {
-    g_autofree PeerMessage *message = g_new0(PeerMessage, 1);
-    int error;
+    int error = departure->stage == DEPARTURE_OFFERED && departure->relay
+                    ? departure_order(departure, PEER_RELAY)
+                    : -EINVAL;
 
-    message->type = PEER_RELAY;
-    error = departure->stage == DEPARTURE_OFFERED && departure->relay
-                ? export_order(departure->export, message)
-                : -EINVAL;
     if (error) {
         asker_answer(departure->control, &asker, error, 0, "the destination is not armed");
         return;
@@ -349,11 +361,8 @@ void departure_relay(Departure *departure, Asker asker)
 
 void departure_running(Departure *departure)
 {
-    g_autofree PeerMessage *message = g_new0(PeerMessage, 1);
-
-    message->type = PEER_RUNNING;
     if (departure->stage == DEPARTURE_SEALED)
-        export_order(departure->export, message);
+        departure_order(departure, PEER_RUNNING);
 }
 
 void departure_fence(Departure *departure, const char *reason)
@@ -389,8 +398,8 @@ void departure_tick(Control *control)
         Departure *departure = control->departures->pdata[i];
 
         /* A process that is gone cannot run, and its thread ids may be another's by now. */
-        if (departure->stage != DEPARTURE_SEALED || !departure->watched || !departure->connection ||
-            atomic_load(&departure->export->fenced))
+        if (departure->stage != DEPARTURE_SEALED || !departure->watched ||
+            process_has_ended(departure->pidfd) || atomic_load(&departure->export->fenced))
             continue;
         if (watch_means_running(departure->cpu_at_seal_ns,
                                 watch_cpu_ns(departure->pid, departure->vcpus, departure->n_vcpus)))

@@ -15,6 +15,9 @@
 #include "daemon/control/connection.h"
 #include "daemon/source/export.h"
 
+/* A guest that runs uses its first vCPUs; so many are watched, and fit what its client keeps. */
+enum { DEPARTURE_WATCHED_MAX = 256 };
+
 typedef enum DepartureStage {
     DEPARTURE_ASKING,
     DEPARTURE_INVITING,
@@ -45,6 +48,7 @@ typedef struct Departure {
     Connection *connection; /* NULL once its client is gone */
     guint64 id;
     int pid;
+    int pidfd; /* of its client's process; -1 */
     DepartureStage stage;
     Export *export;
     char destination[LIMIT_ADDRESS + 1];
@@ -59,7 +63,7 @@ typedef struct Departure {
     gint64 ended_us; /* DONE or ENDED since */
     guint64 owner;   /* the connection whose end undoes it before the seal; 0 */
     guint32 n_vcpus;
-    guint32 *vcpus;
+    guint32 *vcpus;   /* by the ids we know them by */
     gboolean watched; /* a QEMU: its vCPU threads may not run after the seal */
     guint64 cpu_at_seal_ns;
 } Departure;
@@ -68,12 +72,12 @@ typedef struct Departure {
 void departure_offer(Connection *connection, const char *destination, const DriverRegions *driver,
                      gboolean relay, Asker asker, guint64 owner);
 
-/* HELLO of a source that kept a sealed export for us: it is served again. FALSE with a line in
- * ret_text. */
+/* HELLO of a source: if it left, or kept a sealed export for us, that is its departure again. FALSE with
+ * a line in ret_text. */
 gboolean departure_restore(Connection *connection, char *ret_text);
 
-/* Tells its client where it stands. */
-void departure_tell(Departure *departure);
+/* Tells a client that came back where it stands, and what to keep from now on. */
+void departure_welcome_back(Departure *departure);
 
 /* EXPORTED of the client. */
 void departure_exported(Connection *connection, const ClientStatus *status);

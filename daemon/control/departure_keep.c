@@ -7,7 +7,7 @@
 #include "daemon/core/log.h"
 #include "protocol/wire.h"
 
-enum { KEEP_VERSION = 1 };
+enum { KEEP_VERSION = 2 };
 
 #define KEEP_MAGIC UINT32_C(0x4b584350) /* "PCXK" */
 
@@ -22,6 +22,9 @@ static void pack(const Departure *departure, WireWriter *w)
     wire_write_u8(w, atomic_load(&export->fenced));
     wire_write_u8(w, departure->watched != FALSE);
     wire_write_u64(w, departure->cpu_at_seal_ns);
+    wire_write_u32(w, departure->watched ? departure->n_vcpus : 0);
+    for (guint32 i = 0; departure->watched && i < departure->n_vcpus; i++)
+        wire_write_u32(w, departure->vcpus[i]);
     wire_write_bytes(w, export->token, sizeof export->token);
     wire_write_string(w, departure->destination, LIMIT_ADDRESS);
     wire_write_u32(w, regions->n);
@@ -64,6 +67,15 @@ static gboolean unpack_names(WireReader *r, RegionSet *regions)
     return TRUE;
 }
 
+static void unpack_vcpus(WireReader *r, Departure *departure)
+{
+    departure->n_vcpus = wire_read_count(r, DEPARTURE_WATCHED_MAX);
+    g_free(departure->vcpus);
+    departure->vcpus = g_new0(guint32, departure->n_vcpus);
+    for (guint32 i = 0; i < departure->n_vcpus; i++)
+        departure->vcpus[i] = wire_read_u32(r);
+}
+
 gboolean departure_unpack(Departure *departure, const Connection *connection, ExportNotify notify,
                           char *ret_text)
 {
@@ -77,6 +89,7 @@ gboolean departure_unpack(Departure *departure, const Connection *connection, Ex
 
     departure->watched = wire_read_u8(&r) != 0;
     departure->cpu_at_seal_ns = wire_read_u64(&r);
+    unpack_vcpus(&r, departure);
     wire_read_bytes(&r, token, sizeof token);
     wire_read_string(&r, departure->destination, LIMIT_ADDRESS);
     if (magic != KEEP_MAGIC || version != KEEP_VERSION || seal == 0 || !unpack_names(&r, named) ||

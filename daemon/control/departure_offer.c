@@ -31,7 +31,7 @@ static void on_invited(Control *control, gpointer data)
     if (!departure || departure->stage != DEPARTURE_INVITING)
         return;
     if (job->error) {
-        departure_order_cancel(departure);
+        departure_order(departure, PEER_CANCEL);
         departure_end(departure, DEPARTURE_ENDED, job->error, job->text);
         return;
     }

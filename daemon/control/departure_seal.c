@@ -7,6 +7,7 @@
 #include "daemon/control/departure_steps.h"
 #include "daemon/control/monitor.h"
 #include "daemon/core/log.h"
+#include "daemon/core/process.h"
 #include "daemon/source/watch.h"
 
 typedef struct SealJob {
@@ -15,6 +16,7 @@ typedef struct SealJob {
     int monitor_fd;
     int pid;
     int error;
+    MonitorVcpus vcpus; /* then by the ids we know them by */
     char text[LIMIT_TEXT + 1];
 } SealJob;
 
@@ -25,22 +27,38 @@ static void seal(Departure *departure)
     guint64 id = export_seal(departure->export);
     int error;
 
+    /* Its client first: a daemon that dies right after the order must find the seal again. */
+    departure->stage = DEPARTURE_SEALED;
     departure->cpu_at_seal_ns = watch_cpu_ns(departure->pid, departure->vcpus, departure->n_vcpus);
+    departure_keep(departure);
     message->type = PEER_SEALED;
     message->sealed.seal = id;
     error = export_order(departure->export, message);
     if (error) {
         /* Nobody has read anything, and nobody will: as if it had never been sealed. */
         export_fence(departure->export, "the destination's daemon was gone at the seal");
-        departure_order_cancel(departure);
+        departure_order(departure, PEER_CANCEL);
         departure_end(departure, DEPARTURE_ENDED, error, "the destination's daemon is gone");
         return;
     }
-    departure->stage = DEPARTURE_SEALED;
     log_info("%s: sealed, read by %s from now on", departure->export->name, departure->destination);
-    departure_keep(departure);
     departure_send_state(departure, "");
     departure_answer(departure, 0, id, "");
+}
+
+/* The monitor knows its vCPUs by what they are; a client may only guess them by their names. */
+static void watch_vcpus(Departure *departure, const MonitorVcpus *vcpus)
+{
+    if (vcpus->n > 0) {
+        g_free(departure->vcpus);
+        departure->vcpus = g_memdup2(vcpus->tids, vcpus->n * sizeof vcpus->tids[0]);
+        departure->n_vcpus = vcpus->n;
+    }
+    departure->n_vcpus = MIN(departure->n_vcpus, DEPARTURE_WATCHED_MAX);
+    if (departure->n_vcpus == 0)
+        log_warning("%s: neither its monitor nor its client names its vCPU threads: should it run "
+                    "again, nobody notices",
+                    departure->export->name);
 }
 
 static void on_checked(Control *control, gpointer data)
@@ -55,14 +73,17 @@ static void on_checked(Control *control, gpointer data)
         departure_answer(departure, job->error, 0, job->text);
         return;
     }
+    watch_vcpus(departure, &job->vcpus);
     seal(departure);
 }
 
 static void *check_thread(void *argument)
 {
     SealJob *job = argument;
+    g_autofree MonitorVcpus *vcpus = g_new0(MonitorVcpus, 1);
 
-    job->error = monitor_check_stopped(job->monitor_fd, job->pid, job->text);
+    job->error = monitor_check_stopped(job->monitor_fd, job->pid, vcpus, job->text);
+    job->vcpus.n = process_find_threads(job->pid, vcpus->tids, vcpus->n, job->vcpus.tids);
     close(job->monitor_fd);
     control_post(job->control, on_checked, job);
     return NULL;

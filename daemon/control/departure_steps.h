@@ -17,8 +17,9 @@ void departure_answer_prepared(Departure *departure);
 
 void departure_send_state(Departure *departure, const char *text);
 
-/* Tells the destination, if there is one, that it is called off. */
-void departure_order_cancel(Departure *departure);
+/* Tells the destination, if there is one, something without a body: CANCEL, RELEASED. 0 or negative
+ * errno. */
+int departure_order(Departure *departure, PeerMessageType type);
 
 /* It is over: nothing is read any more, whoever waits is answered. */
 void departure_end(Departure *departure, DepartureStage stage, int status, const char *text);

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 /* The JSON parser recurses: what a hostile QEMU could nest in one line must fit a thread's stack. */
-enum { MONITOR_TIMEOUT_MS = 5000, MONITOR_LINE_MAX = 32 * 1024 };
+enum { MONITOR_TIMEOUT_MS = 5000, MONITOR_LINE_MAX = 4 << 20, MONITOR_DEPTH_MAX = 64 };
 
 /* States in which a QEMU runs no vCPU and starts none by itself (qapi/run-state.json). */
 static const char *const stopped_states[] = {"finish-migrate", "postmigrate", "paused"};
@@ -37,40 +37,57 @@ static int send_line(int fd, const char *line)
     return 0;
 }
 
-/* One line without reading a byte more: what follows belongs to the monitor's owner. */
+/* One line without taking a byte more: what follows belongs to the monitor's owner. */
 static int read_line(int fd, GString *ret_line)
 {
     g_string_truncate(ret_line, 0);
-    for (;;) {
+    while (ret_line->len < MONITOR_LINE_MAX) {
         struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
-        char c;
+        char part[4096];
+        const char *end;
         ssize_t n;
 
         if (poll(&poll_fd, 1, MONITOR_TIMEOUT_MS) <= 0)
             return -ETIMEDOUT;
-        n = recv(fd, &c, 1, MSG_DONTWAIT);
-        if (n == 0)
-            return -ECONNRESET;
+        n = recv(fd, part, sizeof part, MSG_DONTWAIT | MSG_PEEK);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
             continue;
-        if (n < 0)
-            return -errno;
-        if (c == '\n')
+        if (n <= 0)
+            return n < 0 ? -errno : -ECONNRESET;
+        end = memchr(part, '\n', (size_t)n);
+        n = recv(fd, part, end ? (size_t)(end + 1 - part) : (size_t)n, MSG_DONTWAIT);
+        if (n <= 0)
+            return n < 0 ? -errno : -ECONNRESET;
+        g_string_append_len(ret_line, part, n);
+        if (end)
             return 0;
-        if (ret_line->len >= MONITOR_LINE_MAX)
-            return -EMSGSIZE;
-        g_string_append_c(ret_line, c);
     }
+    return -EMSGSIZE;
 }
 
-/* 1 and the state if this line answers our question; 0 if it is something else; -EPROTO. */
-static int parse_answer(const char *line, const char *id, gboolean *ret_running, char **ret_status)
+/* Brackets in strings count too: QEMU's own are in pairs. */
+static gboolean is_nested_too_deep(const char *line)
+{
+    int depth = 0;
+
+    for (; *line; line++) {
+        depth += *line == '[' || *line == '{';
+        depth -= *line == ']' || *line == '}';
+        if (depth > MONITOR_DEPTH_MAX)
+            return TRUE;
+    }
+    return FALSE;
+}
+
+/* 1 and what the command returned (NULL: it failed), if this line answers it; 0 if it is something
+ * else; -EPROTO. */
+static int parse_answer(const char *line, const char *id, JsonNode **ret_result)
 {
     g_autoptr(JsonParser) parser = json_parser_new();
-    JsonObject *object, *result;
+    JsonObject *object;
     JsonNode *root;
 
-    if (!json_parser_load_from_data(parser, line, -1, NULL))
+    if (is_nested_too_deep(line) || !json_parser_load_from_data(parser, line, -1, NULL))
         return -EPROTO;
     root = json_parser_get_root(parser);
     if (!root || !JSON_NODE_HOLDS_OBJECT(root))
@@ -78,27 +95,63 @@ static int parse_answer(const char *line, const char *id, gboolean *ret_running,
     object = json_node_get_object(root);
     if (g_strcmp0(json_object_get_string_member_with_default(object, "id", ""), id) != 0)
         return 0;
-    if (!json_object_has_member(object, "return") ||
-        !JSON_NODE_HOLDS_OBJECT(json_object_get_member(object, "return")))
-        return -EPROTO;
-    result = json_object_get_object_member(object, "return");
-    *ret_running = json_object_get_boolean_member_with_default(result, "running", TRUE);
-    *ret_status = g_strdup(json_object_get_string_member_with_default(result, "status", ""));
+    *ret_result = json_object_dup_member(object, "return");
     return 1;
 }
 
-static int ask(int fd, gboolean *ret_running, char **ret_status)
+/* 0 and what a command returned; NULL: it failed.  Negative errno: no answer. */
+static int ask(int fd, const char *command, JsonNode **ret_result)
 {
-    static const char id[] = "postcopyd-seal";
+    g_autofree char *id = g_strconcat("postcopyd-", command, NULL);
+    g_autofree char *request = g_strdup_printf("{\"execute\":\"%s\",\"id\":\"%s\"}\n", command, id);
     g_autoptr(GString) line = g_string_new(NULL);
-    int result = send_line(fd, "{\"execute\":\"query-status\",\"id\":\"postcopyd-seal\"}\n");
+    int result = send_line(fd, request);
 
+    *ret_result = NULL;
     while (result == 0) {
         result = read_line(fd, line);
         if (result == 0)
-            result = parse_answer(line->str, id, ret_running, ret_status);
+            result = parse_answer(line->str, id, ret_result);
     }
     return result < 0 ? result : 0;
+}
+
+static int ask_status(int fd, gboolean *ret_running, char **ret_status)
+{
+    g_autoptr(JsonNode) result = NULL;
+    int error = ask(fd, "query-status", &result);
+    JsonObject *object;
+
+    if (error)
+        return error;
+    if (!result || !JSON_NODE_HOLDS_OBJECT(result))
+        return -EPROTO;
+    object = json_node_get_object(result);
+    *ret_running = json_object_get_boolean_member_with_default(object, "running", TRUE);
+    *ret_status = g_strdup(json_object_get_string_member_with_default(object, "status", ""));
+    return 0;
+}
+
+/* The vCPUs' thread ids as its process knows them; none if it cannot tell. */
+static int ask_vcpus(int fd, MonitorVcpus *ret_vcpus)
+{
+    g_autoptr(JsonNode) result = NULL;
+    int error = ask(fd, "query-cpus-fast", &result);
+    JsonArray *array;
+
+    ret_vcpus->n = 0;
+    if (error || !result || !JSON_NODE_HOLDS_ARRAY(result))
+        return error;
+    array = json_node_get_array(result);
+    for (guint i = 0; i < json_array_get_length(array) && ret_vcpus->n < LIMIT_VCPUS; i++) {
+        JsonNode *node = json_array_get_element(array, i);
+        gint64 id = JSON_NODE_HOLDS_OBJECT(node) ? json_object_get_int_member_with_default(
+                                                       json_node_get_object(node), "thread-id", 0)
+                                                 : 0;
+        if (id > 0 && id <= G_MAXINT32)
+            ret_vcpus->tids[ret_vcpus->n++] = (uint32_t)id;
+    }
+    return 0;
 }
 
 static int check_owner(int fd, int pid, char *ret_text)
@@ -114,7 +167,7 @@ static int check_owner(int fd, int pid, char *ret_text)
     return 0;
 }
 
-int monitor_check_stopped(int fd, int pid, char *ret_text)
+int monitor_check_stopped(int fd, int pid, MonitorVcpus *ret_vcpus, char *ret_text)
 {
     g_autofree char *status = NULL;
     gboolean running = TRUE;
@@ -122,7 +175,9 @@ int monitor_check_stopped(int fd, int pid, char *ret_text)
 
     if (error)
         return error;
-    error = ask(fd, &running, &status);
+    error = ask_status(fd, &running, &status);
+    if (!error)
+        error = ask_vcpus(fd, ret_vcpus);
     if (error) {
         snprintf(ret_text, LIMIT_TEXT + 1, "the source's monitor did not answer: %s",
                  strerror(-error));

@@ -12,10 +12,12 @@ typedef struct Settings {
     char *group;          /* [daemon] group: owns the socket; NULL: the daemon's own */
     char *operator_group; /* [daemon] operator_group; NULL: root and the daemon's user only */
     char *runtime_dir;    /* [daemon] runtime_dir */
-    char *listen;         /* [peer] listen, HOST:PORT */
-    char *advertise;      /* [peer] advertise, HOST:PORT or NULL */
-    gboolean insecure_plaintext; /* [peer] */
-    ImportConfig import;         /* [import] */
+    unsigned max_clients; /* [daemon] */
+    unsigned max_clients_per_user; /* [daemon] */
+    char *listen;                  /* [peer] listen, HOST:PORT */
+    char *advertise;               /* [peer] advertise, HOST:PORT or NULL */
+    gboolean insecure_plaintext;   /* [peer] */
+    ImportConfig import;           /* [import] */
 } Settings;
 
 void settings_clear(Settings *settings);

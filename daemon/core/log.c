@@ -8,6 +8,10 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "daemon/core/clock.h"
+
+#define LIMIT_NS UINT64_C(10000000000)
+
 static void log_line(int priority, const char *word, const char *format, va_list arguments)
     __attribute__((format(printf, 3, 0)));
 
@@ -56,4 +60,14 @@ void log_info(const char *format, ...)
     va_start(arguments, format);
     log_line(LOG_INFO, "", format, arguments);
     va_end(arguments);
+}
+
+bool log_limit_allows(LogLimit *limit)
+{
+    uint64_t now = clock_ns();
+
+    if (now < limit->next_ns)
+        return false;
+    limit->next_ns = now + LIMIT_NS;
+    return true;
 }

@@ -520,6 +520,30 @@ void page_table_each_received(const PageTable *table, PageWaited each, void *use
     walk(table, find_received, &received);
 }
 
+typedef struct MissingWalk {
+    const PageTable *table;
+    void (*each)(void *user, uint32_t region, uint64_t page);
+    void *user;
+} MissingWalk;
+
+static void look_for_missing(_Atomic uint64_t *word, uint32_t region, void *user)
+{
+    const MissingWalk *missing = user;
+    const PageTable *table = missing->table;
+    uint64_t index = (uint64_t)(word - table->words) - table->first_word[region];
+
+    if (state_bits(atomic_load_explicit(word, memory_order_relaxed), PAGE_MISSING))
+        missing->each(missing->user, region, index * PAGE_TABLE_PAGES_PER_WORD);
+}
+
+void page_table_walk_missing(const PageTable *table,
+                             void (*each)(void *user, uint32_t region, uint64_t page), void *user)
+{
+    MissingWalk missing = {.table = table, .each = each, .user = user};
+
+    walk(table, look_for_missing, &missing);
+}
+
 typedef struct PresentCount {
     const uint64_t *page_sizes;
     uint64_t bytes;

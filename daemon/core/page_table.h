@@ -110,6 +110,13 @@ void page_table_forget_requests(PageTable *table);
 /* Adoption: calls each for every page that is RECEIVED: its content lies there, to be continued. */
 void page_table_each_received(const PageTable *table, PageWaited each, void *user);
 
+/*
+ * Calls each for every word that holds a MISSING page, with the first page of the word.  Without
+ * other threads, as above; holes of the memfd are skipped.
+ */
+void page_table_walk_missing(const PageTable *table,
+                             void (*each)(void *user, uint32_t region, uint64_t page), void *user);
+
 /* Bytes of PRESENT pages, by a walk over what was ever written of the table; adoption only. */
 uint64_t page_table_present_bytes(const PageTable *table, const uint64_t *page_sizes);
 

@@ -2,6 +2,7 @@
 #include "daemon/fault/import.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 
 #include "daemon/core/clock.h"
 #include "daemon/core/log.h"
+#include "daemon/core/process.h"
 #include "daemon/fault/uffd.h"
 
 enum {
@@ -225,35 +227,13 @@ static Import *new_without_table(const ImportConfig *config, const ImportIdentit
     return import;
 }
 
-/* Field 22 of /proc/PID/stat: with the pid it names a process for good. 0: it is not running. */
-static uint64_t process_start(uint64_t pid)
-{
-    char path[64], text[1024], *at;
-    size_t n;
-    FILE *file;
-
-    snprintf(path, sizeof path, "/proc/%llu/stat", (unsigned long long)pid);
-    file = fopen(path, "re");
-    if (!file)
-        return 0;
-    n = fread(text, 1, sizeof text - 1, file);
-    fclose(file);
-    text[n] = '\0';
-    at = strrchr(text, ')'); /* the name may hold anything */
-    if (at && (strncmp(at, ") Z", 3) == 0 || strncmp(at, ") X", 3) == 0))
-        return 0; /* dead, and not waited for yet: it holds nothing any more */
-    for (int field = 2; at && field < 22; field++)
-        at = strchr(at + 1, ' ');
-    return at ? strtoull(at, NULL, 10) : 0;
-}
-
 static void hold(Import *import)
 {
     PageTableHeader *header = import->table.header;
 
     import->generation = ++header->generation;
     header->holder_pid = (uint64_t)getpid();
-    header->holder_start = process_start(header->holder_pid);
+    header->holder_start = process_start(getpid());
 }
 
 /* Adoption wakes every range anyway. */
@@ -264,11 +244,13 @@ static void ignore_waiter(void *user, uint32_t region, uint64_t page)
     (void)page;
 }
 
+/* Any thread of it may still be placing pages. */
 static bool earlier_holder_lives(const PageTableHeader *header)
 {
-    uint64_t start = process_start(header->holder_pid);
+    uint64_t pid = header->holder_pid;
 
-    return start != 0 && start == header->holder_start && header->holder_pid != (uint64_t)getpid();
+    return pid <= INT_MAX && pid != (uint64_t)getpid() &&
+           process_lives((int)pid, header->holder_start);
 }
 
 /* How each region will be registered, and so how its pages may be placed. */

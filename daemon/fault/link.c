@@ -13,8 +13,10 @@
 
 #include "daemon/core/clock.h"
 #include "daemon/core/log.h"
+#include "daemon/core/thread.h"
 #include "daemon/fault/import.h"
 #include "daemon/fault/link_relay.h"
+#include "daemon/fault/link_report.h"
 #include "daemon/transport/address.h"
 
 enum {
@@ -106,7 +108,22 @@ static void disconnect(Link *link, const char *reason)
     while (link->joined && !all_idle(link) && !atomic_load(&link->stop))
         poll(&none, 0, 1);
     link->joined = false;
+    link->told_release = false;
     atomic_store(&link->channel_down, false);
+}
+
+/* A guest that has all its memory needs its source no more: it is not stopped, but said aloud. */
+static void take_fence(Link *link, const char *text)
+{
+    Import *import = link->import;
+
+    if (!atomic_load(&link->released)) {
+        import_halt(import, CLIENT_STATE_FENCED, text);
+        return;
+    }
+    log_error("%s: the source's guest runs, although this one has all its memory: %s", import->name,
+              text);
+    link->finished = true;
 }
 
 /* --- building it up ------------------------------------------------------------------------ */
@@ -166,7 +183,7 @@ static int attach(Link *link, char *ret_text)
     if (error)
         return error;
     if (m->attached.code == PEER_ERROR_FENCED)
-        import_halt(import, CLIENT_STATE_FENCED, m->attached.text);
+        take_fence(link, m->attached.text);
     if (m->attached.code != PEER_ERROR_NONE) {
         snprintf(ret_text, LIMIT_TEXT + 1, "%s", m->attached.text);
         return -ECONNREFUSED;
@@ -305,8 +322,11 @@ static int take_message(Link *link)
             import->notify(import->owner, import, IMPORT_CANCELLED, "the source took it back");
         return 0;
     case PEER_FENCED:
-        import_halt(import, CLIENT_STATE_FENCED, m->status.text);
+        take_fence(link, m->status.text);
         return 0;
+    case PEER_RELEASED:
+        link->finished = atomic_load(&link->released);
+        return link->finished ? 0 : -EPROTO;
     case PEER_PING:
         m->type = PEER_PONG;
         return peer_socket_send(link->control, m);
@@ -315,38 +335,6 @@ static int take_message(Link *link)
     default:
         return -EPROTO;
     }
-}
-
-static int send_simple(Link *link, PeerMessageType type)
-{
-    link->message->type = type;
-    link->message->session = link->session;
-    link->message->cookie = 0;
-    return peer_socket_send(link->control, link->message);
-}
-
-static int report(Link *link)
-{
-    Import *import = link->import;
-    PeerMessage *m = link->message;
-    HistogramSummary latency;
-
-    memset(m, 0, sizeof *m);
-    m->progress.state = import_state(import);
-    m->progress.populated_bytes = atomic_load(&import->counters.populated_bytes);
-    m->progress.present_bytes = import_present_bytes(import);
-    m->progress.missing_at_running = import_missing_at_running(import);
-    m->progress.faults = atomic_load(&import->counters.faults);
-    /* Until then the data threads are being made. */
-    m->progress.received_bytes = atomic_load(&link->armed) ? import_received_bytes(import) : 0;
-    histogram_summarise(&import->latency, &latency);
-    m->progress.fault_p50_ns = latency.p50_ns;
-    m->progress.fault_p99_ns = latency.p99_ns;
-    pthread_mutex_lock(&import->text_lock);
-    memcpy(m->progress.text, import->text, sizeof m->progress.text);
-    pthread_mutex_unlock(&import->text_lock);
-    link->reported_ns = clock_ns();
-    return send_simple(link, PEER_PROGRESS);
 }
 
 static int keep_up(Link *link)
@@ -358,16 +346,16 @@ static int keep_up(Link *link)
         return -ETIMEDOUT;
     if (now - link->pinged_ns > UINT64_C(1000000) * link->import->config.ping_ms) {
         link->pinged_ns = now;
-        error = send_simple(link, PEER_PING);
+        error = link_send(link, PEER_PING);
     }
     if (!error && now - link->reported_ns > UINT64_C(1000000) * LINK_REPORT_MS)
-        error = report(link);
-    if (!error && atomic_load(&link->released) && !link->said_released) {
+        error = link_report(link);
+    if (!error && atomic_load(&link->released) && !link->told_release) {
         import_set_state(link->import, CLIENT_STATE_RELEASED, "");
-        error = report(link);
+        error = link_report(link);
         if (!error)
-            error = send_simple(link, PEER_RELEASED);
-        link->said_released = !error;
+            error = link_send(link, PEER_RELEASED);
+        link->told_release = !error;
     }
     return error;
 }
@@ -392,18 +380,24 @@ static int wait_for_something(Link *link, int timeout_ms)
 
 /*
  * Before the gate a source that lost its destination undoes the migration, and that destination
- * hears of it only by not being known any more.
+ * hears of it only by not being known any more.  After the release it means that the source has
+ * heard of it, and only its answer was lost.
  */
 static void consider_unknown(Link *link, bool unknown)
 {
     Import *import = link->import;
+    bool released = atomic_load(&link->released);
     uint64_t now = clock_ns();
 
-    if (!unknown || import_gate_is_open(import))
+    if (!unknown || (import_gate_is_open(import) && !released))
         link->unknown_ns = 0;
     else if (link->unknown_ns == 0)
         link->unknown_ns = now;
-    else if (now - link->unknown_ns > UINT64_C(1000000) * LINK_UNKNOWN_MS)
+    else if (now - link->unknown_ns <= UINT64_C(1000000) * LINK_UNKNOWN_MS)
+        return;
+    else if (released)
+        link->finished = true;
+    else
         import->notify(import->owner, import, IMPORT_CANCELLED, "the source knows no more of it");
 }
 
@@ -416,7 +410,7 @@ static void attach_failed(Link *link, int error, const char *text)
         import->notify(import->owner, import, IMPORT_ATTACH_FAILED, text);
     snprintf(link->reason, sizeof link->reason, "%s", text);
     if (import_gate_is_open(import) && !import_is_halted(import) &&
-        import_state(import) != CLIENT_STATE_COMPLETE)
+        import_state(import) != CLIENT_STATE_COMPLETE && !atomic_load(&link->released))
         import_set_state(import, CLIENT_STATE_PAUSED, text);
     wait_for_something(link, (int)link->pause_ms);
     link->pause_ms *= 2;
@@ -450,7 +444,7 @@ static int join_if_due(Link *link)
     char text[LIMIT_TEXT + 1] = "";
     int error;
 
-    if (link->joined || !atomic_load(&link->armed))
+    if (link->joined || !atomic_load(&link->armed) || atomic_load(&link->released))
         return 0;
     error = join_channels(link, text);
     if (error) {
@@ -480,7 +474,7 @@ static void serve(Link *link)
     }
     if (!error)
         error = keep_up(link);
-    if (!error && atomic_load(&link->channel_down))
+    if (!error && atomic_load(&link->channel_down) && !atomic_load(&link->released))
         error = -ECONNRESET;
     if (error)
         disconnect(link, error == -ETIMEDOUT ? "the source's daemon does not answer"
@@ -492,13 +486,13 @@ static void *run(void *argument)
     Link *link = argument;
 
     prctl(PR_SET_NAME, "link");
-    while (!atomic_load(&link->stop) && !link->said_released) {
+    while (!atomic_load(&link->stop) && !link->finished) {
         if (link->control)
             serve(link);
         else
             build_up(link);
     }
-    if (link->said_released)
+    if (link->finished)
         link->import->notify(link->import->owner, link->import, IMPORT_FINISHED, "");
     return NULL;
 }
@@ -526,7 +520,7 @@ void link_stop(Link *link)
     if (link->started) {
         atomic_store(&link->stop, true);
         wake(link);
-        pthread_join(link->thread, NULL);
+        thread_join(link->thread);
         link->started = false;
     }
     link_relay_stop(link); /* after the thread that may start one */

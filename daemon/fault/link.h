@@ -39,7 +39,8 @@ typedef struct Link {
     uint8_t secret[LIMIT_TOKEN];
     bool attached_once;
     bool joined;
-    bool said_released;
+    bool told_release; /* on this connection */
+    bool finished;     /* the source knows it: nothing is left to tell */
     uint64_t heard_ns, pinged_ns, reported_ns;
     uint64_t unknown_ns; /* since when the source knows nothing of an import before its gate; 0 */
     unsigned pause_ms;
@@ -62,7 +63,7 @@ void link_deinit(Link *link);
 /* The data threads run: join their channels. Control thread. */
 void link_arm(Link *link);
 
-/* Everything is here: tell the source, then close. Control thread. */
+/* Everything is here: tell the source until it has heard it, then close. Control thread. */
 void link_release(Link *link);
 
 /* A data channel lost its connection. Any data thread; reason is a constant string. */

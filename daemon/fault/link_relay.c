@@ -2,6 +2,7 @@
 #include "daemon/fault/link_relay.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,10 @@
 #include <unistd.h>
 
 #include "daemon/core/log.h"
+#include "daemon/core/thread.h"
 #include "daemon/fault/import.h"
+
+enum { CONNECT_TRIES = 250, CONNECT_PAUSE_MS = 20 };
 
 /* The socket's path is in a folder others may write to: only the client itself will do. */
 static int check_peer(int fd, int client_pid)
@@ -24,20 +28,37 @@ static int check_peer(int fd, int client_pid)
     return peer.pid == client_pid ? 0 : -EACCES;
 }
 
-static int connect_client(const Import *import)
+/* A backlog that is full makes a connection wait for as long as its owner likes: we do not. */
+static int connect_in_time(const Link *link, int fd, const struct sockaddr_un *address)
 {
+    struct pollfd stop = {.fd = link->stop_fd, .events = POLLIN};
+
+    for (unsigned try = 0; try < CONNECT_TRIES; try++) {
+        if (connect(fd, (const struct sockaddr *)address, sizeof *address) == 0)
+            return 0;
+        if (errno != EAGAIN && errno != EINTR)
+            return -errno;
+        if (poll(&stop, 1, CONNECT_PAUSE_MS) > 0)
+            return -ECANCELED;
+    }
+    return -ETIMEDOUT;
+}
+
+static int connect_client(const Link *link)
+{
+    const Import *import = link->import;
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     int fd, error;
 
     if (strlen(import->incoming) >= sizeof address.sun_path)
         return -ENAMETOOLONG;
     memcpy(address.sun_path, import->incoming, strlen(import->incoming) + 1);
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return -errno;
-    error = connect(fd, (struct sockaddr *)&address, sizeof address)
-                ? -errno
-                : check_peer(fd, import->client_pid);
+    error = connect_in_time(link, fd, &address);
+    if (!error)
+        error = check_peer(fd, import->client_pid);
     if (!error)
         return fd;
     close(fd);
@@ -50,10 +71,10 @@ static void *run(void *argument)
     Import *import = link->import;
     PeerMessage *message = calloc(1, sizeof *message);
     char text[LIMIT_TEXT + 1] = "out of memory";
-    int client = message ? connect_client(import) : -ENOMEM;
-    int channel = -1;
+    int client, channel = -1;
 
     prctl(PR_SET_NAME, "relay");
+    client = message ? connect_client(link) : -ENOMEM;
     if (client < 0)
         snprintf(text, sizeof text, "the destination's incoming socket %s: %s", import->incoming,
                  strerror(-client));
@@ -83,6 +104,6 @@ void link_relay_stop(Link *link)
     if (!link->relay_started)
         return;
     atomic_store(&link->relay.stop, true);
-    pthread_join(link->relay_thread, NULL);
+    thread_join(link->relay_thread);
     link->relay_started = false;
 }

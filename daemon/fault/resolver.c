@@ -12,6 +12,7 @@
 
 #include "daemon/core/clock.h"
 #include "daemon/core/log.h"
+#include "daemon/core/thread.h"
 #include "daemon/fault/import.h"
 #include "daemon/fault/placement.h"
 #include "daemon/fault/uffd.h"
@@ -445,7 +446,7 @@ void resolver_stop(Resolver *resolver)
     if (resolver->started) {
         atomic_store_explicit(&resolver->stop, true, memory_order_release);
         ring_wake(&resolver->ring);
-        pthread_join(resolver->thread, NULL);
+        thread_join(resolver->thread);
         resolver->started = false;
     }
     if (resolver->ring.wake_fd < 0)

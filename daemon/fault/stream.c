@@ -8,6 +8,7 @@
 #include <sys/prctl.h>
 
 #include "daemon/core/clock.h"
+#include "daemon/core/thread.h"
 #include "daemon/fault/import.h"
 #include "daemon/fault/placement.h"
 
@@ -369,6 +370,11 @@ static void *run(void *argument)
     return NULL;
 }
 
+static void set_chunk_of(void *user, uint32_t region, uint64_t page)
+{
+    set_chunks(user, region, page, 1);
+}
+
 static int init_chunks(Stream *stream)
 {
     for (uint32_t i = 0; i < stream->import->regions.n; i++) {
@@ -377,6 +383,9 @@ static int init_chunks(Stream *stream)
         if (!stream->chunks[i])
             return -ENOMEM;
     }
+    /* A hole that a dead daemon had asked for is MISSING now, and in no extent of the map. */
+    if (stream->import->adopted)
+        page_table_walk_missing(&stream->import->table, set_chunk_of, stream);
     return 0;
 }
 
@@ -417,7 +426,7 @@ void stream_stop(Stream *stream)
     if (stream->started) {
         atomic_store_explicit(&stream->stop, true, memory_order_release);
         ring_wake(&stream->ring);
-        pthread_join(stream->thread, NULL);
+        thread_join(stream->thread);
         stream->started = false;
     }
     if (!stream->initialised)

@@ -9,12 +9,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "daemon/core/clock.h"
 #include "daemon/core/log.h"
 #include "daemon/source/forecast.h"
 
 enum {
     EXPORTS_MAX = 1024,
     CONTROL_SILENCE_MS = 15000,
+    CONTROL_CLOSE_MS = 2000,
     CONTROL_BUFFER = 256 * 1024, /* of a control connection: more than may be under way at once */
 };
 
@@ -140,11 +142,14 @@ void export_unref(Export *export)
     free(export);
 }
 
-/* Under the lock: every connection of the lease ends; their threads see it and go. */
-static void end_connections(Export *export)
+/*
+ * Under the lock: every connection of the lease ends; their threads see it and go.
+ * how: SHUT_WR lets the peer read the last orders before it hears of the end.
+ */
+static void end_connections(Export *export, int how)
 {
     if (export->control)
-        shutdown(export->control->fd, SHUT_RDWR);
+        shutdown(export->control->fd, how);
     export->control = NULL;
     for (unsigned i = 0; i < EXPORT_CHANNELS_MAX; i++)
         if (export->channels[i].fd >= 0)
@@ -157,7 +162,7 @@ void export_close(Export *export)
     unregister_export(export);
     atomic_store(&export->closed, true);
     pthread_mutex_lock(&export->lock);
-    end_connections(export);
+    end_connections(export, SHUT_WR);
     if (export->relay_listener >= 0)
         shutdown(export->relay_listener, SHUT_RDWR);
     pthread_mutex_unlock(&export->lock);
@@ -333,7 +338,7 @@ static bool take_lease(Export *export, PeerSocket *peer, PeerMessage *m)
     pthread_mutex_lock(&export->lock);
     open = !atomic_load(&export->closed);
     if (open) {
-        end_connections(export);
+        end_connections(export, SHUT_RDWR);
         atomic_store(&export->relay.stop, false);
         export->session = atomic_fetch_add(&sessions, 1) + 1;
         export_random(export->secret, sizeof export->secret);
@@ -409,6 +414,19 @@ static int serve_message(Export *export, const PeerSocket *peer, PeerMessage *m)
     }
 }
 
+/*
+ * A connection that is closed with something unread is reset, and a reset may overtake the last order:
+ * the peer fails to send before it reads.  So it is left to the peer to close, for a while.
+ */
+static void wait_for_close(PeerSocket *peer, PeerMessage *scratch)
+{
+    uint64_t end = clock_ns() + UINT64_C(1000000) * CONTROL_CLOSE_MS;
+    int error = 0;
+
+    while (!error && clock_ns() < end)
+        error = peer_socket_receive(peer, scratch, CONTROL_CLOSE_MS);
+}
+
 void export_serve_control(Export *export, PeerSocket *peer, PeerMessage *message)
 {
     int error = 0;
@@ -418,7 +436,7 @@ void export_serve_control(Export *export, PeerSocket *peer, PeerMessage *message
         return;
     }
     export->notify(export->owner, export, EXPORT_LEASED);
-    while (!error) {
+    while (!error && !atomic_load(&export->closed)) {
         error = peer_socket_receive(peer, message, CONTROL_SILENCE_MS);
         if (!error)
             error = serve_message(export, peer, message);
@@ -429,6 +447,8 @@ void export_serve_control(Export *export, PeerSocket *peer, PeerMessage *message
         log_warning("%s: destination lost: %s", export->name, strerror(-error));
         export->notify(export->owner, export, EXPORT_LOST);
     }
+    if (atomic_load(&export->closed) && error != -ECONNRESET)
+        wait_for_close(peer, message);
     peer_socket_free(peer);
 }
 

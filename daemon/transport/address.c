@@ -58,19 +58,32 @@ int address_format(const char *host, const char *port, char *ret_text)
     return length > 0 && length <= LIMIT_ADDRESS ? 0 : -EINVAL;
 }
 
-static int resolve(const Address *address, bool passive, struct addrinfo **ret_list)
+/* flags: AI_PASSIVE, AI_NUMERICHOST. */
+static int resolve(const Address *address, int flags, struct addrinfo **ret_list)
 {
     struct addrinfo hints = {
         .ai_family = AF_UNSPEC,
         .ai_socktype = SOCK_STREAM,
-        .ai_flags = AI_NUMERICSERV | (passive ? AI_PASSIVE : 0),
+        .ai_flags = AI_NUMERICSERV | flags,
     };
     int error =
         getaddrinfo(address->host[0] ? address->host : NULL, address->port, &hints, ret_list);
 
     if (error == 0)
         return 0;
+    if (error == EAI_NONAME && flags & AI_NUMERICHOST)
+        return -EINVAL;
     return error == EAI_SYSTEM ? -errno : error == EAI_MEMORY ? -ENOMEM : -EHOSTUNREACH;
+}
+
+bool address_is_numeric(const Address *address)
+{
+    struct addrinfo *list;
+
+    if (address->host[0] == '\0' || resolve(address, AI_NUMERICHOST, &list))
+        return false;
+    freeaddrinfo(list);
+    return true;
 }
 
 void address_tune(int socket, int dead_ms)
@@ -134,7 +147,7 @@ static int connect_one(const struct addrinfo *info, int timeout_ms, int cancel_f
 int address_connect(const Address *address, int timeout_ms, int dead_ms, int cancel_fd)
 {
     struct addrinfo *list;
-    int fd = resolve(address, false, &list);
+    int fd = resolve(address, cancel_fd >= 0 ? AI_NUMERICHOST : 0, &list);
 
     if (fd)
         return fd;
@@ -166,7 +179,7 @@ static int listen_one(const struct addrinfo *info)
 int address_listen(const Address *address)
 {
     struct addrinfo *list;
-    int fd = resolve(address, true, &list);
+    int fd = resolve(address, AI_PASSIVE, &list);
 
     if (fd)
         return fd;
@@ -191,7 +204,7 @@ bool address_is_loopback(const Address *address)
     struct addrinfo *list;
     bool all = true;
 
-    if (address->host[0] == '\0' || resolve(address, false, &list))
+    if (address->host[0] == '\0' || resolve(address, 0, &list))
         return false;
     for (const struct addrinfo *info = list; info; info = info->ai_next)
         all = all && is_loopback(info->ai_addr);

@@ -25,12 +25,16 @@ int address_format(const char *host, const char *port, char *ret_text);
 /*
  * A connected socket, non-blocking, close-on-exec, without Nagle's delay, that notices a dead peer
  * within dead_ms.  Negative errno after timeout_ms (-ETIMEDOUT) or a failure; -ECANCELED as soon as
- * cancel_fd (-1: none) is readable.
+ * cancel_fd (-1: none) is readable.  With a cancel_fd the host must be numeric (-EINVAL): looking a
+ * name up may take long, and cannot be cancelled.
  */
 int address_connect(const Address *address, int timeout_ms, int dead_ms, int cancel_fd);
 
 /* A listening socket, non-blocking; -EADDRINUSE and so on. */
 int address_listen(const Address *address);
+
+/* True if the host is an address, not a name: nobody needs to be asked. Never blocks. */
+bool address_is_numeric(const Address *address);
 
 /* True if every address the name stands for is a loopback one. */
 bool address_is_loopback(const Address *address);

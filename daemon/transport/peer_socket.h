@@ -42,7 +42,7 @@ int peer_socket_receive(PeerSocket *peer, PeerMessage *ret_message, int timeout_
 int peer_socket_greet(PeerSocket *peer, PeerMessage *scratch, char *ret_text);
 int peer_socket_welcome(PeerSocket *peer, PeerMessage *scratch, char *ret_text);
 
-/* Connects to HOST:PORT and greets. NULL with *ret_error and a line in ret_text. */
+/* Connects to HOST:PORT (with a cancel_fd: numeric) and greets. NULL with *ret_error and a line in ret_text. */
 PeerSocket *peer_socket_connect(const char *address, int dead_ms, int cancel_fd,
                                 PeerMessage *scratch, int *ret_error, char *ret_text);
 

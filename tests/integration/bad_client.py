@@ -2,14 +2,20 @@
 """What comes wrong over the UNIX socket: one clear line, and nobody else notices."""
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import random
+import socket
 import struct
+import subprocess
+import sys
 import tempfile
+import time
+from pathlib import Path
 
 from wire import PAGE, Client, text
-from world import MIB, Vmm, World, expect, fetched, mentions
+from world import MIB, Vmm, World, expect, fetched, host, mentions
 
 
 @contextlib.contextmanager
@@ -143,8 +149,15 @@ def regions_out_of_bounds():
 def same_name_twice():
     """A second process cannot take a VM over."""
     with _busy_world() as world, Client(world.destination.socket) as client:
-        client.send(Client.HELLO, Client.hello("bystander", [Client.region("r", 1 << 30, MIB)]))
-        return _ended(client, "bystander", "already")
+        hello = Client.hello("bystander", [Client.region("r", 1 << 30, MIB)])
+        client.send(Client.HELLO, hello)
+        said = _ended(client, "bystander", "already")
+        for _ in range(5):
+            with Client(world.destination.socket) as again:
+                again.send(Client.HELLO, hello)
+                _ended(again, "bystander", "already")
+        expect(world.destination.log().count("already served") == 1, "the log fills up")
+        return said
 
 
 def too_many_fds():
@@ -285,9 +298,6 @@ def own_vm_only():
 def _as_nobody(path, requests):
     """The answers to requests of a process without privileges."""
     import json  # pylint: disable=import-outside-toplevel
-    import subprocess  # pylint: disable=import-outside-toplevel
-    import sys  # pylint: disable=import-outside-toplevel
-    from pathlib import Path  # pylint: disable=import-outside-toplevel
 
     program = ("import json, sys; from wire import Client\n"
                "client = Client(sys.argv[1])\n"
@@ -315,3 +325,178 @@ def many_connections():
             expect(len(world.destination.stats()["sessions"]) == 151, "not all are there")
         world.destination.wait("end of all", lambda: len(
             world.destination.stats()["sessions"]) == 1)
+
+
+PIDFD_GETFD = 438
+SYSCALL_READ = "0 "
+
+# Takes a VMM's own fault messages away from its daemon, by reads that wait for them: every one of them
+# is woken by a fault, and the first to run has it.
+THIEF = """
+import contextlib, os, sys, threading
+with contextlib.suppress(OSError):
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+os.set_blocking(int(sys.argv[1]), True)
+def steal():
+    while os.read(int(sys.argv[1]), 32):
+        pass
+for _ in range(24):
+    threading.Thread(target=steal).start()
+"""
+
+
+def duplicate_fd(vmm, kind):
+    """A duplicate of a VMM's fd, the first whose link says so: the same open file."""
+    folder = Path(f"/proc/{vmm.process.pid}/fd")
+    number = next(int(entry.name) for entry in folder.iterdir() if kind in os.readlink(entry))
+    pidfd = os.pidfd_open(vmm.process.pid)
+    try:
+        fd = ctypes.CDLL(None, use_errno=True).syscall(PIDFD_GETFD, pidfd, number, 0)
+    finally:
+        os.close(pidfd)
+    if fd < 0:
+        raise host.Unavailable(f"pidfd_getfd: {os.strerror(ctypes.get_errno())}")
+    return fd
+
+
+def _resolver_blocks(daemon):
+    """True if a resolver sits in read(2)."""
+    for task in Path(f"/proc/{daemon.process.pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            if (task / "comm").read_text().startswith("resolver") and \
+                    (task / "syscall").read_text().startswith(SYSCALL_READ):
+                return True
+    return False
+
+
+def _block_resolver(world, vm):
+    """A client whose daemon reads faults that are not there any more; True if it waits for one."""
+    with Vmm(world.source, "source", vm, mem=4, fill=4) as source, \
+            Vmm(world.destination, "destination", vm, mem=4, fill=4) as destination:
+        world.offer(source)
+        source.do("seal")
+        fd = duplicate_fd(destination, "userfaultfd")
+        with subprocess.Popen([sys.executable, "-c", THIEF, str(fd)], pass_fds=[fd]) as thief:
+            os.close(fd)
+            time.sleep(0.2)  # until it waits
+            destination.begin("run")
+            time.sleep(0.3)
+            blocks = _resolver_blocks(world.destination)
+            destination.kill()
+            gone = world.destination.wait("end of the import",
+                                          lambda: not world.destination.imported(vm))
+            thief.kill()
+        source.kill()
+        return blocks and gone
+
+
+def userfaultfd_blocks():
+    """A client makes its userfaultfd blocking and takes the faults away: its resolver waits in vain,
+    and the daemon, which joins it when the client dies, does not."""
+    with _busy_world(destination={"import": {"resolvers": 2}}) as world:
+        blocked = 0
+        for attempt in range(12):
+            blocked += _block_resolver(world, f"thief{attempt}")
+            if blocked:
+                break
+        if not blocked:
+            raise host.Unavailable("the resolver was always quicker than the thief")
+        return f"blocked at attempt {attempt + 1}"
+
+
+def relay_accepts_nobody():
+    """The socket for the device state takes no connection: the daemon does not wait for it."""
+    with _busy_world() as world, contextlib.ExitStack() as crowd:
+        world.vms("shy", mem=4, fill=4)
+        with Client(world.source.socket) as driver:
+            prepared = driver.ask(op="prepare", vm="shy", destination=world.destination.address,
+                                  relay=True)
+            path = prepared["destination_uri"].removeprefix("unix:")
+            listener = crowd.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(path)
+            listener.listen(0)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    one = crowd.enter_context(socket.socket(socket.AF_UNIX))
+                    one.setblocking(False)
+                    one.connect(path)
+            words = b'{"op": "relay", "vm": "shy"}'
+            driver.send(Client.OPERATOR, struct.pack("<II", 0, len(words)) + words)
+            world.destination.wait("relay", lambda: has_thread(world.destination, "relay"))
+        # Whoever drove is gone: all is undone, and the thread that tries is joined.
+        begin = time.monotonic()
+        world.destination.wait("end of the import", lambda: world.destination.imported(
+            "shy")["state"] == "cancelled")
+        took = time.monotonic() - begin
+        expect(not has_thread(world.destination, "relay"), "it goes on trying")
+        return f"undone after {took:.1f} s"
+
+
+def has_thread(daemon, name):
+    """True if the daemon has a thread of that name."""
+    for task in Path(f"/proc/{daemon.process.pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            if (task / "comm").read_text().strip() == name:
+                return True
+    return False
+
+
+CROWD = """
+import socket, sys
+crowd, answers = [], []
+for _ in range(int(sys.argv[2])):
+    one = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    one.connect(sys.argv[1])
+    crowd.append(one)
+for one in crowd:
+    one.settimeout(0.2)
+    try:
+        answers.append(one.recv(65536))
+    except TimeoutError:
+        pass
+print(sum(b"too many" in answer for answer in answers), flush=True)
+sys.stdin.read()
+"""
+
+
+def crowd():
+    """One user's connections are bounded, whoever else comes is served, and one line says so."""
+    settings = {"daemon": {"group": "nogroup", "max_clients_per_user": 5}}
+    with _busy_world(destination=settings) as world:
+        command = ["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups",
+                   sys.executable, "-B", "-c", CROWD, str(world.destination.socket), "12"]
+        for _ in range(2):
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                  text=True) as nobody:
+                expect(nobody.stdout.readline().strip() == "7", "not seven were turned away")
+                expect(world.destination.stats()["sessions"], "root was turned away")
+                nobody.stdin.close()
+            world.destination.wait("end of the crowd", lambda: len(
+                os.listdir(f"/proc/{world.destination.process.pid}/fd")) < 60)
+        expect(world.destination.log().count("max_clients_per_user") == 1, "the log fills up")
+        return world.destination.wait_log("refused", "max_clients_per_user")
+
+
+def _cpu_seconds(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def no_fds_left():
+    """A daemon without a free fd waits for one, and does not spin; then all are served."""
+    with World() as world, contextlib.ExitStack() as many:
+        pid = world.destination.process.pid
+        most = max(int(fd) for fd in os.listdir(f"/proc/{pid}/fd")) + 1
+        subprocess.run(["prlimit", "--pid", str(pid), f"--nofile={most + 5}:"], check=True)
+        clients = [many.enter_context(Client(world.destination.socket)) for _ in range(40)]
+        line = world.destination.wait_log("cannot accept clients", "LimitNOFILE")
+        before = _cpu_seconds(pid)
+        time.sleep(2)
+        spent = _cpu_seconds(pid) - before
+        expect(spent < 1, f"{spent} s of CPU time in 2 s")
+        expect(world.destination.log().count("cannot accept") == 1, "the log fills up")
+        for client in clients[:-4]:
+            client.socket.close()
+        for client in clients[-4:]:
+            expect(client.ask(op="status")["version"], "not served")
+        return f"{spent:.2f} s of CPU time; {line}"

@@ -177,6 +177,21 @@ def malformed_of_a_peer():
         source.do("running")
 
 
+def cancelled():
+    """The order to undo all reaches a destination that is busy telling something itself."""
+    with World() as world:
+        source, destination, invitation, begun = _offered(world)
+        control, _, _ = _attached(world, invitation)
+        destination.accept()
+        expect(source.answered(begun) is None, "the offer failed")
+        source.do("cancel")
+        for _ in range(5):
+            control.send(Peer.PING)  # a reset would end this before CANCEL is read
+            time.sleep(0.05)
+        control.wait(Peer.CANCEL)
+        expect(control.receive() is None, "the connection goes on")
+
+
 def silent_peer():
     """A destination that never answers the invitation: the source says so and runs on."""
     with World() as world:
@@ -268,3 +283,19 @@ def hostile_source():
             mentions(said, "")
         vmm.do("zero")
         return said
+
+
+def source_by_name():
+    """A source that is named, not numbered: nobody waits for a name server of its choice."""
+    with _busy_world() as world:
+        world.add(Vmm(world.destination, "destination", "victim", mem=4, fill=4))
+        with Peer(world.destination.address) as peer:
+            peer.greet()
+            peer.send(Peer.INVITE, bytes(16) + text("victim") + bytes(32) + text("localhost:1")
+                      + struct.pack("<I", 1) + text("region0")
+                      + struct.pack("<QQQQQ", 0, 4 * MIB, PAGE, 0, 0) + struct.pack("<I", 0))
+            body = peer.expect(Peer.INVITED)
+            expect(body.take("I") != 0, "invited")
+            said = body.text()
+            mentions(said, "numeric")
+            return said

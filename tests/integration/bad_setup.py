@@ -64,6 +64,7 @@ def config_mistakes():
                 ("peer", "listen", "nonsense", "nonsense", "HOST:PORT"),
                 ("peer", "listen", "127.0.0.1:99999", "HOST:PORT"),
                 ("peer", "advertise", "::1:5", "advertise", "HOST:PORT"),
+                ("peer", "advertise", "localhost:5", "advertise", "numeric"),
                 ("peer", "listen", "", "empty"),
                 ("daemon", "socket", "/x" * 60, "socket", "107"))):
             path = _config(folder, f"c{number}", **{section: {key: value}})
@@ -73,6 +74,10 @@ def config_mistakes():
             path = folder / "noise.conf"
             path.write_text(text)
             _fails(["--config", path], "noise.conf")
+        for data in (b"\0[daemon]\nsocket = /x\n", b"[daemon]\n\0socket = /x\n"):
+            path = folder / "zero.conf"
+            path.write_bytes(data)
+            _fails(["--config", path, "--check"], "zero.conf", "zero byte")
         _fails(["--config", folder / "none.conf"], "none.conf")
         _fails(["--frobnicate"], "frobnicate")
         _fails(["superfluous"], "superfluous")

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Daemons are killed and started again; the guest goes on, and what is there is not fetched again."""
 
+import re
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 from wire import PAGE
 from world import MIB, World, expect, fetched, mentions
@@ -170,3 +174,49 @@ def both_daemons():
         world.source.start()
         world.destination.start()
         return _finish(world, source, destination, present)
+
+
+def _memory_of(vmm, mib):
+    """Where a VMM's memfd memory lies."""
+    for line in Path(f"/proc/{vmm.process.pid}/maps").read_text().splitlines():
+        found = re.match(r"([0-9a-f]+)-([0-9a-f]+) rw-s .*/memfd:vmm", line)
+        if found and int(found[2], 16) - int(found[1], 16) == mib * MIB:
+            return int(found[1], 16)
+    raise AssertionError("no memory")
+
+
+# Reads a byte of another process's memory, and waits for it as that process would.
+READER = """
+import ctypes, sys
+class Range(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
+byte = ctypes.create_string_buffer(1)
+ctypes.CDLL(None).process_vm_readv(
+    int(sys.argv[1]), ctypes.byref(Range(ctypes.addressof(byte), 1)), ctypes.c_ulong(1),
+    ctypes.byref(Range(int(sys.argv[2]), 1)), ctypes.c_ulong(1), ctypes.c_ulong(0))
+"""
+
+
+def hole_on_its_way():
+    """A fault on a hole was asked of the source, its daemon died, and nobody faults there again."""
+    with World(proxied=True, destination={"import": {"around": PAGE}}) as world:
+        source, destination = world.vms(mem=256, fill=1, backing="memfd")
+        world.offer(source)
+        world.proxy.drop("urgent", "down")
+        world.proxy.drop("bulk", "down")
+        source.do("seal")
+        base = _memory_of(destination, 256)
+        # Most chunks of the stream have no content.  Whoever touches a page leaves before it comes.
+        for number in range(16):
+            with subprocess.Popen([sys.executable, "-c", READER, str(destination.process.pid),
+                                   str(base + number * 16 * MIB)]) as toucher:
+                world.destination.wait_import("vm", lambda i, n=number: i["faults"] > n)
+                toucher.kill()
+        world.destination.kill()
+        world.proxy.undisturbed()
+        world.destination.start()
+        destination.wait_event("released")  # although nobody touches them again
+        destination.do("run")
+        arrived, _ = world.complete(source, destination)
+        expect(arrived["adopted"], arrived)
+        return f"{fetched(arrived['pages'])} pages came, {source.populated} have content"

@@ -1,9 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The rules that keep memory right, each tried from outside (docs/ARCHITECTURE.md)."""
 
+import contextlib
+import json
+import os
 import signal
+import socket
+import struct
+import threading
 import time
 
+from bad_client import duplicate_fd
+from wire import Client, text
 from world import MIB, SLOW, Vmm, World, expect, fetched, mentions
 
 
@@ -67,6 +75,116 @@ def fenced_while_cut():
         expect(world.destination.imported("vm")["present_bytes"] == present, "it was fed")
         destination.no_bad_word()
         destination.kill()
+
+
+@contextlib.contextmanager
+def _away(source, daemon):
+    """Its client has lost the daemon, and cannot come back before the end of this."""
+    with socket.socket(fileno=duplicate_fd(source, "socket:")) as end:
+        source.process.send_signal(signal.SIGSTOP)
+        end.shutdown(socket.SHUT_RDWR)
+        daemon.wait("end of the session", lambda: not daemon.stats("vm")["sessions"])
+        yield
+        source.process.send_signal(signal.SIGCONT)
+
+
+def _answer_as_monitor(end, tids):
+    """A QEMU's monitor whose guest is stopped; answers until the other end is closed."""
+    answers = {"query-status": {"running": False, "status": "postmigrate"},
+               "query-cpus-fast": [{"cpu-index": i, "thread-id": tid, "target": "x86_64"}
+                                   for i, tid in enumerate(tids)]}
+    with end.makefile("rw") as lines:
+        for line in lines:
+            asked = json.loads(line)
+            lines.write(json.dumps({"event": "SOMETHING", "data": {}}) + "\r\n")
+            lines.write(json.dumps({"return": answers[asked["execute"]],
+                                    "id": asked["id"]}) + "\r\n")
+            lines.flush()
+
+
+class _Vcpu(threading.Thread):
+    """A thread that no name tells from others, and that runs when told to."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.may_run = threading.Event()
+        self.start()
+
+    def run(self):
+        self.may_run.wait()
+        end = time.thread_time() + 0.5
+        while time.thread_time() < end:
+            pass
+
+
+def _seal_by_monitor(world, vm, tids):
+    """Seals an offered VM of this process, which is its QEMU."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, Client(world.source.socket) as driver:
+        threading.Thread(target=_answer_as_monitor, args=(ours, tids), daemon=True).start()
+        words = json.dumps({"op": "seal", "vm": vm}).encode()
+        driver.send(Client.OPERATOR, struct.pack("<II", 0, len(words)) + words,
+                    fds=[theirs.fileno()])
+        kind, body = driver.receive()
+        expect(kind == Client.REPLY and b"seal" in body.bytes(body.take("II")[1]), "not sealed")
+
+
+def vcpus_by_monitor():
+    """A sealed source is watched by the threads its monitor names, also without its connection."""
+    with World(destination={"import": {"stream_delay_ms": 60000}}) as world:
+        world.add(Vmm(world.destination, "destination", mem=1, fill=1))
+        vcpu = _Vcpu()
+        ram = os.memfd_create("ram")
+        os.write(ram, b"x" * MIB)
+        with Client(world.source.socket, timeout=20) as client:
+            client.send(Client.HELLO, Client.hello(
+                "vm", [Client.region("region0", 1 << 30, MIB, fd=0)], role=Client.SOURCE),
+                fds=[ram])
+            expect(client.receive()[0] == Client.WELCOME, "no welcome")
+            client.send(Client.OFFER, text(world.destination.address))
+            expect(client.receive()[0] == Client.EXPORT, "no EXPORT")
+            client.send(Client.EXPORTED, struct.pack("<iQ", 0, 0) + text(""))
+            while client.receive()[0] != 15:  # OFFERED
+                pass
+            _seal_by_monitor(world, "vm", [vcpu.native_id])
+        os.close(ram)
+        time.sleep(0.5)
+        expect(not world.source.exported("vm")["fenced"], "fenced although it stands still")
+        vcpu.may_run.set()
+        return world.source.wait_log("fenced", "vCPUs ran after the seal")
+
+
+def fenced_while_away():
+    """The source's client was away at the fence, and keeps it all the same, for the next daemon."""
+    with _slow_world() as world:
+        source, destination = _begun(world)
+        with _away(source, world.source):
+            done = world.source.ctl("abandon", "vm")
+            expect(done.returncode == 0, done.stderr)
+        source.wait_event("connected", count=2)
+        destination.wait_event("fenced")
+        world.source.restart()
+        source.wait_event("connected", count=3)
+        expect(world.source.exported("vm")["fenced"], "the next daemon has forgotten the fence")
+        destination.kill()
+
+
+def done_while_away():
+    """The source's client was away when its destination was done: it has left, and keeps nothing."""
+    with World(proxied=True) as world:
+        world.proxy.slow(8 * MIB)
+        source, destination = _begun(world, mem=24, fill=24)
+        with _away(source, world.source):
+            world.proxy.undisturbed()
+            destination.wait_event("released")
+            world.source.wait_log("has everything")
+        source.wait_event("done")
+        expect(world.source.exported("vm")["state"] == "done", world.source.exported("vm"))
+        mentions(source.refused(f"offer {world.destination.address}"), "left already")
+        world.source.restart()
+        source.wait_event("connected", count=3)
+        expect(not world.source.exported("vm"), world.source.exported("vm"))
+        destination.verified(1)
 
 
 def fenced_then_restarted():

@@ -129,6 +129,7 @@ class Peer:
     """A connection to a daemon's TCP port, or from a daemon to ours."""
 
     START, STARTED, HELLO, INVITE, INVITED, ATTACH, ATTACHED, JOIN, JOINED, SEALED = range(1, 11)
+    CANCEL = 13
     FENCED, RELEASED, MAP_REQUEST, MAP, READ, DATA, ZERO, ERROR, PING = 14, 16, 17, 18, 19, 20, 21, 22, 23
     BYE = 25
     CONTROL, URGENT, BULK = 0, 1, 2

@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -116,6 +117,34 @@ static void a_connection_is_made(void **state)
     assert_int_equal(address_connect(&address, 1000, 1000, -1), -ECONNREFUSED);
 }
 
+/* What may be cancelled does not ask a name server. */
+static void a_name_is_looked_up_only_where_it_may_block(void **state)
+{
+    Address address = {.host = "127.0.0.1", .port = "0"};
+    int listener = address_listen(&address);
+    int never[2], fd;
+
+    (void)state;
+    assert_true(listener >= 0);
+    assert_int_equal(pipe(never), 0);
+    assert_int_equal(address_own_port(listener, address.port, sizeof address.port), 0);
+    assert_true(address_is_numeric(&address));
+    fd = address_connect(&address, 1000, 1000, never[0]);
+    assert_true(fd >= 0);
+    close(fd);
+    snprintf(address.host, sizeof address.host, "localhost");
+    assert_false(address_is_numeric(&address));
+    assert_int_equal(address_connect(&address, 1000, 1000, never[0]), -EINVAL);
+    fd = address_connect(&address, 1000, 1000, -1);
+    assert_true(fd >= 0);
+    close(fd);
+    assert_true(address_is_numeric(&(Address){.host = "::1", .port = "1"}));
+    assert_false(address_is_numeric(&(Address){.host = "", .port = "1"}));
+    close(never[0]);
+    close(never[1]);
+    close(listener);
+}
+
 static void a_port_in_use_is_told(void **state)
 {
     Address address;
@@ -203,6 +232,7 @@ int main(void)
         cmocka_unit_test(what_is_formatted_can_be_parsed),
         cmocka_unit_test(loopback_is_known),
         cmocka_unit_test(a_connection_is_made),
+        cmocka_unit_test(a_name_is_looked_up_only_where_it_may_block),
         cmocka_unit_test(a_port_in_use_is_told),
         cmocka_unit_test(urgent_goes_before_bulk),
         cmocka_unit_test(what_waits_to_be_sent_is_bounded),
