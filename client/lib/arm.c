@@ -141,12 +141,16 @@ static int empty_region(const Region *region, Reason *ret_reason)
 }
 
 /* After registering: a page that slipped in before is then gone, and none can slip in unseen. */
-static int empty_regions(const Regions *regions, Reason *ret_reason)
+static int empty_regions(const Armed *armed, const Regions *regions, Reason *ret_reason)
 {
-    int error = 0;
+    Drainer drainer;
+    int error = drain_begin(&drainer, armed);
 
+    if (error)
+        return reason_set(ret_reason, error, "cannot read what is removed: %s", strerror(-error));
     for (size_t i = 0; !error && i < regions->n; i++)
         error = empty_region(&regions->list[i], ret_reason);
+    drain_finish(&drainer, regions);
     return error;
 }
 
@@ -239,7 +243,7 @@ int armed_begin(Armed *armed, const Regions *regions, const ClientMessage *arm, 
     if (!error)
         error = register_shards(armed, regions, arm, device_fd, ret_reason);
     if (!error)
-        error = empty_regions(regions, ret_reason);
+        error = empty_regions(armed, regions, ret_reason);
     if (!error)
         error = allocate_wanted(armed, regions, ret_reason);
     if (error) {

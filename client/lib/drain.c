@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -141,4 +142,55 @@ void drain_wait(Armed *armed, const Regions *regions, int wake, int delay_ms)
         for (size_t i = 0; i < n; i++)
             if (polls[1 + i].revents)
                 heed(armed, regions, shards[i]);
+}
+
+static void *forget(void *argument)
+{
+    const Drainer *drainer = argument;
+    struct pollfd polls[1 + LIMIT_SHARDS] = {{.fd = drainer->stop, .events = POLLIN}};
+    struct uffd_msg messages[BATCH];
+    uint32_t shards[LIMIT_SHARDS];
+    size_t n = watch_shards(drainer->armed, polls + 1, shards);
+
+    while (poll(polls, 1 + n, -1) < 0 || !polls[0].revents)
+        for (size_t i = 0; i < n; i++)
+            while (polls[1 + i].revents && read(polls[1 + i].fd, messages, sizeof messages) > 0)
+                ;
+    return NULL;
+}
+
+int drain_begin(Drainer *drainer, const Armed *armed)
+{
+    bool needed = false;
+    int error;
+
+    *drainer = (Drainer){.armed = armed, .stop = -1};
+    for (uint32_t i = 0; i < armed->n_shards; i++)
+        needed = needed || (armed->shards[i].flags & CLIENT_SHARD_EVENTS);
+    if (!needed)
+        return 0;
+    drainer->stop = eventfd(0, EFD_CLOEXEC);
+    if (drainer->stop < 0)
+        return -errno;
+    error = pthread_create(&drainer->thread, NULL, forget, drainer);
+    if (error) {
+        close(drainer->stop);
+        drainer->stop = -1;
+    }
+    return -error;
+}
+
+void drain_finish(Drainer *drainer, const Regions *regions)
+{
+    const Armed *armed = drainer->armed;
+
+    if (drainer->stop < 0)
+        return;
+    eventfd_write(drainer->stop, 1);
+    pthread_join(drainer->thread, NULL);
+    close(drainer->stop);
+    for (uint32_t i = 0; i < armed->n_shards; i++)
+        uffd_wake_range(armed->uffds[i],
+                        regions->list[armed->shards[i].region].address + armed->shards[i].start,
+                        armed->shards[i].length);
 }

@@ -10,6 +10,8 @@
 #ifndef POSTCOPY_DRAIN_H
 #define POSTCOPY_DRAIN_H
 
+#include <pthread.h>
+
 #include "client/lib/arm.h"
 
 /* A daemon serves this memory now: from its death on, which this will notice, events are ours. */
@@ -19,5 +21,20 @@ void drain_follow(Armed *armed);
 void drain_wait(Armed *armed, const Regions *regions, int wake, int delay_ms);
 
 void drain_end(Armed *armed);
+
+/*
+ * While memory is emptied for arming, which is an event too: a thread reads the shards' uffds and
+ * forgets what it read.  0 or negative errno.
+ */
+typedef struct Drainer {
+    const Armed *armed;
+    pthread_t thread;
+    int stop; /* eventfd; -1: not needed */
+} Drainer;
+
+int drain_begin(Drainer *drainer, const Armed *armed);
+
+/* Ends it, and wakes whoever's fault was forgotten. */
+void drain_finish(Drainer *drainer, const Regions *regions);
 
 #endif

@@ -82,5 +82,12 @@ void uffd_unregister(int uffd, const void *address, uint64_t length)
      * The kernel wakes before it takes the mapping's own lock: a fault that holds that lock meanwhile
      * queues behind the wake, and nobody would come for it any more.
      */
+    uffd_wake_range(uffd, address, length);
+}
+
+void uffd_wake_range(int uffd, const void *address, uint64_t length)
+{
+    struct uffdio_range range = {.start = (uintptr_t)address, .len = length};
+
     (void)ioctl(uffd, UFFDIO_WAKE, &range);
 }

@@ -26,4 +26,7 @@ int uffd_register(int uffd, const void *address, uint64_t length, uint64_t mode,
 /* Lets go of the range; who waits there goes on, and reads zeroes from what is still missing. */
 void uffd_unregister(int uffd, const void *address, uint64_t length);
 
+/* Whoever waits in the range faults again. */
+void uffd_wake_range(int uffd, const void *address, uint64_t length);
+
 #endif

@@ -12,7 +12,7 @@
 #include "daemon/core/log.h"
 #include "daemon/fault/uffd.h"
 
-enum { AGAIN_TRIES = 500, AGAIN_PAUSE_NS = 10000000, AGAIN_EVENT_NS = 50000 };
+enum { AGAIN_TRIES = 500, AGAIN_SOON = 100, AGAIN_PAUSE_NS = 10000000, AGAIN_EVENT_NS = 50000 };
 
 /* 2 MiB of zeroes for hugetlbfs, which has no ZEROPAGE. Never written, so it takes no memory. */
 static const void *zeroes(void)
@@ -142,60 +142,60 @@ static int put_once(const Batch *batch, uint64_t *ret_pages)
     return result == UFFD_PLACED && *ret_pages < batch->count ? UFFD_AGAIN : result;
 }
 
+typedef enum Outcome {
+    OUTCOME_DONE,
+    OUTCOME_LATER, /* try again, after a look at what was removed meanwhile */
+    OUTCOME_FAILED,
+} Outcome;
+
 /*
  * The address space is changing, or memory is short.  Where events are asked for, one of them stands
- * in the way until it is read: by the owner right here, by the owner while anybody else waits.
+ * in the way until it is read, and may remove pages of this batch.
  */
-static bool try_again(Batch *batch)
+static Outcome try_again(Batch *batch)
 {
+    static const struct timespec pause = {.tv_nsec = AGAIN_PAUSE_NS};
     Import *import = batch->import;
-    struct timespec pause = {.tv_nsec = AGAIN_PAUSE_NS};
-    unsigned read;
 
     if (++batch->tries > AGAIN_TRIES) {
         halt_at(import, batch->region, batch->page, "could not be placed for want of memory");
-        return false;
+        return OUTCOME_FAILED;
     }
     atomic_fetch_add_explicit(&import->counters.retried, 1, memory_order_relaxed);
-    if (batch->tries == 1)
-        return true;
-    if (batch->shard->removable) {
-        if (batch->shard->owner == batch->by)
-            shard_read(import, batch->shard, &read);
-        pause.tv_nsec = batch->tries < 100 ? AGAIN_EVENT_NS : AGAIN_PAUSE_NS;
-    }
-    nanosleep(&pause, NULL);
-    return true;
+    if (batch->shard->removable)
+        return OUTCOME_LATER;
+    if (batch->tries > 1)
+        nanosleep(&pause, NULL);
+    return OUTCOME_DONE;
 }
 
-/* What to do about an ioctl that placed nothing; false: give up. */
-static bool go_on(Batch *batch, int result)
+/* What to do about an ioctl that placed nothing. DONE: go on. */
+static Outcome go_on(Batch *batch, int result)
 {
     Import *import = batch->import;
 
     switch (result) {
     case UFFD_PRESENT:
-        return accept_present(batch);
+        return accept_present(batch) ? OUTCOME_DONE : OUTCOME_FAILED;
     case UFFD_AGAIN:
         return try_again(batch);
     case UFFD_ABSENT:
-        if (!batch->keep)
-            return true; /* discarded: put_once() shows zeroes */
         halt_at(import, batch->region, batch->page,
                 "was received and is gone: something else discarded the guest's memory");
-        return false;
+        return OUTCOME_FAILED;
     case UFFD_GONE:
         /* The client is ending, as its socket and pidfd tell; or it let go of a hole just touched. */
         uffd_wake(batch->shard->uffd, address_of(import, batch->region, batch->page),
                   import->page_sizes[batch->region]);
-        return false;
+        return OUTCOME_FAILED;
     default:
         halt_at(import, batch->region, batch->page, strerrordesc_np(-result));
-        return false;
+        return OUTCOME_FAILED;
     }
 }
 
-static bool put_batch(Batch *batch)
+/* Moves batch on as far as it came. */
+static Outcome put_batch(Batch *batch)
 {
     Import *import = batch->import;
     uint64_t page_size = import->page_sizes[batch->region];
@@ -209,8 +209,11 @@ static bool put_batch(Batch *batch)
         finish(import, batch->region, batch->page, placed);
         if (batch->allocated)
             atomic_fetch_add_explicit(&import->counters.continued, placed, memory_order_relaxed);
-        if (placed == 0 && !go_on(batch, result))
-            return false;
+        if (placed == 0) {
+            Outcome outcome = go_on(batch, result);
+            if (outcome != OUTCOME_DONE)
+                return outcome;
+        }
         if (placed == 0 && result == UFFD_PRESENT) {
             finish(import, batch->region, batch->page, 1);
             placed = 1;
@@ -219,7 +222,7 @@ static bool put_batch(Batch *batch)
         batch->count -= placed;
         batch->data = batch->data ? batch->data + placed * page_size : NULL;
     }
-    return true;
+    return OUTCOME_DONE;
 }
 
 /* Into the file, by a system call (rule 13).  False: the import is stopped. */
@@ -248,7 +251,7 @@ static bool write_pages(Batch *batch, const char *data, uint64_t length)
  * Rule 4: content first, then RECEIVED, and from there on the file's page is not written again; then
  * CONTINUE shows it.  Allocated memory is zero until something was received there.
  */
-static bool put_allocated(Batch *batch, const Placement *placement)
+static Outcome put_allocated(Batch *batch, const Placement *placement)
 {
     Import *import = batch->import;
     uint64_t length = batch->count * import->page_sizes[batch->region];
@@ -257,51 +260,74 @@ static bool put_allocated(Batch *batch, const Placement *placement)
     if (placement->content == FETCH_ZERO && (placement->spoiled || import->adopted))
         data = zeroes();
     if (data && !write_pages(batch, data, length))
-        return false;
+        return OUTCOME_FAILED;
     batch->data = NULL;
     page_table_receive(&import->table, batch->region, batch->page, batch->count);
     return put_batch(batch);
 }
 
+/* An event has to be read before anything can be placed: by the owner right here. */
+static void let_events_pass(Batch *batch)
+{
+    const struct timespec pause = {
+        .tv_nsec = batch->tries < AGAIN_SOON ? AGAIN_EVENT_NS : AGAIN_PAUSE_NS,
+    };
+    bool owner = batch->shard->owner == batch->by;
+    unsigned read;
+
+    if (owner)
+        shard_read(batch->import, batch->shard, &read);
+    else
+        shard_leave(batch->shard);
+    nanosleep(&pause, NULL);
+    if (!owner)
+        shard_enter(batch->shard);
+}
+
 /* Where pages may have been REMOVED since they were asked for, those are passed over (rule 8). */
-static bool put_present(Batch *batch, const Placement *placement)
+static Outcome put_present(Batch *batch, const Placement *placement)
 {
     Import *import = batch->import;
     uint64_t page_size = import->page_sizes[batch->region];
-    uint64_t left = batch->count;
-    bool good = true;
+    uint64_t first = batch->page, page = first, end = first + batch->count;
+    const char *data = batch->data;
 
-    while (good && left > 0) {
+    while (page < end) {
         bool removed;
-        uint64_t page = batch->page;
-        const char *data = batch->data;
-        uint64_t n = page_table_same_run(&import->table, batch->region, page, left, &removed);
+        uint64_t n = page_table_same_run(&import->table, batch->region, page, end - page, &removed);
+        Outcome outcome;
 
-        batch->count = n;
-        if (removed)
+        if (removed) {
             finish(import, batch->region, page, n);
-        else
-            good = batch->allocated ? put_allocated(batch, placement) : put_batch(batch);
-        left -= n;
-        batch->page = page + n;
-        batch->data = data ? data + n * page_size : NULL;
+            page += n;
+            continue;
+        }
+        batch->page = page;
+        batch->count = n;
+        batch->data = data ? data + (page - first) * page_size : NULL;
+        outcome = batch->allocated ? put_allocated(batch, placement) : put_batch(batch);
+        page = batch->page;
+        if (outcome == OUTCOME_FAILED)
+            return outcome;
+        if (outcome == OUTCOME_LATER)
+            let_events_pass(batch);
     }
-    return good;
+    return OUTCOME_DONE;
 }
 
-static bool put_in_shard(Batch *batch, const Placement *placement)
+static Outcome put_in_shard(Batch *batch, const Placement *placement)
 {
     bool enter = batch->shard->owner != placement->by;
-    bool good;
+    Outcome outcome;
 
     if (!batch->shard->removable)
         return batch->allocated ? put_allocated(batch, placement) : put_batch(batch);
     if (enter)
         shard_enter(batch->shard);
-    good = put_present(batch, placement);
+    outcome = put_present(batch, placement);
     if (enter)
         shard_leave(batch->shard);
-    return good;
+    return outcome;
 }
 
 /* The part of [page, page + count) that lies in one shard and one chunk. */
@@ -347,7 +373,7 @@ void placement_put(Import *import, const Placement *placement)
         page += batch.count;
         count -= batch.count;
         data = data ? data + batch.count * page_size : NULL;
-        if (!put_in_shard(&batch, placement))
+        if (put_in_shard(&batch, placement) != OUTCOME_DONE)
             return;
     }
 }

@@ -351,10 +351,19 @@ static void woken(void *owner)
     start_polling(resolver);
 }
 
+/* Also faults that were read on the way to an event, while a page was being placed. */
+static bool has_unread(const Resolver *resolver, const ShardWatch *watch)
+{
+    const Shard *shard = watch->shard;
+
+    return watch->unread ||
+           (shard->owner == (int)resolver->index && shard->inbox_at < shard->inbox_n);
+}
+
 static void serve_unread(Resolver *resolver)
 {
     for (uint32_t i = 0; i < resolver->import->n_shards; i++)
-        if (resolver->watches[i].unread && tcp_channel_has_room(&resolver->channel))
+        if (has_unread(resolver, &resolver->watches[i]) && tcp_channel_has_room(&resolver->channel))
             serve_watch(resolver, &resolver->watches[i], resolver->watches[i].more);
 }
 
