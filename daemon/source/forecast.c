@@ -5,6 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "daemon/core/clock.h"
+
 static uint64_t total_bytes(const RegionSet *regions, uint32_t shift)
 {
     uint64_t total = 0;
@@ -14,15 +16,17 @@ static uint64_t total_bytes(const RegionSet *regions, uint32_t shift)
     return total;
 }
 
+enum { PATIENCE_MS = 500 }; /* its connection is silent meanwhile; what is left is not foretold */
+
 /* Only what the file system tells at once: reading a large process's pagemap takes too long here. */
-static void mark_region(const Region *region, uint32_t shift, uint8_t *bits)
+static void mark_region(const Region *region, uint32_t shift, uint8_t *bits, uint64_t until_ns)
 {
     off_t at = (off_t)region->fd_offset;
     off_t end = (off_t)(region->fd_offset + region->length);
 
     if (region->kind != CLIENT_REGION_SHARED || region->page_size != LIMIT_PAGE_SIZE_MIN)
         return;
-    while (at < end) {
+    while (at < end && clock_ns() < until_ns) {
         off_t data = lseek(region->fd, at, SEEK_DATA);
         off_t hole = data < 0 ? data : lseek(region->fd, data, SEEK_HOLE);
 
@@ -44,6 +48,7 @@ void forecast_make(const Memory *memory, PeerMessage *ret_message)
 {
     const RegionSet *regions = &memory->regions;
     uint32_t shift = PEER_FORECAST_SHIFT_MIN;
+    uint64_t until_ns = clock_ns() + UINT64_C(1000000) * PATIENCE_MS;
     uint8_t *bits = ret_message->forecast.bits;
 
     while (total_bytes(regions, shift) > PEER_FORECAST_BYTES)
@@ -53,7 +58,7 @@ void forecast_make(const Memory *memory, PeerMessage *ret_message)
     ret_message->forecast.n = (uint32_t)total_bytes(regions, shift);
     memset(bits, 0, ret_message->forecast.n);
     for (uint32_t i = 0; i < regions->n; i++) {
-        mark_region(&regions->regions[i], shift, bits);
+        mark_region(&regions->regions[i], shift, bits, until_ns);
         bits += peer_forecast_bytes(regions->regions[i].length, shift);
     }
 }

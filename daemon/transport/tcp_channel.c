@@ -104,7 +104,7 @@ static void receive_more(TcpChannel *channel)
     size_t rest = channel->tail - channel->head;
     size_t room;
 
-    if (channel->landing) {
+    if (channel->landing && channel->current) {
         receive_in_place(channel);
         return;
     }
