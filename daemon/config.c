@@ -6,8 +6,9 @@
 
 #include "daemon/transport/address.h"
 #include "paths.h"
+#include "protocol/rate_text.h"
 
-typedef enum KeyKind { KEY_STRING, KEY_BOOLEAN, KEY_NUMBER, KEY_BYTES } KeyKind;
+typedef enum KeyKind { KEY_STRING, KEY_BOOLEAN, KEY_NUMBER, KEY_BYTES, KEY_RATE } KeyKind;
 
 /* Every key there is; the example file documents the same ones, and a test compares them. */
 typedef struct Key {
@@ -39,6 +40,8 @@ static const Key keys[] = {
     {"import", "window", KEY_BYTES, AT(import.window), 65536, G_GUINT64_CONSTANT(256) << 20},
     {"import", "busy_poll_us", KEY_NUMBER, AT(import.busy_poll_us), 0, 1000},
     {"import", "preallocate", KEY_BOOLEAN, AT(import.preallocate), 0, 0},
+    {"import", "limit", KEY_RATE, AT(limit), 0, 0},
+    {"import", "vm_limit", KEY_RATE, AT(vm_limit), 0, 0},
     {"import", "stream_delay_ms", KEY_NUMBER, AT(import.stream_delay_ms), 0, 60000},
 };
 
@@ -59,7 +62,7 @@ static void set_defaults(Settings *settings)
         .bulk_channels = 1,
         .around = 256 << 10,
         .chunk = 256 << 10,
-        .window = 2 << 20,
+        .window = 16 << 20,
         .ping_ms = 1000,
         .stream_delay_ms = 2000,
         .busy_poll_us = 50,
@@ -121,6 +124,15 @@ static gboolean store_number(const Key *key, const char *text, void *at, GError 
     return TRUE;
 }
 
+static gboolean store_rate(const Key *key, const char *text, void *at, GError **error)
+{
+    if (rate_from_text(text, at) == 0)
+        return TRUE;
+    g_set_error(error, config_error(), 0, "[%s] %s = %s: must be a rate: %s", key->group, key->name,
+                text, RATE_TEXT);
+    return FALSE;
+}
+
 static gboolean store(Settings *settings, const Key *key, const char *text, GError **error)
 {
     void *at = (char *)settings + key->offset;
@@ -138,6 +150,8 @@ static gboolean store(Settings *settings, const Key *key, const char *text, GErr
         }
         *(gboolean *)at = strcmp(text, "yes") == 0;
         return TRUE;
+    case KEY_RATE:
+        return store_rate(key, text, at, error);
     default:
         return store_number(key, text, at, error);
     }

@@ -8,29 +8,9 @@
 
 enum { ANSWER_MS = 30 * 1000 };
 
-static gboolean take_argument(const char *command, int argc, char **argv, gboolean required,
-                              char **ret_argument, GError **error)
-{
-    int most = ret_argument ? 2 : 1;
-
-    if (argc > most) {
-        g_set_error(error, CTL_ERROR, CTL_ERROR_USAGE, "%s does not know what '%s' is for", command,
-                    argv[most]);
-        return FALSE;
-    }
-    if (required && argc < 2) {
-        g_set_error(error, CTL_ERROR, CTL_ERROR_USAGE, "%s needs the name or uuid of a VM",
-                    command);
-        return FALSE;
-    }
-    if (ret_argument)
-        *ret_argument = argc > 1 ? g_strdup(argv[1]) : NULL;
-    return TRUE;
-}
-
-gboolean command_parse(const char *parameters, const char *summary, const GOptionEntry *entries,
-                       int argc, char **argv, gboolean required, char **ret_argument,
-                       GError **error)
+gboolean command_parse_words(const char *parameters, const char *summary,
+                             const GOptionEntry *entries, int argc, char **argv, guint most,
+                             char ***ret_words, GError **error)
 {
     g_autoptr(GOptionContext) context = g_option_context_new(parameters);
     g_autofree char *command = g_strdup(argv[0]);
@@ -43,7 +23,32 @@ gboolean command_parse(const char *parameters, const char *summary, const GOptio
     g_option_context_add_main_entries(context, entries, NULL);
     if (!g_option_context_parse(context, &argc, &words, error))
         return FALSE;
-    return take_argument(command, argc, words, required, ret_argument, error);
+    if ((guint)argc > most + 1) {
+        g_set_error(error, CTL_ERROR, CTL_ERROR_USAGE, "%s does not know what '%s' is for", command,
+                    words[most + 1]);
+        return FALSE;
+    }
+    *ret_words = g_strdupv(words + 1);
+    return TRUE;
+}
+
+gboolean command_parse(const char *parameters, const char *summary, const GOptionEntry *entries,
+                       int argc, char **argv, gboolean required, char **ret_argument,
+                       GError **error)
+{
+    g_auto(GStrv) words = NULL;
+
+    if (!command_parse_words(parameters, summary, entries, argc, argv, ret_argument ? 1 : 0, &words,
+                             error))
+        return FALSE;
+    if (required && !words[0]) {
+        g_set_error(error, CTL_ERROR, CTL_ERROR_USAGE, "%s needs the name or uuid of a VM",
+                    argv[0]);
+        return FALSE;
+    }
+    if (ret_argument)
+        *ret_argument = g_strdup(words[0]);
+    return TRUE;
 }
 
 /* A request about one VM that has nothing to show but that it was done. */

@@ -20,6 +20,7 @@ gboolean command_status(const char *socket, int argc, char **argv, GError **erro
 gboolean command_stats(const char *socket, int argc, char **argv, GError **error);
 gboolean command_cancel(const char *socket, int argc, char **argv, GError **error);
 gboolean command_abandon(const char *socket, int argc, char **argv, GError **error);
+gboolean command_limit(const char *socket, int argc, char **argv, GError **error);
 gboolean command_migrate(const char *socket, int argc, char **argv, GError **error);
 
 /*
@@ -30,5 +31,10 @@ gboolean command_migrate(const char *socket, int argc, char **argv, GError **err
 gboolean command_parse(const char *parameters, const char *summary, const GOptionEntry *entries,
                        int argc, char **argv, gboolean required, char **ret_argument,
                        GError **error);
+
+/* The same with up to so many positional arguments, none of them required. */
+gboolean command_parse_words(const char *parameters, const char *summary,
+                             const GOptionEntry *entries, int argc, char **argv, guint most,
+                             char ***ret_words, GError **error);
 
 #endif

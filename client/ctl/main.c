@@ -14,6 +14,7 @@ static const Command commands[] = {
     {"stats", "[--watch[=SECONDS]] [--json] [VM]", "live figures of imports and exports",
      command_stats, FALSE},
     {"migrate", "OPTIONS VM", "move a running guest to another host", command_migrate, TRUE},
+    {"limit", "[--json] [VM] [RATE|none]", "how fast memory may arrive", command_limit, FALSE},
     {"cancel", "VM", "undo a migration's preparation", command_cancel, FALSE},
     {"abandon", "VM", "give up a switchover that failed half-way", command_abandon, FALSE},
 };

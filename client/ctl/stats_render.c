@@ -51,14 +51,16 @@ static void append_traffic(JsonObject *import, GString *text)
     append_figures(text, "transfer", figures);
 }
 
-static void append_pages(JsonObject *pages, GString *text)
+static void append_pages(JsonObject *import, GString *text)
 {
-    static const char *const kinds[] = {"copied",    "zero",   "hole",   "continued", "by_fault",
-                                        "by_stream", "waited", "eexist", "retried",   "poisoned"};
-    static const char *const words[] = {"copied",   "zero",      "hole",       "continued",
-                                        "by fault", "by stream", "waited for", "present already",
-                                        "retried",  "poisoned"};
+    static const char *const kinds[] = {"copied",   "zero",      "hole",      "continued",
+                                        "by_fault", "by_around", "by_stream", "waited",
+                                        "eexist",   "retried",   "poisoned"};
+    static const char *const words[] = {"copied",          "zero",        "hole",      "continued",
+                                        "by fault",        "around them", "by stream", "waited for",
+                                        "present already", "retried",     "poisoned"};
     g_autoptr(GString) figures = g_string_new(NULL);
+    JsonObject *pages = member_object(import, "pages");
 
     for (guint i = 0; i < G_N_ELEMENTS(kinds); i++)
         g_string_append_printf(figures, "%s%s %" G_GINT64_FORMAT,
@@ -66,7 +68,22 @@ static void append_pages(JsonObject *pages, GString *text)
                                : i == 4 ? "; "
                                         : ", ",
                                words[i], member_int(pages, kinds[i]));
+    g_string_append_printf(figures, "; %.1f %% because of faults",
+                           100 * member_double(import, "faulted_share"));
     append_figures(text, "pages", figures->str);
+}
+
+static void append_stream(JsonObject *import, GString *text)
+{
+    JsonObject *stream = member_object(import, "stream");
+    guint64 bytes_s = (guint64)member_int(import, "limit_bytes_s");
+    g_autofree char *window = format_bytes((guint64)member_int(stream, "window_bytes"));
+    g_autofree char *chunk = format_bytes((guint64)member_int(stream, "chunk_bytes"));
+    g_autofree char *limit = format_bytes(bytes_s);
+    g_autofree char *figures = g_strdup_printf("window %s, chunk %s, limit %s%s", window, chunk,
+                                               bytes_s ? limit : "none", bytes_s ? "/s" : "");
+
+    append_figures(text, "stream", figures);
 }
 
 static void append_faults(JsonObject *import, GString *text)
@@ -185,7 +202,8 @@ static void append_import(JsonObject *import, gboolean ascii, GString *text)
     append_title(text, import, "from", "source");
     append_memory(import, text);
     append_traffic(import, text);
-    append_pages(member_object(import, "pages"), text);
+    append_pages(import, text);
+    append_stream(import, text);
     append_faults(import, text);
     append_vcpus(member_array(import, "vcpus"), text);
     append_channels(member_array(import, "channels"), text);

@@ -112,10 +112,15 @@ static void print_status(JsonObject *status)
     g_autoptr(Table) exports = table_new((const char *const[]){
         "VM", "STATE", ">PID", "DESTINATION", ">READS", ">BYTES", ">PROGRESS", "REMARK", NULL});
     guint n = element_count(member_array(status, "sessions"));
+    guint64 limit = (guint64)member_int(status, "limit_bytes_s");
 
     printf("postcopyd %s, pid %" G_GINT64_FORMAT, member_string(status, "version"),
            member_int(status, "pid"));
     print_listen(status);
+    if (limit) {
+        g_autofree char *rate = format_bytes(limit);
+        printf("memory arrives at no more than %s/s\n", rate);
+    }
     print_section("Virtual machines", sessions, member_array(status, "sessions"), add_session);
     print_section("Imports", imports, member_array(status, "imports"), add_import);
     print_section("Exports", exports, member_array(status, "exports"), add_export);

@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "daemon/control/limits.h"
 #include "daemon/core/log.h"
 #include "daemon/transport/address.h"
 
@@ -227,6 +228,7 @@ static void on_told(Control *control, gpointer data)
         import_stop_data(arrival->import);
         break;
     }
+    limits_apply(control);
 }
 
 /* --- the invitation ------------------------------------------------------------------------ */
@@ -252,6 +254,7 @@ static Arrival *arrival_new(Connection *connection)
     arrival->control = connection->control;
     arrival->id = connection->control->next_id++;
     arrival->connection = connection;
+    arrival->limit = connection->limit;
     arrival->pid = connection->peer.pid;
     arrival->pidfd = (int)syscall(SYS_pidfd_open, arrival->pid, 0);
     if (arrival->pidfd >= 0) {
@@ -383,6 +386,7 @@ void arrival_invite(Control *control, gpointer data)
         return;
     }
     arrival->invitation = invitation;
+    limits_apply(control);
     event_add(arrival->timer, &timeout);
 }
 
@@ -558,6 +562,7 @@ gboolean arrival_resume(Connection *connection, const ClientHello *hello, char *
         return adopt(connection, hello, ret_text);
     arrival->connection = connection;
     connection->arrival = arrival;
+    connection->limit = arrival->limit;
     if (arrival->stage == ARRIVAL_RELEASING) /* after the WELCOME that follows */
         event_add(arrival->timer, &soon);
     return TRUE;

@@ -46,6 +46,7 @@ typedef struct Arrival {
     struct event *pid_event, *timer;
     ArrivalStage stage;
     Import *import;
+    guint64 limit;          /* bytes/s, its own; 0: none */
     Invitation *invitation; /* not answered yet */
     guint32 arm_serial;     /* of the ARM whose answer counts */
     guint32 n_shards;

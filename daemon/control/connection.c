@@ -396,6 +396,7 @@ void connection_new(Control *control, int fd)
     connection->control = control;
     connection->id = control->next_id++;
     connection->fd = fd;
+    connection->limit = control->settings->vm_limit;
     connection->since_us = g_get_monotonic_time();
     getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &connection->peer, &length);
     client_channel_init(&connection->channel, fd);

@@ -33,6 +33,7 @@ typedef struct Connection {
     guint32 *vcpus;
     guint32 blob_length;
     guint8 blob[LIMIT_BLOB];
+    guint64 limit;               /* bytes/s at which its memory may arrive; 0: none */
     struct Arrival *arrival;     /* its memory being filled, or filled; owned by Control */
     struct Departure *departure; /* its memory being read; owned by Control */
     guint32 next_serial;

@@ -18,6 +18,7 @@
 #include "daemon/control/arrival.h"
 #include "daemon/control/connection.h"
 #include "daemon/control/departure.h"
+#include "daemon/control/limits.h"
 #include "daemon/control/listener.h"
 #include "daemon/control/peer_session.h"
 #include "daemon/core/log.h"
@@ -198,6 +199,7 @@ static void on_tick(evutil_socket_t fd, short what, void *argument)
     (void)what;
     if (++control->ticks % REPORT_TICKS == 0)
         arrival_tick(control);
+    limits_apply(control);
     departure_tick(control);
 }
 
@@ -256,6 +258,7 @@ Control *control_new(const Settings *settings, GError **error)
     signal(SIGPIPE, SIG_IGN);
     thread_catch_signal();
     control->settings = settings;
+    control->limit = settings->limit;
     control->client_listener = control->peer_listener = control->lock_fd = -1;
     control->base = event_base_new();
     pthread_mutex_init(&control->posted_lock, NULL);

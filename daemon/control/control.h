@@ -36,6 +36,7 @@ typedef struct Control {
     GPtrArray *departures;  /* of Departure, owned */
     GHashTable *refusals;   /* by pid: the last refusal of a HELLO that was logged */
     LogLimit crowd_limit;   /* for the line about too many connections */
+    guint64 limit;          /* bytes/s at which memory may arrive; 0: none */
     guint64 next_id;
     guint64 ticks;
     gint64 started_us;

@@ -7,7 +7,9 @@
 
 #include "daemon/control/arrival.h"
 #include "daemon/control/departure.h"
+#include "daemon/control/limits.h"
 #include "daemon/control/report.h"
+#include "protocol/rate_text.h"
 
 /* A request being handled. */
 typedef struct Request {
@@ -291,6 +293,28 @@ static void on_vcpus(const Request *request)
     done(request);
 }
 
+/* Without a rate it only tells. */
+static void on_limit(const Request *request)
+{
+    Control *control = request->connection->control;
+    gboolean set = json_object_has_member(request->object, "bytes_per_s");
+    guint64 rate = number_field(request->object, "bytes_per_s", G_MAXUINT64);
+    Connection *vm = NULL;
+
+    if (json_object_has_member(request->object, "vm") && !(vm = vm_field(request)))
+        return;
+    if (set && rate != 0 && (rate < RATE_LEAST || rate > RATE_MOST)) {
+        refuse(request, -EINVAL,
+               "limit: bytes_per_s must be 0, for none, or a number from 65536 to 1099511627776");
+        return;
+    }
+    if (set && !limits_set(control, vm, rate))
+        refuse(request, -EINVAL,
+               "no memory arrives for that VM: limits are set at the destination's daemon");
+    else
+        operator_reply(request->connection, request->serial, limits_report(control, vm));
+}
+
 static void on_report(const Request *request, gboolean full)
 {
     int pid = connection_is_operator(request->connection) ? -1 : request->connection->peer.pid;
@@ -320,6 +344,8 @@ static void on_operator_op(Request *request, const char *op)
         on_progress(request);
     else if (strcmp(op, "vcpus") == 0)
         on_vcpus(request);
+    else if (strcmp(op, "limit") == 0)
+        on_limit(request);
     else
         refuse(request, -EOPNOTSUPP, "this daemon does not know that request");
 }

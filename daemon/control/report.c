@@ -107,6 +107,16 @@ static JsonObject *import_pages(const Import *import)
     return object;
 }
 
+/* Of the pages that came, those that a fault brought, with its neighbours. */
+static double faulted_share(const Import *import)
+{
+    double faulted = (double)(atomic_load(&import->counters.by_fault) +
+                              atomic_load(&import->counters.by_around));
+    double all = faulted + (double)atomic_load(&import->counters.by_stream);
+
+    return all > 0 ? faulted / all : 0.0;
+}
+
 static JsonArray *import_vcpus(const Import *import)
 {
     const VcpuTable *table = atomic_load(&import->vcpus);
@@ -174,9 +184,19 @@ static JsonArray *import_resolvers(const Import *import)
         set_count(object, "faults", &resolver->faults);
         set_count(object, "wakeups", &resolver->wakeups);
         set_count(object, "reads", &resolver->reads);
+        set_count(object, "around_bytes", &resolver->around.bytes);
         json_array_add_object_element(array, object);
     }
     return array;
+}
+
+static JsonObject *import_stream(const Import *import)
+{
+    JsonObject *object = json_object_new();
+
+    set_count(object, "window_bytes", &import->stream.window);
+    set_count(object, "chunk_bytes", &import->stream.chunk);
+    return object;
 }
 
 static guint64 table_bytes(const Import *import)
@@ -215,6 +235,7 @@ static void import_memory(JsonObject *object, const Import *import)
     set_number(object, "populated_bytes", populated);
     set_number(object, "present_bytes", present);
     set_number(object, "missing_bytes", populated > present ? populated - present : 0);
+    set_count(object, "limit_bytes_s", &import->limit);
     set_number(object, "missing_at_running", import_missing_at_running(import));
     set_number(object, "table_bytes", table_bytes(import));
 }
@@ -225,6 +246,7 @@ static void import_details(JsonObject *object, const Import *import)
     json_object_set_array_member(object, "vcpus", import_vcpus(import));
     json_object_set_array_member(object, "channels", import_channels(import));
     json_object_set_array_member(object, "resolvers", import_resolvers(import));
+    json_object_set_object_member(object, "stream", import_stream(import));
 }
 
 static JsonObject *import_object(const Arrival *arrival, gboolean full)
@@ -244,6 +266,8 @@ static JsonObject *import_object(const Arrival *arrival, gboolean full)
     import_memory(object, import);
     import_times(object, import);
     json_object_set_object_member(object, "pages", import_pages(import));
+    json_object_set_double_member(object, "faulted_share", faulted_share(import));
+    set_number(object, "vm_limit_bytes_s", arrival->limit);
     set_count(object, "faults", &import->counters.faults);
     set_count(object, "faults_present", &import->counters.faults_present);
     if (full)
@@ -398,6 +422,7 @@ JsonNode *report_all(Control *control, const char *vm, int pid, gboolean full)
     json_object_set_string_member(object, "listen", control->settings->listen);
     set_number(object, "up_s",
                (guint64)(g_get_monotonic_time() - control->started_us) / G_USEC_PER_SEC);
+    set_number(object, "limit_bytes_s", control->limit);
     json_object_set_array_member(object, "sessions", sessions(control, vm, pid));
     json_object_set_array_member(object, "imports", imports(control, vm, pid, full));
     json_object_set_array_member(object, "exports", exports(control, vm, pid));

@@ -18,6 +18,8 @@ typedef struct Settings {
     char *advertise;               /* [peer] advertise, HOST:PORT or NULL */
     gboolean insecure_plaintext;   /* [peer] */
     ImportConfig import;           /* [import] */
+    guint64 limit;                 /* [import] limit: bytes/s of all VMs together; 0: none */
+    guint64 vm_limit;              /* [import] vm_limit: of each; 0: none */
 } Settings;
 
 void settings_clear(Settings *settings);

@@ -39,8 +39,8 @@ typedef struct ImportConfig {
     unsigned shards;          /* a region is split into at most so many */
     unsigned bulk_channels;   /* 1 to STREAM_CHANNELS_MAX */
     uint64_t around;          /* bytes fetched with a page that faulted, itself included */
-    uint64_t chunk;           /* bytes of one bulk request */
-    uint64_t window;          /* bytes of bulk requests under way */
+    uint64_t chunk;           /* bytes of one bulk request at most */
+    uint64_t window;          /* bytes of bulk requests under way at most */
     unsigned ping_ms;         /* a peer silent for three of these is gone */
     unsigned stream_delay_ms; /* the stream starts so long after the gate if nobody says RUNNING */
     unsigned busy_poll_us;    /* a resolver looks so long before it sleeps, if a core is spare */
@@ -63,6 +63,7 @@ typedef struct ImportCounters {
     _Atomic uint64_t copied, zero, hole, continued;  /* pages, by kind */
     _Atomic uint64_t by_fault, by_around, by_stream; /* pages fetched, by cause */
     _Atomic uint64_t waited, eexist, retried, poisoned, removed;
+    _Atomic uint64_t urgent_bytes; /* of pages with content that came because of faults */
     _Atomic uint64_t faults, faults_present;
     _Atomic uint64_t present_bytes; /* of those the source has content for */
     _Atomic uint64_t populated_bytes;
@@ -108,6 +109,9 @@ struct Import {
     Histogram latency;
     _Atomic(VcpuTable *) vcpus; /* never NULL */
     Waiters *waiters;
+    _Atomic uint64_t limit;      /* bytes/s of its memory, 0: none; the control thread's to set */
+    _Atomic uint64_t urgent_ns;  /* what faults took since the stream last looked; 0: none came */
+    _Atomic uint64_t link_rate;  /* bytes/s, while the stream fills the link; 0: it does not */
     _Atomic uint64_t last_fault; /* (region + 1) << 48 | page: where the stream goes first */
     _Atomic uint64_t gate_ns, running_ns, complete_ns;
     _Atomic uint64_t present_at_running; /* bytes */

@@ -20,22 +20,22 @@
 enum {
     RESOLVER_RETRY_MS = 50,
     RESOLVER_ATTEMPTS = 40, /* of a page the source cannot read, before it is poisoned */
-    AROUND_MIN = 4096,
-    AROUND_FAST_NS = 300000,  /* a fault resolved sooner may take more along, */
-    AROUND_SLOW_NS = 1000000, /* one that took longer took too much along */
+    AROUND_SLOTS = TCP_CHANNEL_SLOTS * 3 / 4, /* the rest is for pages that are wanted */
 };
+
+#define NOT_WANTED UINT64_MAX
 
 /* --- what comes back from the source ------------------------------------------------------- */
 
-/* A slow link or a busy host shows in how long faults take: the block shrinks, and grows again. */
-static void adapt_around(Resolver *resolver, uint64_t latency_ns)
+/* Also for the stream, which gives way where faults take long. */
+static void tell_latency(Resolver *resolver, uint64_t latency_ns)
 {
-    uint64_t most = resolver->import->config.around;
+    _Atomic uint64_t *told = &resolver->import->urgent_ns;
+    uint64_t before = atomic_load_explicit(told, memory_order_relaxed);
 
-    if (latency_ns > AROUND_SLOW_NS && resolver->around > AROUND_MIN)
-        resolver->around /= 2;
-    else if (latency_ns < AROUND_FAST_NS && resolver->around < most)
-        resolver->around *= 2;
+    around_waited(&resolver->around, latency_ns);
+    atomic_store_explicit(told, before ? (3 * before + latency_ns) / 4 : latency_ns,
+                          memory_order_relaxed);
 }
 
 static void pages_arrived(void *owner, Fetch *fetch, uint32_t first, uint32_t count,
@@ -54,19 +54,24 @@ static void pages_arrived(void *owner, Fetch *fetch, uint32_t first, uint32_t co
         .demand = wanted,
         .by = (int)resolver->index,
     };
-    uint64_t now;
+    uint64_t bytes = count * import->page_sizes[fetch->region];
+    uint64_t before = resolver->arrived_ns;
 
     placement_put(import, &placement);
     if (import_is_halted(import))
         return; /* what was not placed does not count */
+    resolver->arrived_ns = clock_ns();
     import_count_fetched(import, fetch->region, count, content == FETCH_ZERO);
-    atomic_fetch_add_explicit(&import->counters.by_around, count - wanted, memory_order_relaxed);
-    if (!wanted)
+    if (content != FETCH_ZERO)
+        atomic_fetch_add_explicit(&import->counters.urgent_bytes, bytes, memory_order_relaxed);
+    if (!wanted) {
+        atomic_fetch_add_explicit(&import->counters.by_around, count, memory_order_relaxed);
+        around_came(&resolver->around, bytes, resolver->arrived_ns - before);
         return;
+    }
     atomic_fetch_add_explicit(&import->counters.by_fault, 1, memory_order_relaxed);
-    now = clock_ns();
-    import_account(import, fetch->vcpu, fetch->since_ns, now);
-    adapt_around(resolver, now - fetch->since_ns);
+    import_account(import, fetch->vcpu, fetch->since_ns, resolver->arrived_ns);
+    tell_latency(resolver, resolver->arrived_ns - fetch->since_ns);
 }
 
 static bool place(void *owner, const Fetch *fetch, uint32_t first, uint32_t count,
@@ -130,29 +135,45 @@ static PageClaim claim(Import *import, uint32_t region, uint64_t page, uint32_t 
     return result;
 }
 
+static void fetch_run(Resolver *resolver, uint32_t region, uint64_t page, uint64_t count)
+{
+    if (count > 0)
+        tcp_channel_fetch(&resolver->channel, region, page, (uint32_t)count)->wanted = NOT_WANTED;
+}
+
 /*
  * All memory has to come anyway: a fault takes the MISSING pages next to its own along, in the
- * aligned block around it, as far as they are known to have content.
+ * aligned block around it, as far as they are known to have content.  They are asked for behind the
+ * pages of all faults of a batch.
  */
-static Fetch *fetch_around(Resolver *resolver, uint32_t region, uint64_t page)
+static void fetch_around(Resolver *resolver, uint32_t region, uint64_t page)
 {
     Import *import = resolver->import;
-    uint64_t block = resolver->around / import->page_sizes[region];
-    uint64_t first = page, count = 1;
-    Fetch *fetch;
+    uint64_t block = around_bytes(&resolver->around,
+                                  atomic_load_explicit(&import->link_rate, memory_order_relaxed),
+                                  atomic_load_explicit(&import->limit, memory_order_relaxed)) /
+                     import->page_sizes[region];
+    uint64_t start, end, first = page;
 
-    if (block > 1) {
-        uint64_t start = page / block * block;
-        if (page + 1 < start + block && page + 1 < import->table.pages[region])
-            count +=
-                page_table_claim_run(&import->table, region, page + 1, start + block - page - 1);
-        while (first > start && page_table_claim_run(&import->table, region, first - 1, 1) == 1)
-            first--;
-        count += page - first;
-    }
-    fetch = tcp_channel_fetch(&resolver->channel, region, first, (uint32_t)count);
-    fetch->wanted = page;
-    return fetch;
+    if (block <= 1 || resolver->channel.used + 2 > AROUND_SLOTS)
+        return;
+    start = page / block * block;
+    end = start + block;
+    if (end > import->table.pages[region])
+        end = import->table.pages[region];
+    if (page + 1 < end)
+        fetch_run(resolver, region, page + 1,
+                  page_table_claim_run(&import->table, region, page + 1, end - page - 1));
+    while (first > start && page_table_claim_run(&import->table, region, first - 1, 1) == 1)
+        first--;
+    fetch_run(resolver, region, first, page - first);
+}
+
+static void fetch_neighbours(Resolver *resolver)
+{
+    for (unsigned i = 0; i < resolver->n_fetched; i++)
+        fetch_around(resolver, resolver->fetched[i].region, resolver->fetched[i].page);
+    resolver->n_fetched = 0;
 }
 
 static void resolve(Resolver *resolver, const Shard *shard, uint64_t address, bool minor,
@@ -167,9 +188,11 @@ static void resolve(Resolver *resolver, const Shard *shard, uint64_t address, bo
 
     switch (claim(import, shard->region, page, vcpu, now)) {
     case PAGE_CLAIM_FETCH:
-        fetch = fetch_around(resolver, shard->region, page);
+        fetch = tcp_channel_fetch(&resolver->channel, shard->region, page, 1);
+        fetch->wanted = page;
         fetch->vcpu = vcpu;
         fetch->since_ns = now;
+        resolver->fetched[resolver->n_fetched++] = (FetchedPage){shard->region, page};
         atomic_store_explicit(&import->last_fault, waiters_key(shard->region, page),
                               memory_order_relaxed);
         break;
@@ -212,12 +235,15 @@ static void take_message(Resolver *resolver, const Shard *shard, const struct uf
 /* Takes what was read, as far as there are slots to serve it with. False: some are left. */
 static bool take_inbox(Resolver *resolver, ShardWatch *watch)
 {
-    while (watch->at < watch->n) {
-        if (!tcp_channel_has_room(&resolver->channel) || import_is_halted(resolver->import))
-            return false;
-        take_message(resolver, watch->shard, &watch->messages[watch->at++]);
+    bool room = true;
+
+    while (watch->at < watch->n && room) {
+        room = tcp_channel_has_room(&resolver->channel) && !import_is_halted(resolver->import);
+        if (room)
+            take_message(resolver, watch->shard, &watch->messages[watch->at++]);
     }
-    return true;
+    fetch_neighbours(resolver);
+    return room;
 }
 
 /* The next message ends in the ring: with the messages themselves where nobody else waits for them. */
@@ -275,6 +301,7 @@ static void read_events(Resolver *resolver, ShardWatch *watch)
             break;
         take_message(resolver, shard, &shard->inbox[shard->inbox_at++]);
     }
+    fetch_neighbours(resolver);
     if (!watch->watch.busy)
         wait_for_faults(resolver, watch);
     watch->unread = shard->inbox_at < shard->inbox_n;
@@ -435,10 +462,10 @@ int resolver_start(Resolver *resolver, Import *import, unsigned index)
     *resolver = (Resolver){
         .import = import,
         .index = index,
-        .around = import->config.around,
         .ring.wake_fd = -1,
         .channel.fd = -1,
     };
+    around_init(&resolver->around, import->config.around);
     error = init_parts(resolver);
     if (!error)
         error = -pthread_create(&resolver->thread, NULL, run, resolver);

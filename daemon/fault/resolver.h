@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "daemon/core/ring.h"
+#include "daemon/fault/around.h"
 #include "daemon/fault/offer.h"
 #include "daemon/fault/shard.h"
 #include "daemon/transport/tcp_channel.h"
@@ -35,6 +36,11 @@ typedef struct ShardWatch {
     struct uffd_msg messages[SHARD_INBOX];
 } ShardWatch;
 
+typedef struct FetchedPage {
+    uint32_t region;
+    uint64_t page;
+} FetchedPage;
+
 typedef struct Resolver {
     struct Import *import;
     unsigned index;
@@ -45,7 +51,10 @@ typedef struct Resolver {
     TcpChannel channel;
     ShardWatch *watches; /* one a shard */
     bool polling;        /* the gate is open */
-    uint64_t around;     /* bytes fetched with a page that faulted; follows the link's speed */
+    Around around;
+    uint64_t arrived_ns; /* when the last pages came */
+    FetchedPage fetched[TCP_CHANNEL_SLOTS];
+    unsigned n_fetched; /* of the batch being read: they may take neighbours along */
     _Atomic bool stop;
     _Atomic uint64_t faults, reads, wakeups;
 } Resolver;

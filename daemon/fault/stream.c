@@ -15,6 +15,7 @@
 enum {
     STREAM_NEAR_PAGES = 1024, /* how far ahead of a fault its neighbourhood reaches */
     STREAM_TICK_MS = 5,       /* while it waits for faults' pages to come, or for a delay */
+    STREAM_HELD_MS = 20,      /* by its rate, before it looks again */
     STREAM_ATTEMPTS = 40,
 };
 
@@ -94,6 +95,22 @@ static void map_arrived(void *owner, uint32_t region, const PeerMessage *map)
 
 /* --- what comes back ----------------------------------------------------------------------- */
 
+/* The answer to a request begins: how long that took tells how full the link is. */
+static void answer_begins(Stream *stream, const Fetch *fetch)
+{
+    Import *import = stream->import;
+    PaceSample sample = {
+        .sent_ns = fetch->since_ns,
+        .bytes = fetch->count * import->page_sizes[fetch->region],
+        .in_flight = stream->in_flight,
+        .urgent_ns = atomic_exchange_explicit(&import->urgent_ns, 0, memory_order_relaxed),
+    };
+
+    pace_answered(&stream->pace, &sample, clock_ns());
+    atomic_store_explicit(&import->link_rate, stream->pace.filled ? stream->pace.rate : 0,
+                          memory_order_relaxed);
+}
+
 static void pages_arrived(void *owner, Fetch *fetch, uint32_t first, uint32_t count,
                           FetchContent content, const void *data)
 {
@@ -108,8 +125,13 @@ static void pages_arrived(void *owner, Fetch *fetch, uint32_t first, uint32_t co
         .spoiled = fetch->spoiled,
         .by = PLACEMENT_STREAM,
     };
+    uint64_t bytes = count * import->page_sizes[fetch->region];
 
-    channel->stream->in_flight -= count * import->page_sizes[fetch->region];
+    if (first == 0 && fetch->attempts == 0)
+        answer_begins(channel->stream, fetch);
+    channel->stream->in_flight -= bytes;
+    if (content == FETCH_ZERO)
+        rate_give(&channel->stream->rate, bytes);
     placement_put(import, &placement);
     if (import_is_halted(import))
         return; /* what was not placed does not count */
@@ -178,10 +200,15 @@ static void follow_faults(Stream *stream)
         stream->near_end = stream->import->table.pages[stream->near_region];
 }
 
+static uint64_t chunk_bytes(const Stream *stream)
+{
+    return rate_chunk(&stream->rate, pace_chunk(&stream->pace));
+}
+
 static uint64_t claim_at(Stream *stream, uint32_t region, uint64_t *page, uint64_t end)
 {
     Import *import = stream->import;
-    uint64_t limit = import->config.chunk / import->page_sizes[region];
+    uint64_t limit = chunk_bytes(stream) / import->page_sizes[region];
 
     *page = page_table_find_missing(&import->table, region, *page, end);
     return *page < end ? page_table_claim_run(&import->table, region, *page, limit ? limit : 1) : 0;
@@ -258,12 +285,35 @@ static TcpChannel *channel_with_room(Stream *stream)
     return best;
 }
 
+/* What faults took counts, so that the stream gives way; they themselves are never held back. */
+static void keep_rate(Stream *stream, uint64_t now_ns)
+{
+    Import *import = stream->import;
+    uint64_t urgent = atomic_load_explicit(&import->counters.urgent_bytes, memory_order_relaxed);
+
+    rate_set(&stream->rate, atomic_load_explicit(&import->limit, memory_order_relaxed), now_ns);
+    rate_take(&stream->rate, urgent - stream->urgent_seen);
+    stream->urgent_seen = urgent;
+    atomic_store_explicit(&stream->window, stream->pace.window, memory_order_relaxed);
+    atomic_store_explicit(&stream->chunk, chunk_bytes(stream), memory_order_relaxed);
+}
+
+static bool may_send(Stream *stream, uint64_t now_ns)
+{
+    if (!pace_may_send(&stream->pace, stream->in_flight))
+        return false;
+    stream->held_ns = rate_wait_ns(&stream->rate, now_ns);
+    return stream->held_ns == 0;
+}
+
 static void fetch_more(Stream *stream)
 {
     Import *import = stream->import;
+    uint64_t now = clock_ns();
     TcpChannel *channel;
 
-    while (stream->in_flight < import->config.window && (channel = channel_with_room(stream))) {
+    keep_rate(stream, now);
+    while (may_send(stream, now) && (channel = channel_with_room(stream))) {
         uint32_t region = 0;
         uint64_t page = 0;
         uint64_t count = claim_near(stream, &region, &page);
@@ -272,8 +322,9 @@ static void fetch_more(Stream *stream)
             count = claim_anywhere(stream, &region, &page);
         if (count == 0)
             return;
-        tcp_channel_fetch(channel, region, page, (uint32_t)count);
+        tcp_channel_fetch(channel, region, page, (uint32_t)count)->since_ns = now;
         stream->in_flight += count * import->page_sizes[region];
+        rate_take(&stream->rate, count * import->page_sizes[region]);
     }
 }
 
@@ -308,6 +359,7 @@ static void check_complete(Stream *stream)
         import_is_halted(import))
         return;
     stream->complete = true;
+    atomic_store_explicit(&import->link_rate, 0, memory_order_relaxed);
     atomic_store(&import->complete_ns, clock_ns());
     import_set_state(import, CLIENT_STATE_COMPLETE, "");
     import->notify(import->owner, import, IMPORT_COMPLETE, "");
@@ -318,6 +370,7 @@ static void step(Stream *stream)
     if (stream->populating && !import_gate_is_open(stream->import))
         stream->populating = mirror_populate(&stream->import->mirror, &stream->import->table);
     ask_for_map(stream);
+    stream->held_ns = 0;
     if (may_run(stream))
         fetch_more(stream);
     for (unsigned i = 0; i < stream->n_channels; i++)
@@ -337,6 +390,9 @@ static int wait_ms(Stream *stream)
     for (unsigned i = 0; i < stream->n_channels; i++)
         if (stream->channels[i].channel.retrying)
             return STREAM_TICK_MS;
+    if (stream->held_ns > 0) /* not for so long that another limit would be late */
+        return stream->held_ns / 1000000 < STREAM_HELD_MS ? (int)(stream->held_ns / 1000000 + 1)
+                                                          : STREAM_HELD_MS;
     if (stream->in_flight > 0)
         return -1;
     return STREAM_TICK_MS;
@@ -412,6 +468,7 @@ int stream_start(Stream *stream, Import *import)
 
     *stream =
         (Stream){.import = import, .initialised = true, .populating = true, .ring.wake_fd = -1};
+    pace_init(&stream->pace, import->config.window, import->config.chunk, clock_ns());
     error = init_parts(stream);
     if (!error)
         error = -pthread_create(&stream->thread, NULL, run, stream);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The stream: one thread that learns from the source which pages have content (MAP) and fetches what
- * nobody asked for yet, near the last faults first, over bulk channels of its own, a bounded number
- * of bytes under way.  It also notices when nothing is missing any more.
+ * nobody asked for yet, near the last faults first, over bulk channels of its own, no more bytes under
+ * way than the link needs (pace.h), no faster than it is allowed to (rate.h).  It also notices when nothing is missing any more.
  */
 #ifndef POSTCOPYD_FAULT_STREAM_H
 #define POSTCOPYD_FAULT_STREAM_H
@@ -14,6 +14,8 @@
 
 #include "daemon/core/ring.h"
 #include "daemon/fault/offer.h"
+#include "daemon/fault/pace.h"
+#include "daemon/fault/rate.h"
 #include "daemon/transport/tcp_channel.h"
 #include "protocol/limits.h"
 
@@ -47,6 +49,10 @@ typedef struct Stream {
     uint64_t chunks_left;
 
     uint64_t in_flight; /* bytes asked for */
+    Pace pace;
+    Rate rate;
+    uint64_t urgent_seen; /* bytes that faults took, as far as rate knows of them */
+    uint64_t held_ns;     /* rate holds it back for so long */
     uint32_t cursor_region;
     uint64_t cursor_chunk;
     uint64_t near_seen; /* the fault last followed */
@@ -54,6 +60,7 @@ typedef struct Stream {
     uint64_t near_page, near_end;
     bool complete;
     _Atomic uint64_t wakeups;
+    _Atomic uint64_t window, chunk; /* as last used; for reports */
 } Stream;
 
 int stream_start(Stream *stream, struct Import *import);

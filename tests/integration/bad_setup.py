@@ -59,6 +59,8 @@ def config_mistakes():
                 ("import", "chunk", "-1", "chunk"),
                 ("import", "chunk", "99999999999999999999", "chunk"),
                 ("import", "around", "3", "around"),
+                ("import", "limit", "fast", "limit", "fast", "rate"),
+                ("import", "vm_limit", "1K", "vm_limit", "64K"),
                 ("peer", "ping_ms", "1", "ping_ms", "50"),
                 ("peer", "insecure_plaintext", "maybe", "insecure_plaintext", "yes or no"),
                 ("peer", "listen", "nonsense", "nonsense", "HOST:PORT"),

@@ -13,6 +13,8 @@ import traceback
 import bad_client
 import bad_peer
 import bad_setup
+import limit
+import pace
 import removed
 import restart
 import rules
@@ -21,7 +23,8 @@ import size
 import transfer
 from world import host
 
-MODULES = (transfer, restart, severed, size, bad_client, bad_peer, bad_setup, removed, rules)
+MODULES = (transfer, restart, severed, size, limit, pace, bad_client, bad_peer, bad_setup, removed,
+           rules)
 SKIPPED = 77
 
 

@@ -4,7 +4,8 @@
  *
  *   vmm source|destination --socket PATH --name NAME --mem MIB --fill MIB
  *       [--backing anonymous|memfd|unsealed|private|hugetlb|file:PATH] [--regions N] [--threads N]
- *       [--seed N] [--sparse] [--read-only] [--reverse] [--removable] [--destination HOST:PORT]
+ *       [--seed N] [--sparse] [--read-only] [--reverse] [--removable] [--pause US]
+ *       [--destination HOST:PORT]
  *
  * --reverse names the regions in the opposite order.
  *
@@ -14,6 +15,7 @@
  *   offer [HOST:PORT]  seal  cancel  running     the library's calls
  *   run    wait for RUNNING, start the guest: threads that verify all memory, pass after pass, each
  *          pass with a line "VERIFIED words=… bad=… …", and wrong words with "BAD …"
+ *   guest  the same without a word to the daemon: the stream does not start because of it
  *   stop   end the guest's threads
  *   zero   check that all memory reads as zero
  *   discard N    give N runs of pages of the last region back (--removable), and check it
@@ -48,6 +50,7 @@ typedef struct Vmm {
     bool sparse;
     bool read_only;
     bool reverse;
+    unsigned pause_us;
     VmmMemory memory;
     struct postcopy_region extra; /* as added by command; no address: none */
     postcopy *pc;
@@ -95,10 +98,10 @@ static void notify(void *user, const struct postcopy_notification *n)
 
 static void usage(void)
 {
-    fprintf(stderr,
-            "usage: vmm source|destination --socket PATH --name NAME --mem MIB "
-            "--fill MIB [--backing KIND] [--regions N] [--threads N] [--seed N] "
-            "[--sparse] [--read-only] [--reverse] [--removable] [--destination HOST:PORT]\n");
+    fprintf(stderr, "usage: vmm source|destination --socket PATH --name NAME --mem MIB "
+                    "--fill MIB [--backing KIND] [--regions N] [--threads N] [--seed N] "
+                    "[--sparse] [--read-only] [--reverse] [--removable] [--pause US] "
+                    "[--destination HOST:PORT]\n");
     exit(2);
 }
 
@@ -151,6 +154,9 @@ static void parse_option(Vmm *vmm, int option)
     case 'B':
         vmm->shape.removable = true;
         break;
+    case 'p':
+        vmm->pause_us = (unsigned)number(optarg);
+        break;
     case 'v':
         vmm->reverse = true;
         break;
@@ -172,6 +178,7 @@ static void parse(Vmm *vmm, int argc, char **argv)
         {"seed", required_argument, NULL, 'x'},
         {"sparse", no_argument, NULL, 'S'},
         {"read-only", no_argument, NULL, 'R'},
+        {"pause", required_argument, NULL, 'p'},
         {"reverse", no_argument, NULL, 'v'},
         {"removable", no_argument, NULL, 'B'},
         {"destination", required_argument, NULL, 'd'},
@@ -226,27 +233,27 @@ static void answer(const Vmm *vmm, const char *command, int status)
         print("OK %s\n", command);
 }
 
-static void run_guest(Vmm *vmm)
+static void run_guest(Vmm *vmm, const char *command)
 {
     uint32_t tids[VMM_THREADS];
     int event = vmm->role == POSTCOPY_SOURCE ? POSTCOPY_RUNNING
                                              : postcopy_wait(vmm->pc, POSTCOPY_RUNNING, RUN_MS);
 
     if (event != POSTCOPY_RUNNING && event != POSTCOPY_RELEASED) {
-        print("ERR run %s\n", event < 0 ? postcopy_error(vmm->pc) : event_name(event));
+        print("ERR %s %s\n", command, event < 0 ? postcopy_error(vmm->pc) : event_name(event));
         return;
     }
     if (vmm->load) {
-        print("ERR run it runs\n");
+        print("ERR %s it runs\n", command);
         return;
     }
     vmm->load = vmm_load_start(&vmm->memory, vmm->n_threads, vmm->sparse ? SPARSE_HOLES : 0,
-                               !vmm->read_only, print);
+                               !vmm->read_only, vmm->pause_us, print);
     vmm_load_tids(vmm->load, tids);
     int error = postcopy_set_vcpus(vmm->pc, tids, vmm->n_threads);
-    if (!error)
+    if (!error && strcmp(command, "run") == 0)
         error = postcopy_running(vmm->pc, CALL_MS);
-    answer(vmm, "run", error);
+    answer(vmm, command, error);
 }
 
 static void stop_guest(Vmm *vmm)
@@ -325,8 +332,8 @@ static bool execute(Vmm *vmm, const char *command, const char *argument)
         answer(vmm, command, postcopy_cancel(vmm->pc, CALL_MS));
     } else if (strcmp(command, "running") == 0) {
         answer(vmm, command, postcopy_running(vmm->pc, CALL_MS));
-    } else if (strcmp(command, "run") == 0) {
-        run_guest(vmm);
+    } else if (strcmp(command, "run") == 0 || strcmp(command, "guest") == 0) {
+        run_guest(vmm, command);
     } else if (strcmp(command, "stop") == 0) {
         stop_guest(vmm);
         print("OK stop\n");

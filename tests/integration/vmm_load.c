@@ -21,6 +21,7 @@ struct VmmLoad {
     const VmmMemory *memory;
     unsigned n_threads;
     bool rewrite;
+    unsigned pause_us;
     void (*print)(const char *format, ...);
     uint32_t *generations; /* by place; only the owner's thread uses one */
     int stop;              /* atomic */
@@ -154,6 +155,8 @@ static void do_pass(LoadThread *self)
             visit_content(self, visit);
         else
             visit_hole(self, visit - filled);
+        if (self->load->pause_us)
+            usleep(self->load->pause_us);
     }
 }
 
@@ -198,7 +201,7 @@ static void *run(void *argument)
 }
 
 VmmLoad *vmm_load_start(const VmmMemory *memory, unsigned n_threads, uint64_t hole_samples,
-                        bool rewrite, void (*print)(const char *format, ...))
+                        bool rewrite, unsigned pause_us, void (*print)(const char *format, ...))
 {
     uint64_t holes = (memory->shape.n_pages - memory->shape.n_filled) / n_threads;
     VmmLoad *load = calloc(1, sizeof *load);
@@ -209,6 +212,7 @@ VmmLoad *vmm_load_start(const VmmMemory *memory, unsigned n_threads, uint64_t ho
     load->memory = memory;
     load->n_threads = n_threads;
     load->rewrite = rewrite;
+    load->pause_us = pause_us;
     load->print = print;
     load->generations = generations;
     pthread_barrier_init(&load->barrier, NULL, n_threads);

@@ -27,10 +27,10 @@ typedef struct VmmLoad VmmLoad;
 
 /*
  * Starts the threads; hole_samples bounds the holes that a thread looks at in a pass (0: all).  The
- * line of every pass is handed to print.
+ * line of every pass is handed to print.  Each thread rests so long after every page.
  */
 VmmLoad *vmm_load_start(const VmmMemory *memory, unsigned n_threads, uint64_t hole_samples,
-                        bool rewrite, void (*print)(const char *format, ...));
+                        bool rewrite, unsigned pause_us, void (*print)(const char *format, ...));
 
 /* The threads' ids in ret_tids[n_threads]. */
 void vmm_load_tids(VmmLoad *load, uint32_t *ret_tids);

@@ -53,13 +53,15 @@ class Daemon:
     """One postcopyd with its own socket, port and configuration; a context manager.
 
     settings are keys of the configuration by section: peer={"advertise": "…"}.
+    It runs in a network namespace if one is named, with an address there.
     """
 
-    def __init__(self, folder, name, **settings):
+    def __init__(self, folder, name, *, netns=None, host_address="127.0.0.1", **settings):
         self.name = name
         self.folder = Path(folder)
         self.socket = self.folder / f"{name}.sock"
-        self.address = f"127.0.0.1:{free_port()}"
+        self.address = f"{host_address}:{free_port()}"
+        self._prefix = ["ip", "netns", "exec", netns] if netns else []
         self.log_path = self.folder / f"{name}.log"
         self._config = self.folder / f"{name}.conf"
         self._settings = settings
@@ -81,8 +83,8 @@ class Daemon:
         """Starts it and waits until it answers."""
         self._write_config()
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen([program("postcopyd"), "--config", self._config],
-                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            words = [*self._prefix, program("postcopyd"), "--config", self._config]
+            self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         atexit.register(self.kill)
         deadline = time.monotonic() + timeout
         while not self._answers():
