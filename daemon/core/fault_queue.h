@@ -50,7 +50,7 @@ typedef struct FaultRecord {
     uint64_t address;  /* of the client */
     uint64_t since_ns; /* when it was read */
     uint32_t shard;    /* index */
-    uint32_t tid;      /* of the client's pid namespace */
+    uint32_t vcpu;     /* as import_vcpu() says */
     bool minor;
 } FaultRecord;
 

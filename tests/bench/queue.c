@@ -138,7 +138,7 @@ static unsigned harvest(Bench *bench, FaultRecord *ret_records, uint64_t *allowe
 /* What is done with a record: all of it is looked at, so that it has to have come over. */
 static uint64_t handle(const FaultRecord *record)
 {
-    return record->address + record->since_ns + record->shard + record->tid + record->minor;
+    return record->address + record->since_ns + record->shard + record->vcpu + record->minor;
 }
 
 static void *produce(void *argument)
@@ -148,7 +148,7 @@ static void *produce(void *argument)
 
     pthread_barrier_wait(&bench->begin);
     while (!atomic_load_explicit(&bench->stop, memory_order_relaxed)) {
-        FaultRecord record = {.address = pushed << 12, .since_ns = pushed, .tid = 7};
+        FaultRecord record = {.address = pushed << 12, .since_ns = pushed, .vcpu = 7};
         FaultPush result = bench->kind == KIND_QUEUE ? fault_queue_push(&bench->queue, &record)
                                                      : push_locked(bench, &record);
         if (result == FAULT_QUEUE_FULL) {

@@ -18,9 +18,11 @@ import rules
 import severed
 import size
 import transfer
+import vcpus
 from world import host
 
-MODULES = (transfer, restart, severed, size, bad_client, bad_peer, bad_setup, rules)
+MODULES = (transfer, restart, severed, size, bad_client, bad_peer, bad_setup, rules,
+           vcpus)
 SKIPPED = 77
 
 

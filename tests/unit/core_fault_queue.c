@@ -17,7 +17,7 @@ static FaultPush push(FaultQueue *queue, uint64_t number)
         .address = number << 12,
         .since_ns = number * 3,
         .shard = (uint32_t)number % 7,
-        .tid = (uint32_t)number + 100,
+        .vcpu = (uint32_t)number + 100,
         .minor = number % 2,
     };
 
@@ -29,7 +29,7 @@ static void assert_is(const FaultRecord *record, uint64_t number)
     assert_int_equal(record->address, number << 12);
     assert_int_equal(record->since_ns, number * 3);
     assert_int_equal(record->shard, number % 7);
-    assert_int_equal(record->tid, number + 100);
+    assert_int_equal(record->vcpu, number + 100);
     assert_int_equal(record->minor, number % 2);
 }
 

@@ -54,7 +54,7 @@ static FaultRecord make(uint32_t producer, uint64_t number)
         .address = number,
         .since_ns = ~number,
         .shard = producer,
-        .tid = (uint32_t)number ^ producer,
+        .vcpu = (uint32_t)number ^ producer,
         .minor = number & 1,
     };
 }
@@ -96,7 +96,7 @@ static void take(Stress *stress, const FaultRecord *record)
 
     stress->taken++;
     if (who >= PRODUCERS || record->address < stress->next[who] ||
-        record->since_ns != good.since_ns || record->tid != good.tid ||
+        record->since_ns != good.since_ns || record->vcpu != good.vcpu ||
         record->minor != good.minor) {
         stress->wrong++;
         return;
