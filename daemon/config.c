@@ -8,7 +8,14 @@
 #include "paths.h"
 #include "protocol/rate_text.h"
 
-typedef enum KeyKind { KEY_STRING, KEY_BOOLEAN, KEY_NUMBER, KEY_BYTES, KEY_RATE } KeyKind;
+typedef enum KeyKind {
+    KEY_STRING,
+    KEY_BOOLEAN,
+    KEY_NUMBER,
+    KEY_BYTES,
+    KEY_RATE,
+    KEY_DISPATCH
+} KeyKind;
 
 /* Every key there is; the example file documents the same ones, and a test compares them. */
 typedef struct Key {
@@ -18,6 +25,11 @@ typedef struct Key {
     size_t offset; /* in Settings */
     guint64 low, high;
 } Key;
+
+static const char *const dispatches[IMPORT_DISPATCHES] = {
+    [IMPORT_DISPATCH_DIRECT] = "direct",
+    [IMPORT_DISPATCH_HOME] = "home",
+};
 
 #define AT(field) offsetof(Settings, field)
 
@@ -33,6 +45,7 @@ static const Key keys[] = {
     {"peer", "insecure_plaintext", KEY_BOOLEAN, AT(insecure_plaintext), 0, 0},
     {"peer", "ping_ms", KEY_NUMBER, AT(import.ping_ms), 50, 5000},
     {"import", "resolvers", KEY_NUMBER, AT(import.resolvers), 0, IMPORT_RESOLVERS_MAX},
+    {"import", "dispatch", KEY_DISPATCH, AT(import.dispatch), 0, 0},
     {"import", "shards", KEY_NUMBER, AT(import.shards), 0, 256},
     {"import", "bulk_channels", KEY_NUMBER, AT(import.bulk_channels), 1, STREAM_CHANNELS_MAX},
     {"import", "around", KEY_BYTES, AT(import.around), 4096, 1 << 20},
@@ -133,6 +146,18 @@ static gboolean store_rate(const Key *key, const char *text, void *at, GError **
     return FALSE;
 }
 
+static gboolean store_dispatch(const Key *key, const char *text, unsigned *at, GError **error)
+{
+    for (unsigned i = 0; i < IMPORT_DISPATCHES; i++)
+        if (strcmp(text, dispatches[i]) == 0) {
+            *at = i;
+            return TRUE;
+        }
+    g_set_error(error, config_error(), 0, "[%s] %s = %s: must be %s or %s", key->group, key->name,
+                text, dispatches[IMPORT_DISPATCH_DIRECT], dispatches[IMPORT_DISPATCH_HOME]);
+    return FALSE;
+}
+
 static gboolean store(Settings *settings, const Key *key, const char *text, GError **error)
 {
     void *at = (char *)settings + key->offset;
@@ -152,6 +177,8 @@ static gboolean store(Settings *settings, const Key *key, const char *text, GErr
         return TRUE;
     case KEY_RATE:
         return store_rate(key, text, at, error);
+    case KEY_DISPATCH:
+        return store_dispatch(key, text, at, error);
     default:
         return store_number(key, text, at, error);
     }

@@ -160,7 +160,8 @@ static void append_channels(JsonArray *channels, GString *text)
 static void append_resolvers(JsonArray *resolvers, GString *text)
 {
     g_autoptr(Table) table =
-        table_new((const char *const[]){">RESOLVER", ">FAULTS", ">WAKE-UPS", ">READS", NULL});
+        table_new((const char *const[]){">RESOLVER", ">FAULTS", ">WAKE-UPS", ">READS",
+                                        ">HANDED OVER", ">WAKES OWED", ">TAKEN OVER", NULL});
 
     for (guint i = 0; i < element_count(resolvers); i++) {
         JsonObject *resolver = element_object(resolvers, i);
@@ -169,6 +170,9 @@ static void append_resolvers(JsonArray *resolvers, GString *text)
         add_number(table, resolver, "faults");
         add_number(table, resolver, "wakeups");
         add_number(table, resolver, "reads");
+        add_number(table, resolver, "handed_over");
+        add_number(table, resolver, "wakes_owed");
+        add_number(table, resolver, "taken_over");
     }
     append_table(text, table);
 }

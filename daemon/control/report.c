@@ -185,6 +185,10 @@ static JsonArray *import_resolvers(const Import *import)
         set_count(object, "wakeups", &resolver->wakeups);
         set_count(object, "reads", &resolver->reads);
         set_count(object, "around_bytes", &resolver->around.bytes);
+        set_count(object, "handed_over", &resolver->handed_over);
+        set_count(object, "wakes_owed", &resolver->wakes_owed);
+        set_count(object, "queue_full", &resolver->queue_full);
+        set_count(object, "taken_over", &resolver->taken_over);
         json_array_add_object_element(array, object);
     }
     return array;

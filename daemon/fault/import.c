@@ -11,6 +11,7 @@
 #include "daemon/core/clock.h"
 #include "daemon/core/log.h"
 #include "daemon/core/process.h"
+#include "daemon/fault/affinity.h"
 #include "daemon/fault/uffd.h"
 
 enum {
@@ -187,8 +188,10 @@ void import_set_vcpus(Import *import, const uint32_t *tids, uint32_t n)
         if (++tables > VCPU_TABLES_MAX)
             return; /* a client that keeps changing its mind gets no more figures */
     table = vcpu_table_new(tids, n, older);
-    if (table)
-        atomic_store_explicit(&import->vcpus, table, memory_order_release);
+    if (!table)
+        return;
+    atomic_store_explicit(&import->vcpus, table, memory_order_release);
+    affinity_apply(import);
 }
 
 /* --- life ---------------------------------------------------------------------------------- */
@@ -462,15 +465,19 @@ int import_arm(Import *import, Shard *shards, uint32_t n_shards)
     if (!import->resolvers)
         return -ENOMEM;
     error = give_owners(import);
-    if (!error)
-        error = stream_start(&import->stream, import);
     for (unsigned i = 0; i < import->config.resolvers && !error; i++) {
-        error = resolver_start(&import->resolvers[i], import, i);
+        error = resolver_init(&import->resolvers[i], import, i);
         if (!error)
             import->n_resolvers = i + 1;
     }
+    /* Each may reach for any other as soon as it runs. */
+    if (!error)
+        error = stream_start(&import->stream, import);
+    for (unsigned i = 0; i < import->n_resolvers && !error; i++)
+        error = resolver_start(&import->resolvers[i]);
     if (error)
         return error;
+    affinity_apply(import);
     import->armed = true;
     if (!import->adopted)
         import_set_state(import, CLIENT_STATE_ARMED, "");
@@ -485,6 +492,8 @@ void import_stop_data(Import *import)
     for (unsigned i = 0; i < import->n_resolvers; i++)
         resolver_stop(&import->resolvers[i]);
     stream_stop(&import->stream);
+    for (unsigned i = 0; i < import->n_resolvers; i++)
+        resolver_deinit(&import->resolvers[i]);
     link_deinit(&import->link);
 }
 

@@ -34,8 +34,16 @@
 
 enum { IMPORT_RESOLVERS_MAX = 16 };
 
+/* Who resolves a fault. */
+typedef enum ImportDispatch {
+    IMPORT_DISPATCH_DIRECT, /* the resolver that read it */
+    IMPORT_DISPATCH_HOME,   /* the home resolver of its vCPU, to whose queue it is handed over */
+    IMPORT_DISPATCHES,
+} ImportDispatch;
+
 typedef struct ImportConfig {
     unsigned resolvers;       /* 1 to IMPORT_RESOLVERS_MAX */
+    unsigned dispatch;        /* ImportDispatch */
     unsigned shards;          /* a region is split into at most so many */
     unsigned bulk_channels;   /* 1 to STREAM_CHANNELS_MAX */
     uint64_t around;          /* bytes fetched with a page that faulted, itself included */

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +12,8 @@
 #include "daemon/core/clock.h"
 #include "daemon/core/log.h"
 #include "daemon/core/thread.h"
+#include "daemon/fault/affinity.h"
+#include "daemon/fault/dispatch.h"
 #include "daemon/fault/import.h"
 #include "daemon/fault/placement.h"
 #include "daemon/fault/uffd.h"
@@ -176,14 +177,14 @@ static void fetch_neighbours(Resolver *resolver)
     resolver->n_fetched = 0;
 }
 
-static void resolve(Resolver *resolver, const Shard *shard, uint64_t address, bool minor,
-                    uint32_t tid)
+static void resolve(Resolver *resolver, const FaultRecord *fault)
 {
     Import *import = resolver->import;
+    const Shard *shard = &import->shards[fault->shard];
     const Region *region = &import->regions.regions[shard->region];
-    uint64_t page = (address - region->address) >> region->page_shift;
-    uint64_t now = clock_ns();
-    uint32_t vcpu = import_vcpu(import, tid);
+    uint64_t page = (fault->address - region->address) >> region->page_shift;
+    uint64_t now = fault->since_ns;
+    uint32_t vcpu = fault->vcpu;
     Fetch *fetch;
 
     switch (claim(import, shard->region, page, vcpu, now)) {
@@ -212,7 +213,7 @@ static void resolve(Resolver *resolver, const Shard *shard, uint64_t address, bo
         break;
     case PAGE_CLAIM_PRESENT:
     case PAGE_CLAIM_REMOVED:
-        placement_again(import, shard->region, page, minor);
+        placement_again(import, shard->region, page, fault->minor);
         atomic_fetch_add_explicit(&import->counters.faults_present, 1, memory_order_relaxed);
         import_account(import, vcpu, now, clock_ns());
         break;
@@ -221,15 +222,21 @@ static void resolve(Resolver *resolver, const Shard *shard, uint64_t address, bo
 
 static void take_message(Resolver *resolver, const Shard *shard, const struct uffd_msg *message)
 {
-    uint64_t address = message->arg.pagefault.address;
+    uint32_t tid = message->arg.pagefault.feat.ptid;
+    FaultRecord fault = {
+        .address = message->arg.pagefault.address,
+        .since_ns = clock_ns(),
+        .shard = (uint32_t)(shard - resolver->import->shards),
+        .vcpu = import_vcpu(resolver->import, tid),
+        .minor = (message->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_MINOR) != 0,
+    };
 
-    if (message->event != UFFD_EVENT_PAGEFAULT || address - shard->start >= shard->length)
+    if (message->event != UFFD_EVENT_PAGEFAULT || fault.address - shard->start >= shard->length)
         return;
     atomic_fetch_add_explicit(&resolver->faults, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&resolver->import->counters.faults, 1, memory_order_relaxed);
-    resolve(resolver, shard, address,
-            (message->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_MINOR) != 0,
-            message->arg.pagefault.feat.ptid);
+    if (!dispatch_hand_over(resolver, &fault, tid))
+        resolve(resolver, &fault);
 }
 
 /* Takes what was read, as far as there are slots to serve it with. False: some are left. */
@@ -370,6 +377,18 @@ static void start_polling(Resolver *resolver)
             wait_for_faults(resolver, &resolver->watches[i]);
 }
 
+/* What others read for it. */
+static void drain_queue(Resolver *resolver)
+{
+    FaultRecord fault;
+
+    while (dispatch_take(resolver, &fault)) {
+        start_polling(resolver); /* who handed it over saw the gate open */
+        resolve(resolver, &fault);
+    }
+    fetch_neighbours(resolver);
+}
+
 static void woken(void *owner)
 {
     Resolver *resolver = owner;
@@ -394,16 +413,11 @@ static void serve_unread(Resolver *resolver)
             serve_watch(resolver, &resolver->watches[i], resolver->watches[i].more);
 }
 
-/* Looking for work takes a core: only where the guest, the stream and the resolvers each have one. */
-static uint64_t busy_poll_ns(const Import *import)
+static int patience_ms(Resolver *resolver)
 {
-    const VcpuTable *vcpus = atomic_load(&import->vcpus);
-    cpu_set_t set;
-
-    if (sched_getaffinity(0, sizeof set, &set) ||
-        (unsigned)CPU_COUNT(&set) < vcpus->n + import->config.resolvers + 1)
+    if (!dispatch_sleep(resolver))
         return 0;
-    return UINT64_C(1000) * import->config.busy_poll_us;
+    return resolver->channel.retrying ? RESOLVER_RETRY_MS : -1;
 }
 
 static void *run(void *argument)
@@ -415,15 +429,17 @@ static void *run(void *argument)
     snprintf(name, sizeof name, "resolver-%u", resolver->index);
     prctl(PR_SET_NAME, name);
     error = ring_start(&resolver->ring, 256);
-    spin_init(&resolver->ring.spin, busy_poll_ns(resolver->import));
     if (error) {
         import_halt(resolver->import, CLIENT_STATE_BROKEN,
                     "a resolver could not make its io_uring");
         return NULL;
     }
     while (!error && !atomic_load_explicit(&resolver->stop, memory_order_acquire)) {
+        affinity_heed(resolver);
+        drain_queue(resolver);
         tcp_channel_flush(&resolver->channel);
-        error = ring_wait(&resolver->ring, resolver->channel.retrying ? RESOLVER_RETRY_MS : -1);
+        error = ring_wait(&resolver->ring, patience_ms(resolver));
+        dispatch_awake(resolver);
         serve_unread(resolver);
     }
     if (error)
@@ -446,7 +462,9 @@ static int init_parts(Resolver *resolver)
         resolver->watches[i].watch = (RingWatch){.done = shard_ready, .owner = resolver};
         resolver->watches[i].by_read = shard->owner != SHARD_SHARED && !shard->removable;
     }
-    error = ring_init(&resolver->ring, woken, resolver);
+    error = dispatch_init(resolver);
+    if (!error)
+        error = ring_init(&resolver->ring, woken, resolver);
     if (error)
         return error;
     offer_init(&resolver->offer, &resolver->ring);
@@ -455,7 +473,7 @@ static int init_parts(Resolver *resolver)
                             import_buffer_size(import), false);
 }
 
-int resolver_start(Resolver *resolver, Import *import, unsigned index)
+int resolver_init(Resolver *resolver, Import *import, unsigned index)
 {
     int error;
 
@@ -467,29 +485,39 @@ int resolver_start(Resolver *resolver, Import *import, unsigned index)
     };
     around_init(&resolver->around, import->config.around);
     error = init_parts(resolver);
-    if (!error)
-        error = -pthread_create(&resolver->thread, NULL, run, resolver);
-    resolver->started = !error;
     if (error)
-        resolver_stop(resolver);
-    else
+        resolver_deinit(resolver);
+    return error;
+}
+
+int resolver_start(Resolver *resolver)
+{
+    int error = -pthread_create(&resolver->thread, NULL, run, resolver);
+
+    resolver->started = !error;
+    if (!error)
         ring_wake(&resolver->ring); /* an adopted import's gate may be open already */
     return error;
 }
 
 void resolver_stop(Resolver *resolver)
 {
-    if (resolver->started) {
-        atomic_store_explicit(&resolver->stop, true, memory_order_release);
-        ring_wake(&resolver->ring);
-        thread_join(resolver->thread);
-        resolver->started = false;
-    }
+    if (!resolver->started)
+        return;
+    atomic_store_explicit(&resolver->stop, true, memory_order_release);
+    ring_wake(&resolver->ring);
+    thread_join(resolver->thread);
+    resolver->started = false;
+}
+
+void resolver_deinit(Resolver *resolver)
+{
+    fault_queue_deinit(&resolver->queue);
+    free(resolver->watches);
+    resolver->watches = NULL;
     if (resolver->ring.wake_fd < 0)
         return;
     tcp_channel_deinit(&resolver->channel);
     offer_deinit(&resolver->offer);
     ring_deinit(&resolver->ring);
-    free(resolver->watches);
-    resolver->watches = NULL;
 }

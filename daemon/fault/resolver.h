@@ -4,7 +4,8 @@
  *
  * All resolvers of an import park on all its shards with exclusive wake-ups, so a fault wakes one.
  * It reads a batch of messages, claims each page, sends one READ for those it has to fetch, and goes
- * back to its ring: it never waits for one page.  Read resolver.c from its bottom up: that is the
+ * back to its ring: it never waits for one page.  Where faults go to the home resolver of their vCPU, it
+ * puts those of others into their queues, and wakes who sleeps.  Read resolver.c from its bottom up: that is the
  * way of a fault.
  */
 #ifndef POSTCOPYD_FAULT_RESOLVER_H
@@ -15,6 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "daemon/core/fault_queue.h"
 #include "daemon/core/ring.h"
 #include "daemon/fault/around.h"
 #include "daemon/fault/offer.h"
@@ -46,6 +48,9 @@ typedef struct Resolver {
     unsigned index;
     pthread_t thread;
     bool started;
+    bool follows;           /* it was put on its vCPUs' CPUs (affinity.h); control thread */
+    _Atomic unsigned moves; /* how often it was decided where it runs, */
+    unsigned heeded;        /* and how often it took notice */
     Ring ring;
     Offer offer;
     TcpChannel channel;
@@ -55,14 +60,29 @@ typedef struct Resolver {
     uint64_t arrived_ns; /* when the last pages came */
     FetchedPage fetched[TCP_CHANNEL_SLOTS];
     unsigned n_fetched; /* of the batch being read: they may take neighbours along */
+    FaultQueue
+        queue; /* faults that others read and this one resolves; without home dispatch: none */
     _Atomic bool stop;
     _Atomic uint64_t faults, reads, wakeups;
+    _Atomic uint64_t handed_over; /* faults it read and put into others' queues, */
+    _Atomic uint64_t wakes_owed;  /* and how often it had to wake one of them for it, */
+    _Atomic uint64_t queue_full;  /* or found the queue full and resolved the fault itself */
+    _Atomic uint64_t taken_over;  /* faults from its own queue */
 } Resolver;
 
-/* Control thread. 0 or negative errno. */
-int resolver_start(Resolver *resolver, struct Import *import, unsigned index);
+/* The rest is for the control thread.  All are made before one is started, and all stopped before one is
+ * taken apart: they reach into each other's queues. */
 
-/* Stops and joins; what is asked of the source stays REQUESTED.  Control thread. */
+/* 0 or negative errno, nothing is left to be taken apart then. */
+int resolver_init(Resolver *resolver, struct Import *import, unsigned index);
+
+/* 0 or negative errno. */
+int resolver_start(Resolver *resolver);
+
+/* Stops and joins; what is asked of the source stays REQUESTED. Not started: nothing. */
 void resolver_stop(Resolver *resolver);
+
+/* Once, or again for nothing. */
+void resolver_deinit(Resolver *resolver);
 
 #endif

@@ -55,6 +55,7 @@ def config_mistakes():
                 ("daemno", "socket", "x", "socket", "daemno"),
                 ("import", "resolvers", "many", "resolvers", "many"),
                 ("import", "resolvers", "17", "resolvers", "16"),
+                ("import", "dispatch", "away", "dispatch", "direct or home"),
                 ("import", "window", "1K", "window", "65536"),
                 ("import", "chunk", "-1", "chunk"),
                 ("import", "chunk", "99999999999999999999", "chunk"),

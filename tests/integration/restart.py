@@ -112,9 +112,11 @@ def at_once_again():
 
 
 def many_resolvers():
-    """Several resolvers and bulk channels had pages under way when they died."""
+    """Several resolvers and bulk channels had pages under way, and faults in their queues, when they
+    died."""
     with World(proxied=True,
-               destination={"import": {"resolvers": 4, "shards": 4, "bulk_channels": 2}}) as world:
+               destination={"import": {"resolvers": 4, "shards": 4, "bulk_channels": 2,
+                                       "dispatch": "home"}}) as world:
         world.proxy.slow(RATE)
         source, destination = world.vms(mem=48, fill=48, threads=16)
         world.move(source, destination)

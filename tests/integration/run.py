@@ -21,10 +21,11 @@ import rules
 import severed
 import size
 import transfer
+import vcpus
 from world import host
 
 MODULES = (transfer, restart, severed, size, limit, pace, bad_client, bad_peer, bad_setup, removed,
-           rules)
+           rules, vcpus)
 SKIPPED = 77
 
 

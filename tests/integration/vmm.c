@@ -17,6 +17,8 @@
  *          pass with a line "VERIFIED words=… bad=… …", and wrong words with "BAD …"
  *   guest  the same without a word to the daemon: the stream does not start because of it
  *   stop   end the guest's threads
+ *   probe N [CPU,…]  run threads that touch pages of their own, thread i (i + 1) * N of them, and print
+ *          "PROBED vcpu=… tid=… pages=… bad=…" each; on the CPUs named, in turn
  *   zero   check that all memory reads as zero
  *   discard N    give N runs of pages of the last region back (--removable), and check it
  *   blindly N    the same without a look at any page
@@ -37,6 +39,7 @@
 #include "tests/integration/vmm_discard.h"
 #include "tests/integration/vmm_load.h"
 #include "tests/integration/vmm_memory.h"
+#include "tests/integration/vmm_probe.h"
 
 enum { CONNECT_MS = 20000, CALL_MS = 60000, RUN_MS = 120000, SPARSE_HOLES = 4096 };
 
@@ -256,6 +259,37 @@ static void run_guest(Vmm *vmm, const char *command)
     answer(vmm, command, error);
 }
 
+static void tell_vcpus(void *user, const uint32_t *tids, unsigned n)
+{
+    Vmm *vmm = user;
+
+    if (postcopy_set_vcpus(vmm->pc, tids, n))
+        print("ERR set_vcpus %s\n", postcopy_error(vmm->pc));
+}
+
+static void probe_guest(Vmm *vmm, const char *argument)
+{
+    char step[32] = "", cpus[256] = "";
+    int event = postcopy_wait(vmm->pc, POSTCOPY_RUNNING, RUN_MS);
+    VmmProbe probe = {
+        .memory = &vmm->memory,
+        .n_threads = vmm->n_threads,
+        .cpus = cpus,
+        .tell = tell_vcpus,
+        .user = vmm,
+        .print = print,
+    };
+
+    sscanf(argument, "%31s %255s", step, cpus);
+    probe.step = number(step);
+    if (event != POSTCOPY_RUNNING)
+        print("ERR probe %s\n", event < 0 ? postcopy_error(vmm->pc) : event_name(event));
+    else if (!vmm_probe(&probe))
+        print("ERR probe not so many pages, or no such CPU\n");
+    else
+        print("OK probe\n");
+}
+
 static void stop_guest(Vmm *vmm)
 {
     if (vmm->load)
@@ -337,6 +371,8 @@ static bool execute(Vmm *vmm, const char *command, const char *argument)
     } else if (strcmp(command, "stop") == 0) {
         stop_guest(vmm);
         print("OK stop\n");
+    } else if (strcmp(command, "probe") == 0) {
+        probe_guest(vmm, argument);
     } else if (strcmp(command, "zero") == 0) {
         check_zero(vmm);
     } else if (strcmp(command, "discard") == 0) {
@@ -364,7 +400,7 @@ static void obey(Vmm *vmm)
 
     while (fgets(line, sizeof line, stdin)) {
         command[0] = argument[0] = '\0';
-        if (sscanf(line, "%63s %511s", command, argument) < 1)
+        if (sscanf(line, "%63s %511[^\n]", command, argument) < 1)
             continue;
         if (!execute(vmm, command, argument))
             return;

@@ -94,13 +94,16 @@ class Daemon(postcopyd.Daemon):
 class Vmm:
     """tests/integration/vmm, driven line by line; a context manager."""
 
-    def __init__(self, daemon, role, vm="vm", *, mem=64, fill=32, user=None, **options):
+    def __init__(self, daemon, role, vm="vm", *, mem=64, fill=32, user=None, pid_namespace=False,
+                 **options):
         words = [postcopyd.BUILD / "tests/integration/vmm", role, "--socket", daemon.socket,
                  "--name", vm, "--mem", mem, "--fill", fill]
         for name, value in options.items():
             words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [value])
         if user:
             words = ["setpriv", "--reuid", user, "--regid", "nogroup", "--clear-groups", *words]
+        if pid_namespace:
+            words = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *words]
         self.role = role
         self.vm = vm
         self.populated = fill * MIB // PAGE

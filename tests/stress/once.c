@@ -140,7 +140,7 @@ static void check_reads(const World *world)
     }
 }
 
-static void roam_over(bool shared, bool sealed)
+static void roam_over(bool shared, bool sealed, ImportDispatch dispatch)
 {
     const WorldShape shape = {
         .shared = shared,
@@ -148,6 +148,7 @@ static void roam_over(bool shared, bool sealed)
         .n_pages = 65536, /* 256 MiB: four shards */
         .stride = 8,
         .resolvers = 4,
+        .dispatch = dispatch,
         .shards = 4,
         .bulk_channels = 2,
         .around = 16384,
@@ -170,28 +171,35 @@ static void roam_over(bool shared, bool sealed)
 static void threads_and_stream_race_anonymous(void **state)
 {
     (void)state;
-    roam_over(false, false);
+    roam_over(false, false, IMPORT_DISPATCH_DIRECT);
 }
 
 static void threads_and_stream_race_shared(void **state)
 {
     (void)state;
-    roam_over(true, false);
+    roam_over(true, false, IMPORT_DISPATCH_DIRECT);
 }
 
 static void threads_and_stream_race_sealed(void **state)
 {
     (void)state;
-    roam_over(true, true);
+    roam_over(true, true, IMPORT_DISPATCH_DIRECT);
 }
 
-static void a_crowd_on_one_page(void **state)
+static void threads_and_stream_race_homes(void **state)
+{
+    (void)state;
+    roam_over(true, true, IMPORT_DISPATCH_HOME);
+}
+
+static void crowd_on_one_page(ImportDispatch dispatch)
 {
     const WorldShape shape = {
         .shared = true,
         .n_pages = 32768,
         .stride = 8,
         .resolvers = 4,
+        .dispatch = dispatch,
         .shards = 2,
         .bulk_channels = 1,
         .around = WORLD_PAGE,
@@ -200,7 +208,6 @@ static void a_crowd_on_one_page(void **state)
     Thread threads[THREADS_MAX];
     World *world = world_new(&shape);
 
-    (void)state;
     pthread_barrier_init(&barrier, NULL, THREADS_MAX);
     start(threads, THREADS_MAX, world, crowd, &barrier);
     assert_int_equal(join(threads, THREADS_MAX), (uint64_t)THREADS_MAX * CROWD_PAGES);
@@ -214,13 +221,27 @@ static void a_crowd_on_one_page(void **state)
     world_free(world);
 }
 
+static void a_crowd_on_one_page(void **state)
+{
+    (void)state;
+    crowd_on_one_page(IMPORT_DISPATCH_DIRECT);
+}
+
+static void a_crowd_on_one_page_homes(void **state)
+{
+    (void)state;
+    crowd_on_one_page(IMPORT_DISPATCH_HOME);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_and_stream_race_anonymous),
         cmocka_unit_test(threads_and_stream_race_shared),
         cmocka_unit_test(threads_and_stream_race_sealed),
+        cmocka_unit_test(threads_and_stream_race_homes),
         cmocka_unit_test(a_crowd_on_one_page),
+        cmocka_unit_test(a_crowd_on_one_page_homes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -57,6 +57,7 @@ static void start_side(World *world, WorldSide *side, const char *name)
         .import =
             {
                 .resolvers = world->shape.resolvers,
+                .dispatch = world->shape.dispatch,
                 .shards = world->shape.shards,
                 .bulk_channels = world->shape.bulk_channels,
                 .around = world->shape.around,

@@ -22,6 +22,7 @@ typedef struct WorldShape {
     uint64_t n_pages;
     uint64_t stride; /* every stride-th page is filled */
     unsigned resolvers, shards, bulk_channels;
+    ImportDispatch dispatch;
     uint64_t around;
     unsigned n_threads; /* of the guest, registered as vCPUs by world_vcpus() */
 } WorldShape;
