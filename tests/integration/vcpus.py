@@ -25,7 +25,10 @@ def _probe(world, vms, words=STEP):
     lines = [re.fullmatch(r"PROBED vcpu=(\d+) tid=(\d+) pages=(\d+) bad=0", line)
              for line in destination.lines if line.startswith("PROBED")]
     expect(lines and all(lines), destination.lines)
-    return [tuple(map(int, line.groups())) for line in lines], world.destination.imported("vm")
+    probed = [tuple(map(int, line.groups())) for line in lines]
+    total = sum(pages for *_, pages in probed)
+    # A fault is entered in the books after its thread was woken.
+    return probed, world.destination.wait_import("vm", lambda i: i["latency"]["count"] >= total)
 
 
 def _counted(probed, arrived):
