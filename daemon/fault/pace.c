@@ -86,10 +86,22 @@ static uint64_t target(const Pace *pace)
     return (TARGET_NS + least_of(&pace->base) / 4) >> pace->patience;
 }
 
+/*
+ * What passes at the best rate in the time that is due anyway.  Delays that a busy host makes look
+ * like a queue, but there is none while hardly more than this is under way.
+ */
+static uint64_t floor_of(const Pace *pace)
+{
+    uint64_t bytes = (uint64_t)((unsigned __int128)pace->rate *
+                                (least_of(&pace->base) + target(pace)) / SECOND_NS);
+
+    return bytes < 2 * quantum(pace) ? 2 * quantum(pace) : bytes;
+}
+
 static void resize(Pace *pace, uint64_t window)
 {
-    if (window < 2 * quantum(pace))
-        window = 2 * quantum(pace);
+    if (window < floor_of(pace))
+        window = floor_of(pace);
     pace->window = least(window, pace->window_most);
 }
 

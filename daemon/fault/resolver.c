@@ -56,23 +56,21 @@ static void pages_arrived(void *owner, Fetch *fetch, uint32_t first, uint32_t co
         .by = (int)resolver->index,
     };
     uint64_t bytes = count * import->page_sizes[fetch->region];
-    uint64_t before = resolver->arrived_ns;
+    uint64_t now;
 
     placement_put(import, &placement);
     if (import_is_halted(import))
         return; /* what was not placed does not count */
-    resolver->arrived_ns = clock_ns();
     import_count_fetched(import, fetch->region, count, content == FETCH_ZERO);
     if (content != FETCH_ZERO)
         atomic_fetch_add_explicit(&import->counters.urgent_bytes, bytes, memory_order_relaxed);
-    if (!wanted) {
-        atomic_fetch_add_explicit(&import->counters.by_around, count, memory_order_relaxed);
-        around_came(&resolver->around, bytes, resolver->arrived_ns - before);
+    atomic_fetch_add_explicit(&import->counters.by_around, count - wanted, memory_order_relaxed);
+    if (!wanted)
         return;
-    }
+    now = clock_ns();
     atomic_fetch_add_explicit(&import->counters.by_fault, 1, memory_order_relaxed);
-    import_account(import, fetch->vcpu, fetch->since_ns, resolver->arrived_ns);
-    tell_latency(resolver, resolver->arrived_ns - fetch->since_ns);
+    import_account(import, fetch->vcpu, fetch->since_ns, now);
+    tell_latency(resolver, now - fetch->since_ns);
 }
 
 static bool place(void *owner, const Fetch *fetch, uint32_t first, uint32_t count,
@@ -143,37 +141,46 @@ static void fetch_run(Resolver *resolver, uint32_t region, uint64_t page, uint64
 }
 
 /*
- * All memory has to come anyway: a fault takes the MISSING pages next to its own along, in the
- * aligned block around it, as far as they are known to have content.  They are asked for behind the
- * pages of all faults of a batch.
+ * All memory has to come anyway: a fault takes the MISSING pages next to its own along, in the aligned
+ * block around it, as far as they are known to have content.  They go with it in one request; where
+ * that would hold it up, behind the pages of all faults of a batch.
  */
-static void fetch_around(Resolver *resolver, uint32_t region, uint64_t page)
+static void fetch_around(Resolver *resolver, Fetch *fetch)
 {
     Import *import = resolver->import;
-    uint64_t block = around_bytes(&resolver->around,
-                                  atomic_load_explicit(&import->link_rate, memory_order_relaxed),
-                                  atomic_load_explicit(&import->limit, memory_order_relaxed)) /
-                     import->page_sizes[region];
-    uint64_t start, end, first = page;
+    uint64_t page = fetch->page, first = page, after = 0;
+    bool apart;
+    uint64_t block =
+        around_bytes(&resolver->around,
+                     atomic_load_explicit(&import->link_rate, memory_order_relaxed),
+                     atomic_load_explicit(&import->limit, memory_order_relaxed), &apart) /
+        import->page_sizes[fetch->region];
+    uint64_t start, end;
 
     if (block <= 1 || resolver->channel.used + 2 > AROUND_SLOTS)
         return;
     start = page / block * block;
     end = start + block;
-    if (end > import->table.pages[region])
-        end = import->table.pages[region];
+    if (end > import->table.pages[fetch->region])
+        end = import->table.pages[fetch->region];
     if (page + 1 < end)
-        fetch_run(resolver, region, page + 1,
-                  page_table_claim_run(&import->table, region, page + 1, end - page - 1));
-    while (first > start && page_table_claim_run(&import->table, region, first - 1, 1) == 1)
+        after = page_table_claim_run(&import->table, fetch->region, page + 1, end - page - 1);
+    while (first > start && page_table_claim_run(&import->table, fetch->region, first - 1, 1) == 1)
         first--;
-    fetch_run(resolver, region, first, page - first);
+    if (apart) {
+        fetch_run(resolver, fetch->region, page + 1, after);
+        fetch_run(resolver, fetch->region, first, page - first);
+    } else {
+        fetch->page = first;
+        fetch->count += (uint32_t)(page - first + after);
+    }
 }
 
+/* Before anything of the batch is sent. */
 static void fetch_neighbours(Resolver *resolver)
 {
     for (unsigned i = 0; i < resolver->n_fetched; i++)
-        fetch_around(resolver, resolver->fetched[i].region, resolver->fetched[i].page);
+        fetch_around(resolver, resolver->fetched[i]);
     resolver->n_fetched = 0;
 }
 
@@ -193,7 +200,7 @@ static void resolve(Resolver *resolver, const FaultRecord *fault)
         fetch->wanted = page;
         fetch->vcpu = vcpu;
         fetch->since_ns = now;
-        resolver->fetched[resolver->n_fetched++] = (FetchedPage){shard->region, page};
+        resolver->fetched[resolver->n_fetched++] = fetch;
         atomic_store_explicit(&import->last_fault, waiters_key(shard->region, page),
                               memory_order_relaxed);
         break;

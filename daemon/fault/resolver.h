@@ -38,11 +38,6 @@ typedef struct ShardWatch {
     struct uffd_msg messages[SHARD_INBOX];
 } ShardWatch;
 
-typedef struct FetchedPage {
-    uint32_t region;
-    uint64_t page;
-} FetchedPage;
-
 typedef struct Resolver {
     struct Import *import;
     unsigned index;
@@ -57,8 +52,7 @@ typedef struct Resolver {
     ShardWatch *watches; /* one a shard */
     bool polling;        /* the gate is open */
     Around around;
-    uint64_t arrived_ns; /* when the last pages came */
-    FetchedPage fetched[TCP_CHANNEL_SLOTS];
+    Fetch *fetched[TCP_CHANNEL_SLOTS];
     unsigned n_fetched; /* of the batch being read: they may take neighbours along */
     FaultQueue
         queue; /* faults that others read and this one resolves; without home dispatch: none */
