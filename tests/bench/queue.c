@@ -10,15 +10,20 @@
  *            many records as it counted
  *   lazy     the same ring; the eventfd is written only when the consumer said that it will sleep
  *
- * flood: 1, 2 and 4 producers push as fast as the ring takes it, and yield when it is full.  single: one
- * producer waits for the answer to each record, so that the consumer always sleeps: what is left there
- * is the wake itself, and it is the same for all.  Designs take turns within a round; each figure is the
- * median over the rounds, each ratio the median of the rounds' own ratios.
+ * work: 1, 2 and 4 producers; each record costs its producer and the consumer WORK_NS of computing, as
+ * reading and resolving a fault costs them, less than either does in a resolver.  The ratios that count
+ * are of these.  bare: the same without, the queues alone; where the scheduler lets the consumer in after
+ * every few records they differ little, where it does not they differ most.  single: one producer waits
+ * for the answer to each record: what is left is the wake itself.
+ *
+ * A producer that finds the ring full sleeps for a moment and leaves its core to the consumer.  Designs
+ * take turns within a round; each figure is the median over the rounds, each ratio the median of the
+ * rounds' own ratios.  queue_vs_eventfd is the median over all rounds of all numbers of producers, lowest
+ * that of the number of producers that does worst.
  */
 #include <errno.h>
 #include <getopt.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,17 +34,40 @@
 #include "daemon/core/clock.h"
 #include "daemon/core/fault_queue.h"
 
-enum { CAPACITY = 1024, BATCH = 32, PRODUCERS_MAX = 4, ROUNDS_MAX = 101 };
+enum {
+    CAPACITY = 1024,
+    BATCH = 32,
+    PRODUCERS_MAX = 4,
+    ROUNDS_MAX = 101,
+    WORK_NS = 500,
+    FULL_NS = 50000
+};
 
 typedef enum Kind { KIND_QUEUE, KIND_EVENTFD, KIND_LAZY, KINDS } Kind;
 
-/* Producers of a shape; 0: one, and each record is answered. */
-static const unsigned shapes[] = {1, 2, 4, 0};
-enum { SHAPES = sizeof shapes / sizeof *shapes, SHAPE_SINGLE = SHAPES - 1 };
+typedef struct Shape {
+    const char *name;
+    unsigned producers;
+    bool counts;   /* for the ratio */
+    bool works;    /* a record costs something */
+    bool answered; /* each of them, before the next */
+} Shape;
+
+static const Shape shapes[] = {
+    {.name = "work", .producers = 1, .counts = true, .works = true},
+    {.name = "work", .producers = 2, .counts = true, .works = true},
+    {.name = "work", .producers = 4, .counts = true, .works = true},
+    {.name = "bare", .producers = 1},
+    {.name = "bare", .producers = 2},
+    {.name = "bare", .producers = 4},
+    {.name = "single", .producers = 1, .answered = true},
+};
+enum { SHAPES = sizeof shapes / sizeof *shapes };
 
 typedef struct Bench {
     Kind kind;
     bool answered;
+    unsigned work; /* steps */
     FaultQueue queue;
     pthread_mutex_t lock;
     FaultRecord ring[CAPACITY]; /* behind the lock, as head, tail and sleeping are */
@@ -56,6 +84,7 @@ typedef struct Result {
     double rate;   /* hand-overs a second */
     double writes; /* of the eventfd, by producers, a hand-over */
     double waits;  /* reads of it, by the consumer, a hand-over */
+    double cpu_ns; /* of all threads, a hand-over; its work included */
 } Result;
 
 static void signal_fd(int fd)
@@ -73,6 +102,14 @@ static uint64_t wait_fd(int fd)
     if (read(fd, &count, sizeof count) != sizeof count)
         abort();
     return count;
+}
+
+static double cpu_now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
 }
 
 /* --- the designs --------------------------------------------------------------------------- */
@@ -136,27 +173,56 @@ static unsigned harvest(Bench *bench, FaultRecord *ret_records, uint64_t *allowe
 /* --- the threads --------------------------------------------------------------------------- */
 
 /* What is done with a record: all of it is looked at, so that it has to have come over. */
-static uint64_t handle(const FaultRecord *record)
+static uint64_t handle(const FaultRecord *record, unsigned work)
 {
-    return record->address + record->since_ns + record->shard + record->vcpu + record->minor;
+    uint64_t x =
+        record->address + record->since_ns + record->shard + record->vcpu + record->minor + 1;
+
+    for (unsigned i = 0; i < work; i++)
+        x = (x ^ x >> 29) * UINT64_C(0x9e3779b97f4a7c15);
+    return x;
+}
+
+/* How many steps make WORK_NS: the best of many tries, for others may be running. */
+static unsigned steps_of_work(void)
+{
+    enum { STEPS = 10000, TRIES = 200 };
+    FaultRecord record = {.address = clock_ns()};
+    uint64_t best = UINT64_MAX;
+
+    for (unsigned i = 0; i < TRIES; i++) {
+        uint64_t begin = clock_ns();
+        record.address += handle(&record, STEPS);
+        uint64_t length = clock_ns() - begin;
+        if (length < best)
+            best = length;
+    }
+    return (unsigned)((uint64_t)WORK_NS * STEPS / (best ? best : 1)) + (record.address == 1);
 }
 
 static void *produce(void *argument)
 {
     Bench *bench = argument;
-    uint64_t pushed = 0, sum = 0, writes = 0;
+    uint64_t pushed = 0, sum = 0, writes = 0, handled = 0;
+    const struct timespec pause = {.tv_nsec = FULL_NS};
+    bool full = false;
 
     pthread_barrier_wait(&bench->begin);
     while (!atomic_load_explicit(&bench->stop, memory_order_relaxed)) {
         FaultRecord record = {.address = pushed << 12, .since_ns = pushed, .vcpu = 7};
-        FaultPush result = bench->kind == KIND_QUEUE ? fault_queue_push(&bench->queue, &record)
-                                                     : push_locked(bench, &record);
-        if (result == FAULT_QUEUE_FULL) {
-            sched_yield();
+        FaultPush result;
+
+        if (!full) /* else the work on this record is done */
+            handled = handle(&record, bench->work);
+        result = bench->kind == KIND_QUEUE ? fault_queue_push(&bench->queue, &record)
+                                           : push_locked(bench, &record);
+        full = result == FAULT_QUEUE_FULL;
+        if (full) {
+            nanosleep(&pause, NULL);
             continue;
         }
         pushed++;
-        sum += handle(&record);
+        sum += handled;
         if (result == FAULT_PUSHED_WAKE) {
             writes++;
             signal_fd(bench->wake_fd);
@@ -181,7 +247,7 @@ static void *consume(void *argument)
     while ((n = harvest(bench, records, &allowed)) > 0)
         for (unsigned i = 0; i < n; i++) {
             bench->taken++;
-            bench->taken_sum += handle(&records[i]);
+            bench->taken_sum += handle(&records[i], bench->work);
             if (bench->answered)
                 signal_fd(bench->answer_fd);
         }
@@ -211,26 +277,30 @@ static void run_threads(Bench *bench, unsigned producers, double seconds)
     pthread_barrier_destroy(&bench->begin);
 }
 
-static Result measure(Kind kind, unsigned producers, double seconds)
+static Result measure(Kind kind, const Shape *shape, unsigned work, double seconds)
 {
     Bench *bench = aligned_alloc(FAULT_QUEUE_LINE, sizeof *bench);
     uint64_t begin;
+    double cpu_begin;
     Result result;
 
     if (!bench)
         abort();
     *bench = (Bench){
         .kind = kind,
-        .answered = producers == 0,
+        .answered = shape->answered,
+        .work = shape->works ? work : 0,
         .wake_fd = eventfd(0, EFD_CLOEXEC),
         .answer_fd = eventfd(0, EFD_CLOEXEC),
     };
     if (fault_queue_init(&bench->queue, CAPACITY) || bench->wake_fd < 0 || bench->answer_fd < 0)
         abort();
     pthread_mutex_init(&bench->lock, NULL);
+    cpu_begin = cpu_now_ns();
     begin = clock_ns();
-    run_threads(bench, producers ? producers : 1, seconds);
+    run_threads(bench, shape->producers, seconds);
     result.rate = (double)bench->taken * 1e9 / (double)(clock_ns() - begin);
+    result.cpu_ns = (cpu_now_ns() - cpu_begin) / (double)bench->taken;
     result.writes = (double)atomic_load(&bench->writes) / (double)bench->taken;
     result.waits = (double)bench->waits / (double)bench->taken;
     if (bench->taken == 0 || bench->taken != atomic_load(&bench->pushed) ||
@@ -258,7 +328,7 @@ static int compare(const void *a, const void *b)
 
 static double median(const double *values, unsigned n)
 {
-    double sorted[ROUNDS_MAX];
+    double sorted[SHAPES * ROUNDS_MAX];
 
     memcpy(sorted, values, n * sizeof *values);
     qsort(sorted, n, sizeof *sorted, compare);
@@ -266,7 +336,7 @@ static double median(const double *values, unsigned n)
 }
 
 typedef struct Series {
-    double rate[ROUNDS_MAX], writes[ROUNDS_MAX], waits[ROUNDS_MAX];
+    double rate[ROUNDS_MAX], writes[ROUNDS_MAX], waits[ROUNDS_MAX], cpu_ns[ROUNDS_MAX];
 } Series;
 
 static double ratio_to(const Series *series, Kind kind, unsigned rounds)
@@ -282,28 +352,40 @@ static void print_shape(const Series *series, unsigned shape, unsigned rounds)
 {
     static const char *const names[] = {"queue", "eventfd", "lazy"};
 
-    printf("%s{\"shape\": \"%s\", \"producers\": %u", shape ? ", " : "",
-           shape == SHAPE_SINGLE ? "single" : "flood", shapes[shape] ? shapes[shape] : 1);
+    printf("%s{\"shape\": \"%s\", \"producers\": %u", shape ? ", " : "", shapes[shape].name,
+           shapes[shape].producers);
     for (Kind kind = 0; kind < KINDS; kind++)
         printf(", \"%s\": {\"hand_overs_s\": %.0f, \"wakes_per_hand_over\": %.6f, "
-               "\"waits_per_hand_over\": %.6f}",
+               "\"waits_per_hand_over\": %.6f, \"cpu_ns_per_hand_over\": %.0f}",
                names[kind], median(series[kind].rate, rounds), median(series[kind].writes, rounds),
-               median(series[kind].waits, rounds));
+               median(series[kind].waits, rounds), median(series[kind].cpu_ns, rounds));
     printf(", \"vs_eventfd\": %.3f, \"vs_lazy\": %.3f}", ratio_to(series, KIND_EVENTFD, rounds),
            ratio_to(series, KIND_LAZY, rounds));
 }
 
-/* The lowest of the floods: no number of producers is hidden behind another. */
+/* The lowest of those that count: no number of producers is hidden behind another. */
 static double worst(Series (*series)[KINDS], Kind kind, unsigned rounds)
 {
     double lowest = 0;
 
-    for (unsigned shape = 0; shape < SHAPE_SINGLE; shape++) {
+    for (unsigned shape = 0; shape < SHAPES; shape++) {
         double ratio = ratio_to(series[shape], kind, rounds);
-        if (shape == 0 || ratio < lowest)
+        if (shapes[shape].counts && (lowest == 0 || ratio < lowest))
             lowest = ratio;
     }
     return lowest;
+}
+
+/* Of all rounds of those that count. */
+static double overall(Series (*series)[KINDS], Kind kind, unsigned rounds)
+{
+    double ratios[SHAPES * ROUNDS_MAX];
+    unsigned n = 0;
+
+    for (unsigned shape = 0; shape < SHAPES; shape++)
+        for (unsigned i = 0; shapes[shape].counts && i < rounds; i++)
+            ratios[n++] = series[shape][KIND_QUEUE].rate[i] / series[shape][kind].rate[i];
+    return median(ratios, n);
 }
 
 int main(int argc, char **argv)
@@ -314,7 +396,7 @@ int main(int argc, char **argv)
         {NULL, 0, NULL, 0},
     };
     static Series series[SHAPES][KINDS];
-    unsigned rounds = 9;
+    unsigned rounds = 9, work = steps_of_work();
     double seconds = 0.2;
     int option;
 
@@ -333,14 +415,17 @@ int main(int argc, char **argv)
         for (unsigned shape = 0; shape < SHAPES; shape++)
             for (unsigned i = 0; i < KINDS; i++) {
                 Kind kind = (i + round) % KINDS; /* nobody always comes first */
-                Result result = measure(kind, shapes[shape], seconds);
+                Result result = measure(kind, &shapes[shape], work, seconds);
                 series[shape][kind].rate[round] = result.rate;
                 series[shape][kind].writes[round] = result.writes;
                 series[shape][kind].waits[round] = result.waits;
+                series[shape][kind].cpu_ns[round] = result.cpu_ns;
             }
-    printf("{\"queue_vs_eventfd\": %.3f, \"queue_vs_lazy\": %.3f, \"rounds\": %u, "
-           "\"seconds\": %.3f, \"shapes\": [",
-           worst(series, KIND_EVENTFD, rounds), worst(series, KIND_LAZY, rounds), rounds, seconds);
+    printf(
+        "{\"queue_vs_eventfd\": %.3f, \"lowest\": %.3f, \"queue_vs_lazy\": %.3f, \"rounds\": %u, "
+        "\"seconds\": %.3f, \"work_steps\": %u, \"shapes\": [",
+        overall(series, KIND_EVENTFD, rounds), worst(series, KIND_EVENTFD, rounds),
+        overall(series, KIND_LAZY, rounds), rounds, seconds, work);
     for (unsigned shape = 0; shape < SHAPES; shape++)
         print_shape(series[shape], shape, rounds);
     printf("]}\n");
