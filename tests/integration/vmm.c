@@ -15,6 +15,7 @@
  *   run    wait for RUNNING, start the guest: threads that verify all memory, pass after pass, each
  *          pass with a line "VERIFIED words=… bad=… …", and wrong words with "BAD …"
  *   stop   end the guest's threads
+ *   touch WORDS   wait for RUNNING, touch pages and time it: a line "TOUCHED {…}" (vmm_touch.h)
  *   zero   check that all memory reads as zero
  *   add MIB, remove    one more region, of anonymous memory
  *   quit   (or the end of stdin) exit: 1 if a word was ever wrong
@@ -32,6 +33,7 @@
 #include "client/lib/postcopy.h"
 #include "tests/integration/vmm_load.h"
 #include "tests/integration/vmm_memory.h"
+#include "tests/integration/vmm_touch.h"
 
 enum { CONNECT_MS = 20000, CALL_MS = 60000, RUN_MS = 120000, SPARSE_HOLES = 4096 };
 
@@ -247,6 +249,37 @@ static void stop_guest(Vmm *vmm)
     vmm->load = NULL;
 }
 
+static void tell_vcpus(void *owner, const uint32_t *tids, unsigned n)
+{
+    const Vmm *vmm = owner;
+
+    if (postcopy_set_vcpus(vmm->pc, tids, n))
+        print("ERR touch %s\n", postcopy_error(vmm->pc));
+}
+
+/* The background stream may go only if a driver said so: "running" is a command of its own. */
+static void touch(Vmm *vmm, char *words)
+{
+    TouchPlan plan;
+    TouchResult result;
+    char text[1024];
+    const char *problem = vmm_touch_plan(&vmm->memory, words, &plan);
+    int event = problem ? 0 : postcopy_wait(vmm->pc, POSTCOPY_RUNNING, RUN_MS);
+
+    if (problem || (event != POSTCOPY_RUNNING && event != POSTCOPY_RELEASED)) {
+        print("ERR touch %s\n", problem     ? problem
+                                : event < 0 ? postcopy_error(vmm->pc)
+                                            : event_name(event));
+        return;
+    }
+    plan.started = tell_vcpus;
+    plan.started_owner = vmm;
+    touch_run(&plan, &result);
+    touch_format(&result, text, sizeof text);
+    print("TOUCHED %s\n", text);
+    answer(vmm, "touch", 0);
+}
+
 /* Every word of the memory, which nobody may fill meanwhile. */
 static void check_zero(const Vmm *vmm)
 {
@@ -298,7 +331,7 @@ static void remove_region(Vmm *vmm)
 }
 
 /* False to quit. */
-static bool execute(Vmm *vmm, const char *command, const char *argument)
+static bool execute(Vmm *vmm, const char *command, char *argument)
 {
     if (strcmp(command, "offer") == 0) {
         answer(vmm, command,
@@ -314,6 +347,8 @@ static bool execute(Vmm *vmm, const char *command, const char *argument)
     } else if (strcmp(command, "stop") == 0) {
         stop_guest(vmm);
         print("OK stop\n");
+    } else if (strcmp(command, "touch") == 0) {
+        touch(vmm, argument);
     } else if (strcmp(command, "zero") == 0) {
         check_zero(vmm);
     } else if (strcmp(command, "add") == 0) {

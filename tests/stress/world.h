@@ -23,7 +23,8 @@ typedef struct WorldShape {
     uint64_t stride; /* every stride-th page is filled */
     unsigned resolvers, shards, bulk_channels;
     uint64_t around;
-    unsigned n_threads; /* of the guest, registered as vCPUs by world_vcpus() */
+    unsigned stream_delay_ms; /* 0: a minute */
+    unsigned n_threads;       /* of the guest, registered as vCPUs by world_vcpus() */
 } WorldShape;
 
 typedef struct WorldSide {

@@ -55,6 +55,8 @@ class Daemon:
     settings are keys of the configuration by section: peer={"advertise": "…"}.
     """
 
+    prefix = ()  # words before the program's name: where it is to run
+
     def __init__(self, folder, name, **settings):
         self.name = name
         self.folder = Path(folder)
@@ -81,8 +83,9 @@ class Daemon:
         """Starts it and waits until it answers."""
         self._write_config()
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen([program("postcopyd"), "--config", self._config],
-                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen([*self.prefix, program("postcopyd"), "--config",
+                                             self._config], stdin=subprocess.DEVNULL, stdout=log,
+                                            stderr=log)
         atexit.register(self.kill)
         deadline = time.monotonic() + timeout
         while not self._answers():
