@@ -207,7 +207,7 @@ class Session:
 def placement_of(figures):
     """How an import's pages came into place."""
     pages = figures["pages"]
-    return "continue" if pages["continued"] > pages["copied"] else "copy"
+    return "continue" if 2 * pages["continued"] > pages["copied"] else "copy"
 
 
 def divided(value, by):

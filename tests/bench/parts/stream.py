@@ -2,7 +2,7 @@
 """The background stream: what a page costs, and how fast they come."""
 
 from .common import Cost, Part, Samples, Session, divided, placement_of, run_program
-from .demand import classic
+from .demand import CLASSIC, classic
 
 SOURCE_CPU, DESTINATION_CPU = 0, 1
 CHUNKS = (256, 1024)  # KiB at once in the bare program; the faster counts
@@ -23,7 +23,7 @@ def run(options):
     for _ in range(TURNS * options.rounds):
         for backing in BACKINGS:
             kinds[backing] = _ours(backing, mem, samples)
-        for name, value in classic(kinds["memfd"], 1, pages, "ordered").items():
+        for name, value in classic(CLASSIC, 1, pages, "ordered").items():
             if not isinstance(value, dict):
                 samples.add(("classic", name), value)
         for floor in FLOORS:

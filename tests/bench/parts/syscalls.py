@@ -9,8 +9,8 @@ import time
 
 ATTACH_S = 0.5
 # Those on the way of a fault; whatever else there is counts in the total.
-NAMES = ("io_uring_enter", "read", "poll", "ppoll", "ioctl", "sendto", "sendmsg", "recvfrom",
-         "futex")
+NAMES = ("io_uring_enter", "read", "poll", "ppoll", "ioctl", "pwrite64", "sendto", "sendmsg",
+         "recvfrom", "futex")
 
 
 class Counter:
