@@ -18,6 +18,8 @@
  *   touch WORDS   wait for RUNNING, touch pages and time it: a line "TOUCHED {…}" (vmm_touch.h)
  *   zero   check that all memory reads as zero
  *   add MIB, remove    one more region, of anonymous memory
+ *   churn MIB   add and remove such a region over and over, until
+ *   calm   which tells how often: a line "CHURNED n"
  *   quit   (or the end of stdin) exit: 1 if a word was ever wrong
  */
 #include <errno.h>
@@ -31,6 +33,7 @@
 #include <unistd.h>
 
 #include "client/lib/postcopy.h"
+#include "tests/integration/vmm_churn.h"
 #include "tests/integration/vmm_load.h"
 #include "tests/integration/vmm_memory.h"
 #include "tests/integration/vmm_touch.h"
@@ -51,6 +54,7 @@ typedef struct Vmm {
     struct postcopy_region extra; /* as added by command; no address: none */
     postcopy *pc;
     VmmLoad *load;
+    VmmChurn *churn;
     uint64_t bad;
 } Vmm;
 
@@ -330,6 +334,24 @@ static void remove_region(Vmm *vmm)
     answer(vmm, "remove", error);
 }
 
+static void start_churn(Vmm *vmm, const char *mib)
+{
+    if (vmm->churn)
+        return;
+    vmm->churn = vmm_churn_start(vmm->pc, number(mib) << 20);
+    answer(vmm, "churn", vmm->churn ? 0 : -1);
+}
+
+static void stop_churn(Vmm *vmm)
+{
+    if (!vmm->churn)
+        return;
+    int64_t rounds = vmm_churn_stop(vmm->churn);
+    vmm->churn = NULL;
+    print("CHURNED %" PRId64 "\n", rounds);
+    print(rounds < 0 ? "ERR calm a region was refused\n" : "OK calm\n");
+}
+
 /* False to quit. */
 static bool execute(Vmm *vmm, const char *command, char *argument)
 {
@@ -355,6 +377,10 @@ static bool execute(Vmm *vmm, const char *command, char *argument)
         add_region(vmm, argument);
     } else if (strcmp(command, "remove") == 0) {
         remove_region(vmm);
+    } else if (strcmp(command, "churn") == 0) {
+        start_churn(vmm, argument);
+    } else if (strcmp(command, "calm") == 0) {
+        stop_churn(vmm);
     } else if (strcmp(command, "quit") == 0) {
         return false;
     } else {
@@ -388,6 +414,7 @@ int main(int argc, char **argv)
     if (!connect_daemon(&vmm))
         return 2;
     obey(&vmm);
+    stop_churn(&vmm);
     /* Threads may wait for memory that never comes; leaving must not wait for them. */
     if (postcopy_free(vmm.pc) < 0) {
         print("LEAVING armed\n");
