@@ -17,6 +17,7 @@
  *   stop   end the guest's threads
  *   touch WORDS   wait for RUNNING, touch pages and time it: a line "TOUCHED {…}" (vmm_touch.h)
  *   zero   check that all memory reads as zero
+ *   vcpu   name this thread as the only vCPU, until run or touch names others
  *   add MIB, remove    one more region, of anonymous memory
  *   churn MIB   add and remove such a region over and over, until
  *   calm   which tells how often: a line "CHURNED n"
@@ -371,6 +372,9 @@ static bool execute(Vmm *vmm, const char *command, char *argument)
         print("OK stop\n");
     } else if (strcmp(command, "touch") == 0) {
         touch(vmm, argument);
+    } else if (strcmp(command, "vcpu") == 0) {
+        const uint32_t tid = (uint32_t)gettid();
+        answer(vmm, command, postcopy_set_vcpus(vmm->pc, &tid, 1));
     } else if (strcmp(command, "zero") == 0) {
         check_zero(vmm);
     } else if (strcmp(command, "add") == 0) {

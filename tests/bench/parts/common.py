@@ -133,14 +133,22 @@ class Cost:
 
 
 class Session:
-    """A VM whose destination is armed and served, its stream not begun; a context manager."""
+    """A VM whose destination is armed and served, its stream not begun; a context manager.
 
-    def __init__(self, *, mem, backing="memfd", settings=None, world=World, **shape):
+    cpus are those of the destination's and the source's daemon (-1: any), from before the VM comes:
+    a daemon looks at what it has when the import begins.
+    """
+
+    def __init__(self, *, mem, cpus=(-1, -1), backing="memfd", settings=None, world=World,
+                 **shape):
         self.pages = mem * MIB // PAGE
         options = {"stream_delay_ms": 60000, **(settings or {})}
         self.world = world(destination={"import": options})
         try:
+            pin(self.destination_pid, cpus[0])
+            pin(self.source_pid, cpus[1])
             self.vm_source, self.vm = self.world.vms(mem=mem, fill=mem, backing=backing, **shape)
+            self.vm.do("vcpu")
             self.world.offer(self.vm_source)
         except BaseException as error:
             self.world.__exit__(type(error), error, error.__traceback__)
@@ -162,11 +170,6 @@ class Session:
     def destination_pid(self):
         """The destination daemon's."""
         return self.world.destination.process.pid
-
-    def pin(self, destination, source):
-        """The daemons to these CPUs."""
-        pin(self.destination_pid, destination)
-        pin(self.source_pid, source)
 
     def seal(self):
         """Faults are served from now on."""

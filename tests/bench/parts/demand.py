@@ -14,6 +14,7 @@ CLASSIC_THREADS = (1, 8)
 PINNINGS = {"all on one core": (0, 0, 0), "guest and destination on one core": (0, 0, 1),
             "source and destination on one core": (1, 0, 0), "free": (-1, -1, -1)}
 COST_PINNINGS = {"all on one core": (0, 0, 0), "source on another core": (0, 0, 1)}
+LATENCY_TURNS = 2  # a round: it is short and noisy
 ONE_PAGE = {"around": "4K"}
 CLASSIC = "memfd"  # the classic handler copies, whatever the memory
 
@@ -62,23 +63,21 @@ def classic(kind, n_threads, pages, order, cpus=(-1, -1, -1), counter=False):
 def _latency(options, samples):
     """One thread; ours and the floor with the same pinning, in turns. How pages were placed."""
     n = 1000 if options.quick else 4000
-    rounds = options.rounds
-    with Session(mem=_room(rounds * len(PINNINGS) * n), settings=ONE_PAGE) as session:
-        session.seal()
-        session.touch(n // 4)
-        kind = _kind(session.figures())
-        for _ in range(rounds):
-            for title, (guest, destination, source) in PINNINGS.items():
-                session.pin(destination, source)
+    kind = None
+    for _ in range(LATENCY_TURNS * options.rounds):
+        for title, (guest, destination, source) in PINNINGS.items():
+            with Session(mem=_room(n), cpus=(destination, source), settings=ONE_PAGE) as session:
+                session.seal()
+                session.touch(n // 8, cpu=guest)
                 found = session.touch(n, cpu=guest)
-                samples.add(("ours", title, "p50_us"), found["all"]["p50_us"])
-                samples.add(("ours", title, "p99_us"), found["all"]["p99_us"])
-                uffd = run_program("floor_uffd", kind, guest, destination, n)["all"]
-                tcp = run_program("floor_tcp", destination, source, n)
-                samples.add(("uffd", title, "p50_us"), uffd["p50_us"])
-                samples.add(("tcp", title, "p50_us"), tcp["p50_us"])
-                samples.add(("floor", title, "p50_us"), uffd["p50_us"] + tcp["p50_us"])
-        session.finish()
+                kind = _kind(session.finish())
+            samples.add(("ours", title, "p50_us"), found["all"]["p50_us"])
+            samples.add(("ours", title, "p99_us"), found["all"]["p99_us"])
+            uffd = run_program("floor_uffd", kind, guest, destination, n)["all"]
+            tcp = run_program("floor_tcp", destination, source, n)
+            samples.add(("uffd", title, "p50_us"), uffd["p50_us"])
+            samples.add(("tcp", title, "p50_us"), tcp["p50_us"])
+            samples.add(("floor", title, "p50_us"), uffd["p50_us"] + tcp["p50_us"])
     return kind
 
 
@@ -126,8 +125,8 @@ def _threads(options, samples):
 
 def _ours(title, cpus, n, samples):
     guest, destination, source = cpus
-    with Session(mem=_room(len(THREADS) * n), settings=ONE_PAGE) as session:
-        session.pin(destination, source)
+    with Session(mem=_room(len(THREADS) * n), cpus=(destination, source),
+                 settings=ONE_PAGE) as session:
         session.seal()
         for threads in THREADS:
             found = session.touch(n, threads=threads, cpu=guest)

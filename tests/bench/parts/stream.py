@@ -33,8 +33,8 @@ def run(options):
 
 def _ours(backing, mem, samples):
     """One VM's memory, without a fault; which floor it belongs to."""
-    with Session(mem=mem, backing=backing, settings={"stream_delay_ms": 0}) as session:
-        session.pin(DESTINATION_CPU, SOURCE_CPU)
+    with Session(mem=mem, backing=backing, cpus=(DESTINATION_CPU, SOURCE_CPU),
+                 settings={"stream_delay_ms": 0}) as session:
         cost = Cost(destination=session.destination_pid, source=session.source_pid)
         session.seal()
         session.vm.wait_event("released")
