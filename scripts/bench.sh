@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# Builds postcopyd and measures it against QEMU's own post-copy.
+# Builds postcopyd and measures it: a whole migration against QEMU's own post-copy (main), and the way
+# of a fault, part by part, against what it replaces and against its floor (fault).
 #
 #   sudo scripts/bench.sh main [--json FILE] [--rounds N] [--mem MiB] [--fill MiB] [--vcpus N]
+#   sudo scripts/bench.sh fault [--json FILE] [--rounds N] [--only TEXT] [--quick]
 set -euo pipefail
 
 usage() {
     echo "usage: scripts/bench.sh main [--json FILE] [--rounds N] [--mem MiB] [--fill MiB]" \
         "[--vcpus N] [--only TEXT]"
+    echo "       scripts/bench.sh fault [--json FILE] [--rounds N] [--only TEXT] [--quick]"
 }
 
 # Files are named from where the caller stands.
@@ -41,6 +44,8 @@ fi
 [[ $(id -u) -eq 0 ]] || die "run as root: it needs /dev/kvm, userfaultfd and, at first, apt-get"
 
 scripts/deps.sh
+[[ $bench != fault ]] || scripts/deps.sh --bench ||
+    echo "bench.sh: without perf, system calls are counted by strace or not at all" >&2
 mkdir -p build
 if ! build_preset release >build/bench-build.log 2>&1; then
     tail -n 40 build/bench-build.log >&2

@@ -3,7 +3,7 @@
 #
 # Installs the Debian packages that building and testing need, if any is missing.
 #
-#   scripts/deps.sh [--sanitize] [--check]
+#   scripts/deps.sh [--sanitize] [--check] [--bench]
 set -euo pipefail
 
 base=(
@@ -14,9 +14,11 @@ base=(
 # llvm names the functions in the sanitizers' reports.
 sanitize=(clang libclang-rt-dev llvm)
 check=(clang-format clang-tidy shellcheck git)
+# perf counts system calls.
+bench=(linux-perf)
 
 usage() {
-    echo "usage: scripts/deps.sh [--sanitize] [--check]"
+    echo "usage: scripts/deps.sh [--sanitize] [--check] [--bench]"
 }
 
 wanted=("${base[@]}")
@@ -24,6 +26,7 @@ for argument in "$@"; do
     case $argument in
     --sanitize) wanted+=("${sanitize[@]}") ;;
     --check) wanted+=("${check[@]}") ;;
+    --bench) wanted+=("${bench[@]}") ;;
     -h | --help)
         usage
         exit 0

@@ -5,8 +5,10 @@ Both are measured alike: by QEMU's event time stamps, and by what the guest itse
 
     complete_ms      RESUME at the destination until all memory has arrived
     downtime_ms      STOP at the source to RESUME at the destination
-    first touches    how long the first touch of each filled page took, by the guest's own clock
-    vcpu_blocked_ms  their sum, over all vCPUs
+    touches          how long the first touch of each filled page took, by the guest's own clock
+    stalls           those of them that waited for their page: 20 us or more.  The others cost what
+                     the hypervisor costs, which is the same for everyone and no stall
+    vcpu_blocked_ms  the sum of the stalls, over all vCPUs
     work_lost_ms     what the guest did less than before, from STOP until a second after completion
 """
 
@@ -37,15 +39,17 @@ STEADY = 2.5
 FIGURES = {
     "complete_ms": lambda r: r["memory_ms"],
     "downtime_ms": lambda r: r["downtime_ms"],
-    "stall_p50_us": lambda r: r["first_touch"]["p50_us"],
-    "stall_p90_us": lambda r: r["first_touch"]["p90_us"],
-    "stall_p99_us": lambda r: r["first_touch"]["p99_us"],
-    "stall_p999_us": lambda r: r["first_touch"]["p999_us"],
-    "stall_max_us": lambda r: r["first_touch"]["max_us"],
-    "waited": lambda r: r["waited"]["n"],
-    "waited_p50_us": lambda r: r["waited"]["p50_us"],
-    "waited_p99_us": lambda r: r["waited"]["p99_us"],
-    "vcpu_blocked_ms": lambda r: r["first_touch"]["sum_ms"],
+    "stalls": lambda r: r["waited"]["n"],
+    "stall_p50_us": lambda r: r["waited"]["p50_us"],
+    "stall_p90_us": lambda r: r["waited"]["p90_us"],
+    "stall_p99_us": lambda r: r["waited"]["p99_us"],
+    "stall_max_us": lambda r: r["waited"]["max_us"],
+    "vcpu_blocked_ms": lambda r: r["waited"]["sum_ms"],
+    "touch_p50_us": lambda r: r["first_touch"]["p50_us"],
+    "touch_p90_us": lambda r: r["first_touch"]["p90_us"],
+    "touch_p99_us": lambda r: r["first_touch"]["p99_us"],
+    "touch_p999_us": lambda r: r["first_touch"]["p999_us"],
+    "touch_sum_ms": lambda r: r["first_touch"]["sum_ms"],
     "work_lost_ms": lambda r: r["lost_ms"],
 }
 
@@ -54,16 +58,18 @@ RATIOS = {
     "complete_vs_memfd": ("complete_ms", "qemu-memfd"),
     "complete_vs_anon": ("complete_ms", "qemu-anon"),
     "downtime": ("downtime_ms", "qemu"),
+    "stalls": ("stalls", "qemu"),
     "stall_p99": ("stall_p99_us", "qemu"),
-    "stall_p999": ("stall_p999_us", "qemu"),
     "stall_max": ("stall_max_us", "qemu"),
-    "waited": ("waited", "qemu"),
-    "waited_p99": ("waited_p99_us", "qemu"),
     "vcpu_blocked": ("vcpu_blocked_ms", "qemu"),
+    "touch_p99": ("touch_p99_us", "qemu"),
+    "touch_p999": ("touch_p999_us", "qemu"),
+    "touch_sum": ("touch_sum_ms", "qemu"),
     "work_lost": ("work_lost_ms", "qemu"),
 }
 
-TARGETS = {"complete_vs_memfd": 0.3, "complete_vs_anon": 0.9, "stall_p99": 0.5}
+TARGETS = {"complete_vs_memfd": 0.15, "complete_vs_anon": 0.6, "stall_p99": 0.25,
+           "vcpu_blocked": 0.3, "downtime": 1.0, "work_lost": 0.4}
 
 
 def ours(spec):
@@ -96,8 +102,8 @@ def one(variant, spec):
     result["figures"] = {name: find(result) for name, find in FIGURES.items()}
     figures = result["figures"]
     print(f"{variant:20} complete {figures['complete_ms']:7.0f} ms  "
-          f"down {figures['downtime_ms']:6.1f} ms  p99 {figures['stall_p99_us']:7.1f} us  "
-          f"waited {figures['waited']:6} p99 {figures['waited_p99_us']:7.0f} us  "
+          f"down {figures['downtime_ms']:6.1f} ms  "
+          f"stalls {figures['stalls']:6} p99 {figures['stall_p99_us']:7.0f} us  "
           f"blocked {figures['vcpu_blocked_ms']:7.0f} ms  lost {figures['work_lost_ms']:6.0f} ms  "
           f"bad {result['bad']}  ({time.monotonic() - begin:.0f} s)", flush=True)
     return result

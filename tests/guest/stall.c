@@ -36,6 +36,7 @@ void stall_reset(Stall *stall)
     for (size_t i = 0; i < STALL_BUCKETS; i++)
         stall->counts[i] = 0;
     stall->n = stall->sum_ns = stall->max_ns = 0;
+    stall->waited = stall->waited_ns = 0;
 }
 
 void stall_add(Stall *stall, uint64_t ns)
@@ -43,6 +44,10 @@ void stall_add(Stall *stall, uint64_t ns)
     stall->counts[bucket_of(ns)]++;
     stall->n++;
     stall->sum_ns += ns;
+    if (ns >= STALL_WAITED_NS) {
+        stall->waited++;
+        stall->waited_ns += ns;
+    }
     if (ns > stall->max_ns)
         stall->max_ns = ns;
 }
@@ -108,6 +113,8 @@ void stall_report(const Stall *stall, unsigned worker, unsigned epoch, uint64_t 
     record_number(&record, "n", stall->n);
     record_number(&record, "sum_us", stall->sum_ns / 1000);
     record_number(&record, "max_us", stall->max_ns / 1000);
+    record_number(&record, "waited", stall->waited);
+    record_number(&record, "waited_us", stall->waited_ns / 1000);
     record_number(&record, "p50_ns", percentile(stall, 50));
     record_number(&record, "p99_ns", percentile(stall, 99));
     record_send(&record);

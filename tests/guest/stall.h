@@ -8,13 +8,21 @@
 
 #include <stdint.h>
 
-enum { STALL_OCTAVES = 32, STALL_BUCKETS = (STALL_OCTAVES - 2) * 8 };
+enum {
+    STALL_OCTAVES = 32,
+    STALL_BUCKETS = (STALL_OCTAVES - 2) * 8,
+    /* A touch that took so long waited for its page; a hypervisor's own faults are shorter.  Where a
+     * bucket starts, so that the histogram and the sum tell of the same touches. */
+    STALL_WAITED_NS = 20480,
+};
 
 typedef struct Stall {
     uint32_t counts[STALL_BUCKETS];
     uint64_t n;
     uint64_t sum_ns;
     uint64_t max_ns;
+    uint64_t waited; /* touches, */
+    uint64_t waited_ns;
 } Stall;
 
 void stall_reset(Stall *stall);

@@ -19,10 +19,14 @@
  *   stop   end the guest's threads
  *   probe N [CPU,…]  run threads that touch pages of their own, thread i (i + 1) * N of them, and print
  *          "PROBED vcpu=… tid=… pages=… bad=…" each; on the CPUs named, in turn
+ *   touch WORDS   wait for RUNNING, touch pages and time it: a line "TOUCHED {…}" (vmm_touch.h)
  *   zero   check that all memory reads as zero
+ *   vcpu   name this thread as the only vCPU, until run or touch names others
  *   discard N    give N runs of pages of the last region back (--removable), and check it
  *   blindly N    the same without a look at any page
  *   add MIB, remove    one more region, of anonymous memory
+ *   churn MIB   add and remove such a region over and over, until
+ *   calm   which tells how often: a line "CHURNED n"
  *   quit   (or the end of stdin) exit: 1 if a word was ever wrong
  */
 #include <errno.h>
@@ -36,10 +40,12 @@
 #include <unistd.h>
 
 #include "client/lib/postcopy.h"
+#include "tests/integration/vmm_churn.h"
 #include "tests/integration/vmm_discard.h"
 #include "tests/integration/vmm_load.h"
 #include "tests/integration/vmm_memory.h"
 #include "tests/integration/vmm_probe.h"
+#include "tests/integration/vmm_touch.h"
 
 enum { CONNECT_MS = 20000, CALL_MS = 60000, RUN_MS = 120000, SPARSE_HOLES = 4096 };
 
@@ -59,6 +65,7 @@ typedef struct Vmm {
     postcopy *pc;
     VmmLoad *load;
     VmmDiscard *discard;
+    VmmChurn *churn;
     uint64_t bad;
 } Vmm;
 
@@ -297,6 +304,29 @@ static void stop_guest(Vmm *vmm)
     vmm->load = NULL;
 }
 
+/* The background stream may go only if a driver said so: "running" is a command of its own. */
+static void touch(Vmm *vmm, char *words)
+{
+    TouchPlan plan;
+    TouchResult result;
+    char text[1024];
+    const char *problem = vmm_touch_plan(&vmm->memory, words, &plan);
+    int event = problem ? 0 : postcopy_wait(vmm->pc, POSTCOPY_RUNNING, RUN_MS);
+
+    if (problem || (event != POSTCOPY_RUNNING && event != POSTCOPY_RELEASED)) {
+        print("ERR touch %s\n", problem     ? problem
+                                : event < 0 ? postcopy_error(vmm->pc)
+                                            : event_name(event));
+        return;
+    }
+    plan.started = tell_vcpus;
+    plan.started_owner = vmm;
+    touch_run(&plan, &result);
+    touch_format(&result, text, sizeof text);
+    print("TOUCHED %s\n", text);
+    answer(vmm, "touch", 0);
+}
+
 /* Every word of the memory, which nobody may fill meanwhile. */
 static void check_zero(const Vmm *vmm)
 {
@@ -354,8 +384,26 @@ static VmmDiscard *discarder(Vmm *vmm)
     return vmm->discard;
 }
 
+static void start_churn(Vmm *vmm, const char *mib)
+{
+    if (vmm->churn)
+        return;
+    vmm->churn = vmm_churn_start(vmm->pc, number(mib) << 20);
+    answer(vmm, "churn", vmm->churn ? 0 : -1);
+}
+
+static void stop_churn(Vmm *vmm)
+{
+    if (!vmm->churn)
+        return;
+    int64_t rounds = vmm_churn_stop(vmm->churn);
+    vmm->churn = NULL;
+    print("CHURNED %" PRId64 "\n", rounds);
+    print(rounds < 0 ? "ERR calm a region was refused\n" : "OK calm\n");
+}
+
 /* False to quit. */
-static bool execute(Vmm *vmm, const char *command, const char *argument)
+static bool execute(Vmm *vmm, const char *command, char *argument)
 {
     if (strcmp(command, "offer") == 0) {
         answer(vmm, command,
@@ -373,6 +421,11 @@ static bool execute(Vmm *vmm, const char *command, const char *argument)
         print("OK stop\n");
     } else if (strcmp(command, "probe") == 0) {
         probe_guest(vmm, argument);
+    } else if (strcmp(command, "touch") == 0) {
+        touch(vmm, argument);
+    } else if (strcmp(command, "vcpu") == 0) {
+        const uint32_t tid = (uint32_t)gettid();
+        answer(vmm, command, postcopy_set_vcpus(vmm->pc, &tid, 1));
     } else if (strcmp(command, "zero") == 0) {
         check_zero(vmm);
     } else if (strcmp(command, "discard") == 0) {
@@ -386,6 +439,10 @@ static bool execute(Vmm *vmm, const char *command, const char *argument)
         add_region(vmm, argument);
     } else if (strcmp(command, "remove") == 0) {
         remove_region(vmm);
+    } else if (strcmp(command, "churn") == 0) {
+        start_churn(vmm, argument);
+    } else if (strcmp(command, "calm") == 0) {
+        stop_churn(vmm);
     } else if (strcmp(command, "quit") == 0) {
         return false;
     } else {
@@ -419,6 +476,7 @@ int main(int argc, char **argv)
     if (!connect_daemon(&vmm))
         return 2;
     obey(&vmm);
+    stop_churn(&vmm);
     /* Threads may wait for memory that never comes; leaving must not wait for them. */
     if (postcopy_free(vmm.pc) < 0) {
         print("LEAVING armed\n");

@@ -214,8 +214,8 @@ class World:
         self.folder = Path(self._ends.enter_context(host.workdir()))
         self.folder.chmod(0o755)
         try:
-            self.source = self.add(Daemon(self.folder, "a", **(source or {})))
-            self.destination = self.add(Daemon(self.folder, "b", **(destination or {})))
+            self.source = self.add(self.make("a", source or {}))
+            self.destination = self.add(self.make("b", destination or {}))
             self.proxy = None
             if proxied:
                 self.proxy = self.add(Link(self.source.address))
@@ -225,6 +225,10 @@ class World:
         except BaseException:
             self._ends.close()
             raise
+
+    def make(self, name, settings):
+        """One of the daemons."""
+        return Daemon(self.folder, name, **settings)
 
     def __enter__(self):
         return self

@@ -2,7 +2,11 @@
 /*
  * Exactly once: many threads fault on overlapping pages, several resolvers and the stream race for
  * them, and every page is read at the source once, comes whole, and wakes everybody who waited.
+ *
+ *   stress_once                the tests
+ *   stress_once crowd ROUNDS   one of them with so many rounds, and a line of JSON about it
  */
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -37,8 +41,9 @@ typedef struct Thread {
     const World *world;
     pthread_t thread;
     unsigned index;
-    uint64_t page; /* atomic: the one it is at, for the watchdog's message */
-    uint64_t visited;
+    uint64_t page;    /* atomic: the one it is at, for the watchdog's message */
+    uint64_t visited; /* atomic, by the watchdog too */
+    uint64_t rounds;  /* of a crowd */
     pthread_barrier_t *barrier;
 } Thread;
 
@@ -69,7 +74,7 @@ static void visit(Thread *self, uint64_t page, unsigned first_word)
         if (seen != (filled ? world_word(page, word) : 0))
             fail_at(page, word, seen);
     }
-    self->visited++;
+    __atomic_store_n(&self->visited, self->visited + 1, __ATOMIC_RELAXED);
 }
 
 static void *roam(void *argument)
@@ -94,7 +99,7 @@ static void *crowd(void *argument)
     Thread *self = argument;
     uint64_t stride = self->world->shape.stride;
 
-    for (uint64_t i = 0; i < CROWD_PAGES; i++) {
+    for (uint64_t i = 0; i < self->rounds; i++) {
         pthread_barrier_wait(self->barrier);
         visit(self, i * stride, self->index * 8);
     }
@@ -102,29 +107,39 @@ static void *crowd(void *argument)
 }
 
 static void start(Thread *threads, unsigned n, const World *world, void *(*function)(void *),
-                  pthread_barrier_t *barrier)
+                  uint64_t rounds, pthread_barrier_t *barrier)
 {
     for (unsigned i = 0; i < n; i++) {
-        threads[i] = (Thread){.world = world, .index = i, .barrier = barrier};
+        threads[i] = (Thread){.world = world, .index = i, .rounds = rounds, .barrier = barrier};
         assert_int_equal(pthread_create(&threads[i].thread, NULL, function, &threads[i]), 0);
     }
 }
 
-/* A lost wake-up shows as a thread that does not come back. */
+/* A thread that visits nothing for so long was not woken. */
+static void join_one(const Thread *thread)
+{
+    uint64_t visited;
+    struct timespec deadline;
+
+    do {
+        visited = __atomic_load_n(&thread->visited, __ATOMIC_RELAXED);
+        clock_gettime(CLOCK_REALTIME, &deadline);
+        deadline.tv_sec += STUCK_S;
+        if (pthread_timedjoin_np(thread->thread, NULL, &deadline) == 0)
+            return;
+    } while (__atomic_load_n(&thread->visited, __ATOMIC_RELAXED) != visited);
+    uint64_t page = __atomic_load_n(&thread->page, __ATOMIC_RELAXED);
+    fprintf(stderr, "thread %u hangs at page %lu, which was read %u times\n", thread->index,
+            (unsigned long)page, world_reads(thread->world, page));
+    abort();
+}
+
 static uint64_t join(Thread *threads, unsigned n)
 {
-    struct timespec deadline;
     uint64_t visited = 0;
 
-    clock_gettime(CLOCK_REALTIME, &deadline);
-    deadline.tv_sec += STUCK_S;
     for (unsigned i = 0; i < n; i++) {
-        if (pthread_timedjoin_np(threads[i].thread, NULL, &deadline)) {
-            uint64_t page = __atomic_load_n(&threads[i].page, __ATOMIC_RELAXED);
-            fprintf(stderr, "thread %u hangs at page %lu, which was read %u times\n", i,
-                    (unsigned long)page, world_reads(threads[i].world, page));
-            abort();
-        }
+        join_one(&threads[i]);
         visited += threads[i].visited;
     }
     return visited;
@@ -157,7 +172,7 @@ static void roam_over(bool shared, bool sealed, ImportDispatch dispatch)
 
     for (int round = 0; round < ROUNDS; round++) {
         World *world = world_new(&shape);
-        start(threads, 48, world, roam, NULL);
+        start(threads, 48, world, roam, 0, NULL);
         world_stream(world);
         uint64_t visited = join(threads, 48);
         world_complete(world);
@@ -209,7 +224,7 @@ static void crowd_on_one_page(ImportDispatch dispatch)
     World *world = world_new(&shape);
 
     pthread_barrier_init(&barrier, NULL, THREADS_MAX);
-    start(threads, THREADS_MAX, world, crowd, &barrier);
+    start(threads, THREADS_MAX, world, crowd, CROWD_PAGES, &barrier);
     assert_int_equal(join(threads, THREADS_MAX), (uint64_t)THREADS_MAX * CROWD_PAGES);
     for (uint64_t i = 0; i < CROWD_PAGES; i++)
         assert_int_equal(world_reads(world, i * shape.stride), 1);
@@ -233,8 +248,47 @@ static void a_crowd_on_one_page_homes(void **state)
     crowd_on_one_page(IMPORT_DISPATCH_HOME);
 }
 
-int main(void)
+/* For the benchmark: all pages of the rounds are neighbours, so that many rounds fit in. */
+static int long_crowd(uint64_t rounds)
 {
+    const WorldShape shape = {
+        .shared = true,
+        .n_pages = rounds + 1,
+        .stride = 1,
+        .resolvers = 2,
+        .shards = 2,
+        .bulk_channels = 1,
+        .around = WORLD_PAGE,
+        .stream_delay_ms = 24 * 3600 * 1000, /* not before it is told */
+    };
+    pthread_barrier_t barrier;
+    Thread threads[THREADS_MAX];
+    World *world = world_new(&shape);
+    time_t begin = time(NULL);
+    unsigned most = 0, least = UINT_MAX;
+
+    pthread_barrier_init(&barrier, NULL, THREADS_MAX);
+    start(threads, THREADS_MAX, world, crowd, rounds, &barrier);
+    uint64_t visits = join(threads, THREADS_MAX);
+    for (uint64_t i = 0; i < rounds; i++) {
+        unsigned reads = world_reads(world, i);
+        most = reads > most ? reads : most;
+        least = reads < least ? reads : least;
+    }
+    printf("{\"rounds\": %lu, \"threads\": %d, \"visits\": %lu, \"fetches_most\": %u, "
+           "\"fetches_least\": %u, \"seconds\": %ld}\n",
+           rounds, THREADS_MAX, visits, most, least, (long)(time(NULL) - begin));
+    world_stream(world);
+    world_complete(world);
+    pthread_barrier_destroy(&barrier);
+    world_free(world);
+    return most == 1 && least == 1 ? 0 : 1;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 3 && strcmp(argv[1], "crowd") == 0 && strtoull(argv[2], NULL, 10) > 0)
+        return long_crowd(strtoull(argv[2], NULL, 10));
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_and_stream_race_anonymous),
         cmocka_unit_test(threads_and_stream_race_shared),

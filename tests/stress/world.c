@@ -64,7 +64,8 @@ static void start_side(World *world, WorldSide *side, const char *name)
                 .chunk = 64 * 1024,
                 .window = 1 << 20,
                 .ping_ms = 5000,
-                .stream_delay_ms = 60000,
+                .stream_delay_ms =
+                    world->shape.stream_delay_ms ? world->shape.stream_delay_ms : 60000,
                 .preallocate = TRUE,
             },
     };

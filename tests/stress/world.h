@@ -24,7 +24,8 @@ typedef struct WorldShape {
     unsigned resolvers, shards, bulk_channels;
     ImportDispatch dispatch;
     uint64_t around;
-    unsigned n_threads; /* of the guest, registered as vCPUs by world_vcpus() */
+    unsigned stream_delay_ms; /* 0: a minute */
+    unsigned n_threads;       /* of the guest, registered as vCPUs by world_vcpus() */
 } WorldShape;
 
 typedef struct WorldSide {

@@ -4,7 +4,7 @@
 import time
 from dataclasses import asdict, dataclass, field
 
-from . import measure, stalls
+from . import measure
 from .vm import Vm, VmError
 
 # Pre-copy under TCG loses writes in some versions of QEMU, and costs time that is not post-copy's:
@@ -110,7 +110,7 @@ def outcome(source, destination, times, passes=2, window=None, timeout=120.0):
     return Outcome(
         downtime_ms=times.downtime_ms, total_ms=times.total_ms,
         memory_ms=(times.completed - times.resume) * 1e3,
-        first_touch=touches.summary(), waited=touches.slower_than(stalls.WAITED_US).summary(),
+        first_touch=touches.summary(), waited=touches.waited().summary(),
         lost_ms=loss.total_ms, lost_after_resume_ms=loss.after_resume_ms,
         window_ms=loss.window_ms, pages_per_ms=loss.pages_per_ms,
         pages_per_ms_after=measure.steady_rate(destination.log, time.time(), TAIL) / 1e3,

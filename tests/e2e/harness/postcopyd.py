@@ -56,6 +56,8 @@ class Daemon:
     It runs in a network namespace if one is named, with an address there.
     """
 
+    prefix = ()  # words before the program's name: where it is to run
+
     def __init__(self, folder, name, *, netns=None, host_address="127.0.0.1", **settings):
         self.name = name
         self.folder = Path(folder)
@@ -83,7 +85,8 @@ class Daemon:
         """Starts it and waits until it answers."""
         self._write_config()
         with open(self.log_path, "ab") as log:
-            words = [*self._prefix, program("postcopyd"), "--config", self._config]
+            words = [*self.prefix, *self._prefix, program("postcopyd"), "--config",
+                     self._config]
             self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         atexit.register(self.kill)
         deadline = time.monotonic() + timeout

@@ -18,7 +18,8 @@ def fine_bounds(bucket):
     return (start, start + (1 << shift))
 
 
-# A touch that takes this long waited for its page; a hypervisor's own faults are shorter.
+# A touch that takes this long waited for its page; a hypervisor's own faults are shorter.  The guest
+# draws the line at the next bucket's start, STALL_WAITED_NS.
 WAITED_US = 20
 
 
@@ -29,6 +30,7 @@ class Histogram:
     counts: dict = field(default_factory=dict)
     sum_us: int = 0
     max_us: int = 0
+    waited_sum_us: int = 0  # of those that waited
 
     @classmethod
     def from_octaves(cls, counts):
@@ -45,6 +47,7 @@ class Histogram:
         for bounds, n in other.counts.items():
             self.counts[bounds] = self.counts.get(bounds, 0) + n
         self.sum_us += other.sum_us
+        self.waited_sum_us += other.waited_sum_us
         self.max_us = max(self.max_us, other.max_us)
 
     @property
@@ -62,11 +65,11 @@ class Histogram:
             seen += n
         return 0.0
 
-    def slower_than(self, us):
-        """The touches that took at least that long, sum estimated from the buckets."""
-        counts = {bounds: n for bounds, n in self.counts.items() if bounds[0] >= us * 1000}
-        total_ns = sum((start + end) // 2 * n for (start, end), n in counts.items())
-        return Histogram(counts, total_ns // 1000, self.max_us)
+    def waited(self):
+        """The touches that waited for their page, with their exact sum."""
+        counts = {bounds: n for bounds, n in self.counts.items() if bounds[0] >= WAITED_US * 1000}
+        return Histogram(counts, self.waited_sum_us, self.max_us if counts else 0,
+                         self.waited_sum_us)
 
     def summary(self):
         """The usual figures, in microseconds."""
@@ -94,5 +97,6 @@ def first_touches(log, epoch, pass_number=0, workers=None):
         part = (Histogram.from_fine(fine[worker]["hist"]) if all_fine
                 else Histogram.from_octaves(octaves[worker]["hist"]))
         part.sum_us, part.max_us = total["sum_us"], total["max_us"]
+        part.waited_sum_us = total["waited_us"]
         merged.add(part)
     return merged
