@@ -46,6 +46,11 @@ void link_channel_down(Link *link, const char *reason)
     wake(link);
 }
 
+void link_populated(Link *link)
+{
+    wake(link);
+}
+
 void link_arm(Link *link)
 {
     atomic_store(&link->armed, true);
@@ -107,7 +112,7 @@ static void disconnect(Link *link, const char *reason)
             offer_revoke(channel_offer(import, i));
     while (link->joined && !all_idle(link) && !atomic_load(&link->stop))
         poll(&none, 0, 1);
-    link->joined = false;
+    link->joined = link->ready_told = false;
     link->told_release = false;
     atomic_store(&link->channel_down, false);
 }
@@ -456,14 +461,29 @@ static int join_if_due(Link *link)
         import_set_state(import, CLIENT_STATE_RUNNING, "");
         log_info("%s: link to %s is back", import->name, import->source);
     }
-    import->notify(import->owner, import, IMPORT_READY, "");
     return 0;
+}
+
+/* A guest that moves before the mirror is mapped would wait for that, page by page. */
+static void tell_ready_if_due(Link *link)
+{
+    Import *import = link->import;
+
+    if (!link->joined || link->ready_told ||
+        !(atomic_load(&import->mirror.populated) || import_gate_is_open(import)))
+        return;
+    link->ready_told = true;
+    import->notify(import->owner, import, IMPORT_READY, "");
 }
 
 static void serve(Link *link)
 {
     int error = join_if_due(link);
-    bool spoke = !error && wait_for_something(link, LINK_REPORT_MS / 2) == 1;
+    bool spoke;
+
+    if (!error)
+        tell_ready_if_due(link);
+    spoke = !error && wait_for_something(link, LINK_REPORT_MS / 2) == 1;
 
     if (spoke) {
         error = peer_socket_receive(link->control, link->message, (int)dead_ms(link));

@@ -39,6 +39,7 @@ typedef struct Link {
     uint8_t secret[LIMIT_TOKEN];
     bool attached_once;
     bool joined;
+    bool ready_told;   /* of this connection */
     bool told_release; /* on this connection */
     bool finished;     /* the source knows it: nothing is left to tell */
     uint64_t heard_ns, pinged_ns, reported_ns;
@@ -59,6 +60,9 @@ void link_stop(Link *link);
 
 /* After link_stop(), once no data thread runs that might still tell it of its channel. */
 void link_deinit(Link *link);
+
+/* The mirror's page tables are filled in. The stream's thread. */
+void link_populated(Link *link);
 
 /* The data threads run: join their channels. Control thread. */
 void link_arm(Link *link);

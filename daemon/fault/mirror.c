@@ -5,7 +5,9 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 
-enum { POPULATE_CHUNKS = 4 };
+#include "daemon/core/clock.h"
+
+enum { POPULATE_CHUNKS = 4, POPULATE_S = 5 };
 
 bool mirror_is_possible(const Region *region)
 {
@@ -61,7 +63,7 @@ static bool find_next(Mirror *mirror, const PageTable *table)
     return false;
 }
 
-bool mirror_populate(Mirror *mirror, const PageTable *table)
+static bool populate(Mirror *mirror, const PageTable *table)
 {
     for (unsigned i = 0; i < POPULATE_CHUNKS; i++) {
         uint64_t offset, length;
@@ -77,4 +79,16 @@ bool mirror_populate(Mirror *mirror, const PageTable *table)
         mirror->next_chunk++;
     }
     return true;
+}
+
+bool mirror_populate(Mirror *mirror, const PageTable *table)
+{
+    uint64_t now = clock_ns();
+
+    if (mirror->until_ns == 0)
+        mirror->until_ns = now + UINT64_C(1000000000) * POPULATE_S;
+    if (now < mirror->until_ns && populate(mirror, table))
+        return true;
+    atomic_store(&mirror->populated, true);
+    return false;
 }

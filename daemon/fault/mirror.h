@@ -9,6 +9,7 @@
 #ifndef POSTCOPYD_FAULT_MIRROR_H
 #define POSTCOPYD_FAULT_MIRROR_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -20,6 +21,8 @@ typedef struct Mirror {
     uint64_t length[LIMIT_REGIONS];
     uint32_t next_region; /* up to where page tables were filled in */
     uint64_t next_chunk;
+    uint64_t until_ns; /* no longer than that; 0: not begun */
+    _Atomic bool populated;
 } Mirror;
 
 /* True if this region's pages can be placed by CONTINUE. */
@@ -31,7 +34,8 @@ void mirror_deinit(Mirror *mirror);
 
 /*
  * Fills in the mapping's page tables for some of the memory that the client allocated, so that
- * receiving does not fault for each page.  False: all is done.  The stream's thread, before the gate.
+ * receiving does not fault for each page.  False: all is done, or the time is over.  The stream's
+ * thread, before the gate.
  */
 bool mirror_populate(Mirror *mirror, const PageTable *table);
 

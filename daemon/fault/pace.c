@@ -17,7 +17,8 @@ enum {
 #define SECOND_NS UINT64_C(1000000000)
 #define PERIOD_NS UINT64_C(3000000000)
 #define TARGET_NS UINT64_C(500000)
-#define SLACK_NS  UINT64_C(100000) /* of the latency of faults: what a busy host does to it */
+#define FAST_LINK (UINT64_C(256) << 20) /* bytes/s */
+#define SLACK_NS  UINT64_C(100000)      /* of the latency of faults: what a busy host does to it */
 
 static uint64_t least(uint64_t a, uint64_t b)
 {
@@ -87,13 +88,15 @@ static uint64_t target(const Pace *pace)
 }
 
 /*
- * What passes at the best rate in the time that is due anyway.  Delays that a busy host makes look
- * like a queue, but there is none while hardly more than this is under way.
+ * On a fast link, what passes at the best rate in the time that is due anyway: delays that a busy host
+ * makes look like a queue, but there is none while hardly more than this is under way.
  */
 static uint64_t floor_of(const Pace *pace)
 {
-    uint64_t bytes = (uint64_t)((unsigned __int128)pace->rate *
-                                (least_of(&pace->base) + target(pace)) / SECOND_NS);
+    uint64_t bytes = pace->rate < FAST_LINK
+                         ? 0
+                         : (uint64_t)((unsigned __int128)pace->rate *
+                                      (least_of(&pace->base) + target(pace)) / SECOND_NS);
 
     return bytes < 2 * quantum(pace) ? 2 * quantum(pace) : bytes;
 }

@@ -367,8 +367,11 @@ static void check_complete(Stream *stream)
 
 static void step(Stream *stream)
 {
-    if (stream->populating && !import_gate_is_open(stream->import))
+    if (stream->populating && !import_gate_is_open(stream->import)) {
         stream->populating = mirror_populate(&stream->import->mirror, &stream->import->table);
+        if (!stream->populating)
+            link_populated(&stream->import->link);
+    }
     ask_for_map(stream);
     stream->held_ns = 0;
     if (may_run(stream))
