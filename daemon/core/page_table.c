@@ -145,11 +145,15 @@ uint64_t page_table_find_missing(const PageTable *table, uint32_t region, uint64
 /* What a word's nibbles, one bit each in nibbles, become. */
 typedef uint64_t (*NextWord)(uint64_t word, uint64_t nibbles);
 
-/* Changes the pages of a run word by word, and reports the WAITED marks that came off. */
-static void change(PageTable *table, uint32_t region, uint64_t page, uint64_t count, NextWord next,
-                   PageWaited waited, void *user)
+/*
+ * Changes the pages of a run word by word, and reports the WAITED marks that came off.  How many of
+ * them were MISSING.
+ */
+static uint64_t change(PageTable *table, uint32_t region, uint64_t page, uint64_t count,
+                       NextWord next, PageWaited waited, void *user)
 {
     uint64_t end = page + count;
+    uint64_t missing = 0;
 
     while (page < end) {
         _Atomic uint64_t *at = word_of(table, region, page);
@@ -164,12 +168,14 @@ static void change(PageTable *table, uint32_t region, uint64_t page, uint64_t co
             changed = next(word, nibbles);
         while (!atomic_compare_exchange_weak_explicit(at, &word, changed, memory_order_acq_rel,
                                                       memory_order_acquire));
+        missing += (uint64_t)__builtin_popcountll(missing_bits(word) & nibbles);
         came_off = (word & ~changed) >> 3 & nibbles;
         for (; came_off; came_off &= came_off - 1)
             waited(user, region,
                    page + ((unsigned)__builtin_ctzll(came_off) - shift) / PAGE_TABLE_BITS);
         page += n;
     }
+    return missing;
 }
 
 /* REMOVED stays: it is terminal, whatever was placed meanwhile (rule 8). */
@@ -204,10 +210,10 @@ void page_table_receive(PageTable *table, uint32_t region, uint64_t page, uint64
     change(table, region, page, count, to_received, NULL, NULL);
 }
 
-void page_table_remove(PageTable *table, uint32_t region, uint64_t page, uint64_t count,
-                       PageWaited waited, void *user)
+uint64_t page_table_remove(PageTable *table, uint32_t region, uint64_t page, uint64_t count,
+                           PageWaited waited, void *user)
 {
-    change(table, region, page, count, to_removed, waited, user);
+    return change(table, region, page, count, to_removed, waited, user);
 }
 
 uint64_t page_table_same_run(const PageTable *table, uint32_t region, uint64_t page, uint64_t count,

@@ -90,9 +90,12 @@ void page_table_finish(PageTable *table, uint32_t region, uint64_t page, uint64_
 /* REQUESTED -> RECEIVED for a run, marks kept: its content is final (rule 4). */
 void page_table_receive(PageTable *table, uint32_t region, uint64_t page, uint64_t count);
 
-/* Anything -> REMOVED for a run; waited is called as by page_table_finish(). */
-void page_table_remove(PageTable *table, uint32_t region, uint64_t page, uint64_t count,
-                       PageWaited waited, void *user);
+/*
+ * Anything -> REMOVED for a run; waited is called as by page_table_finish().  How many pages were
+ * MISSING, and will not be fetched any more.
+ */
+uint64_t page_table_remove(PageTable *table, uint32_t region, uint64_t page, uint64_t count,
+                           PageWaited waited, void *user);
 
 /* How many pages from page on, at most count, are alike in being REMOVED or not. */
 uint64_t page_table_same_run(const PageTable *table, uint32_t region, uint64_t page, uint64_t count,
@@ -117,7 +120,7 @@ void page_table_each_received(const PageTable *table, PageWaited each, void *use
 void page_table_walk_missing(const PageTable *table,
                              void (*each)(void *user, uint32_t region, uint64_t page), void *user);
 
-/* Bytes of PRESENT pages, by a walk over what was ever written of the table; adoption only. */
+/* Bytes of PRESENT and REMOVED pages, by a walk over what was ever written of the table; adoption only. */
 uint64_t page_table_present_bytes(const PageTable *table, const uint64_t *page_sizes);
 
 static inline bool page_table_has(const PageTable *table, uint32_t progress)

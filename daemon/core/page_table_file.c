@@ -277,9 +277,11 @@ static void count_present(_Atomic uint64_t *word, uint32_t region, void *user)
     uint64_t value = atomic_load_explicit(word, memory_order_relaxed);
     PresentCount *count = user;
 
-    for (unsigned shift = 0; shift < 64; shift += PAGE_TABLE_BITS)
-        if (((value >> shift) & PAGE_STATE_MASK) == PAGE_PRESENT)
+    for (unsigned shift = 0; shift < 64; shift += PAGE_TABLE_BITS) {
+        uint64_t state = (value >> shift) & PAGE_STATE_MASK;
+        if (state == PAGE_PRESENT || state == PAGE_REMOVED)
             count->bytes += count->page_sizes[region];
+    }
 }
 
 uint64_t page_table_present_bytes(const PageTable *table, const uint64_t *page_sizes)

@@ -73,7 +73,7 @@ typedef struct ImportCounters {
     _Atomic uint64_t waited, eexist, retried, poisoned, removed;
     _Atomic uint64_t urgent_bytes; /* of pages with content that came because of faults */
     _Atomic uint64_t faults, faults_present;
-    _Atomic uint64_t present_bytes; /* of those the source has content for */
+    _Atomic uint64_t present_bytes; /* of those the source has content for; or given back */
     _Atomic uint64_t populated_bytes;
 } ImportCounters;
 

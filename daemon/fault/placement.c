@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -12,7 +13,13 @@
 #include "daemon/core/log.h"
 #include "daemon/fault/uffd.h"
 
-enum { AGAIN_TRIES = 500, AGAIN_SOON = 100, AGAIN_PAUSE_NS = 10000000, AGAIN_EVENT_NS = 50000 };
+enum {
+    AGAIN_TRIES = 500,
+    AGAIN_SOON = 100,
+    AGAIN_PAUSE_NS = 10000000,
+    AGAIN_EVENT_NS = 50000,
+    AGAIN_SPINS = 100,
+};
 
 /* 2 MiB of zeroes for hugetlbfs, which has no ZEROPAGE. Never written, so it takes no memory. */
 static const void *zeroes(void)
@@ -84,6 +91,7 @@ typedef struct Batch {
     bool demand;
     int by;
     unsigned tries;
+    uint64_t removed; /* by all, at the last try */
 } Batch;
 
 /*
@@ -142,6 +150,23 @@ static int put_once(const Batch *batch, uint64_t *ret_pages)
     return result == UFFD_PLACED && *ret_pages < batch->count ? UFFD_AGAIN : result;
 }
 
+/*
+ * Whoever removes memory is in the way from before its event is queued until it runs again after the
+ * event was read.  A balloon goes on at once to its next page: what is between two is met by trying
+ * without a pause, and hardly ever by one try after each pause.
+ */
+static int put_between(const Batch *batch, uint64_t *ret_pages)
+{
+    unsigned spins = batch->shard->removable && batch->tries ? AGAIN_SPINS : 0;
+    int result = put_once(batch, ret_pages);
+
+    while (result == UFFD_AGAIN && *ret_pages == 0 && spins--) {
+        sched_yield();
+        result = put_once(batch, ret_pages);
+    }
+    return result;
+}
+
 typedef enum Outcome {
     OUTCOME_DONE,
     OUTCOME_LATER, /* try again, after a look at what was removed meanwhile */
@@ -156,7 +181,12 @@ static Outcome try_again(Batch *batch)
 {
     static const struct timespec pause = {.tv_nsec = AGAIN_PAUSE_NS};
     Import *import = batch->import;
+    uint64_t removed = atomic_load_explicit(&import->counters.removed, memory_order_relaxed);
 
+    /* As long as memory is being removed, that is the reason. */
+    if (removed != batch->removed)
+        batch->tries = 0;
+    batch->removed = removed;
     if (++batch->tries > AGAIN_TRIES) {
         halt_at(import, batch->region, batch->page, "could not be placed for want of memory");
         return OUTCOME_FAILED;
@@ -202,7 +232,7 @@ static Outcome put_batch(Batch *batch)
 
     while (batch->count > 0) {
         uint64_t placed;
-        int result = put_once(batch, &placed);
+        int result = put_between(batch, &placed);
 
         if (placed > 0)
             batch->tries = 0;
@@ -266,22 +296,34 @@ static Outcome put_allocated(Batch *batch, const Placement *placement)
     return put_batch(batch);
 }
 
+/* Another thread's turn to read, and this one's right after. */
+static void let_owner_read(Shard *shard, const struct timespec *pause)
+{
+    unsigned reads = atomic_load(&shard->reads);
+
+    shard_leave(shard);
+    for (int i = 0; i < AGAIN_SPINS && atomic_load(&shard->reads) == reads; i++)
+        sched_yield();
+    if (atomic_load(&shard->reads) == reads)
+        nanosleep(pause, NULL);
+    shard_enter(shard);
+}
+
 /* An event has to be read before anything can be placed: by the owner right here. */
 static void let_events_pass(Batch *batch)
 {
     const struct timespec pause = {
         .tv_nsec = batch->tries < AGAIN_SOON ? AGAIN_EVENT_NS : AGAIN_PAUSE_NS,
     };
-    bool owner = batch->shard->owner == batch->by;
     unsigned read;
 
-    if (owner)
-        shard_read(batch->import, batch->shard, &read);
-    else
-        shard_leave(batch->shard);
-    nanosleep(&pause, NULL);
-    if (!owner)
-        shard_enter(batch->shard);
+    if (batch->shard->owner != batch->by) {
+        let_owner_read(batch->shard, &pause);
+        return;
+    }
+    shard_read(batch->import, batch->shard, &read);
+    if (!read)
+        nanosleep(&pause, NULL);
 }
 
 /* Where pages may have been REMOVED since they were asked for, those are passed over (rule 8). */

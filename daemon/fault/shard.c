@@ -83,7 +83,7 @@ static void remove_range(Import *import, const Shard *shard, uint64_t start, uin
                          bool unmapped)
 {
     const Region *region = &import->regions.regions[shard->region];
-    uint64_t first, count;
+    uint64_t first, count, missing;
 
     if (start < shard->start)
         start = shard->start;
@@ -93,8 +93,10 @@ static void remove_range(Import *import, const Shard *shard, uint64_t start, uin
         return;
     first = (start - region->address) >> region->page_shift;
     count = (end - start + region->page_size - 1) >> region->page_shift;
-    page_table_remove(&import->table, shard->region, first, count, wake_page, import);
+    missing = page_table_remove(&import->table, shard->region, first, count, wake_page, import);
     atomic_fetch_add_explicit(&import->counters.removed, count, memory_order_relaxed);
+    atomic_fetch_add_explicit(&import->counters.present_bytes, missing * region->page_size,
+                              memory_order_relaxed);
     if (!unmapped && region->kind == CLIENT_REGION_SHARED)
         (void)fallocate(region->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                         (off_t)(region->fd_offset + (first << region->page_shift)),
@@ -135,6 +137,8 @@ bool shard_read(Import *import, Shard *shard, unsigned *ret_read)
             shard->inbox_n += heed(import, shard, shard->inbox + shard->inbox_n, (unsigned)n);
         }
     } while (n > 0);
+    if (*ret_read)
+        atomic_fetch_add(&shard->reads, 1);
     atomic_store(&shard->token, false);
     return true;
 }

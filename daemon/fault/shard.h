@@ -37,6 +37,7 @@ typedef struct Shard {
     Ring *owner_ring;
     _Atomic bool token;        /* removable: somebody reads or places */
     _Atomic bool token_wanted; /* the owner waits for it */
+    _Atomic unsigned reads;    /* removable: that brought something */
     struct uffd_msg *inbox;    /* removable: faults read and not taken yet; the owner's */
     unsigned inbox_n, inbox_at;
 } Shard;

@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 
+import balloon
 import client
 import memory
 import recovery
@@ -18,7 +19,7 @@ import switchover
 from harness import host
 from harness.postcopyd import preload, program
 
-MODULES = (memory, switchover, recovery, client)
+MODULES = (memory, switchover, recovery, balloon, client)
 SKIPPED = 77
 
 

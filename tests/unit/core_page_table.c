@@ -202,7 +202,7 @@ static void removing_takes_every_state_and_tells_of_waiters(void **state)
         put(0, page, page % 6);
     put(0, 20, PAGE_REQUESTED | PAGE_WAITED);
     n_waited = 0;
-    page_table_remove(&table, 0, 8, 32, on_waited, waited);
+    assert_int_equal(page_table_remove(&table, 0, 8, 32, on_waited, waited), 5);
     assert_int_equal(n_waited, 1);
     assert_int_equal(waited[0], 20);
     for (uint64_t page = 8; page < 40; page++)
@@ -334,7 +334,7 @@ static void a_table_is_adopted_with_its_content(void **state)
 
     (void)state;
     put(0, 99, PAGE_PRESENT);
-    put(1, 6, PAGE_PRESENT);
+    put(1, 6, PAGE_REMOVED);
     put(2, 0, PAGE_REQUESTED | PAGE_WAITED);
     assert_int_equal(adopt(&adopted), 0);
     assert_int_equal(page_table_get(&adopted, 0, 99), PAGE_PRESENT);

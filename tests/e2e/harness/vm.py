@@ -60,6 +60,10 @@ class Spec:
                 f"zero_epoch={self.zero_epoch} write={int(self.write)} order={self.order} "
                 f"seed={self.seed} tsc_khz={host.tsc_khz()} marker={MARKER_PORT:#x}")
 
+    def boot_arguments(self):
+        """QEMU's options for what the guest boots."""
+        return ["-kernel", str(host.testguest()), "-append", self.command_line()]
+
 
 class Vm:
     """A running QEMU.  Use as a context manager; it does not outlive it.
@@ -132,6 +136,8 @@ class Vm:
         # All memfds of QEMU have one name; their fds are in the order of the objects.
         links = sorted(Path(f"/proc/{self.pid}/fd").iterdir(), key=lambda fd: int(fd.name))
         memfds = [link for link in links if "memfd:memory-backend-memfd" in os.readlink(link)]
+        # The client holds them a second time.
+        memfds = list({link.stat().st_ino: link for link in reversed(memfds)}.values())[::-1]
         if len(memfds) != len(self._objects):
             raise VmError(f"{self.name}: {len(memfds)} RAM memfds for {self._objects}")
         return memfds[self._objects.index(backend)]
@@ -265,7 +271,7 @@ class Vm:
                            "chardev=marker",
                 "-qmp", f"unix:{self._path('qmp')},server=on,wait=off",
                 "-qmp", f"unix:{self.control_socket},server=on,wait=off",
-                "-kernel", str(host.testguest()), "-append", self.spec.command_line()]
+                *self.spec.boot_arguments()]
 
     def _start(self, env, preload):
         if preload:
