@@ -7,7 +7,9 @@ enum {
     WINDOW_MIN = 2 * CHUNK_MIN,
     WINDOW_FIRST = 256 << 10,
     QUANTUM_PARTS = 16384, /* of a second: 61 µs */
-    RATE_FORGET = 128,
+    FAST_PARTS = 500,      /* of a second: 2 ms */
+    FAST_WINDOW = 2 << 20,
+    RATE_FORGET = 64,
     RAMP_PARTS = 8,
     ROUND_SAMPLES = 3,
     PATIENCE_MAX = 1,
@@ -88,15 +90,13 @@ static uint64_t target(const Pace *pace)
 }
 
 /*
- * On a fast link, what passes at the best rate in the time that is due anyway: delays that a busy host
- * makes look like a queue, but there is none while hardly more than this is under way.
+ * On a fast link it is mostly the hosts that make requests wait, and that looks like a queue: there the
+ * window is never less than what passes at the best rate in a moment.
  */
 static uint64_t floor_of(const Pace *pace)
 {
-    uint64_t bytes = pace->rate < FAST_LINK
-                         ? 0
-                         : (uint64_t)((unsigned __int128)pace->rate *
-                                      (least_of(&pace->base) + target(pace)) / SECOND_NS);
+    uint64_t bytes =
+        pace->rate < FAST_LINK ? 0 : least(pace->rate / FAST_PARTS >> pace->patience, FAST_WINDOW);
 
     return bytes < 2 * quantum(pace) ? 2 * quantum(pace) : bytes;
 }
