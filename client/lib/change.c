@@ -157,7 +157,7 @@ static void set_absent(postcopy *pc)
 {
     Region region = pc->regions.list[pc->change.index];
 
-    region_make_absent(&region);
+    region_take_away(&region);
     set_region(pc, &region);
 }
 

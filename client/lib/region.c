@@ -152,7 +152,7 @@ int regions_add(Regions *regions, const struct postcopy_region *region, Reason *
     return 0;
 }
 
-void region_make_absent(Region *region)
+void region_take_away(Region *region)
 {
     if (region->fd >= 0)
         close(region->fd);

@@ -45,7 +45,7 @@ int regions_add(Regions *regions, const struct postcopy_region *region, Reason *
 int region_make(const struct postcopy_region *from, Region *ret_region, Reason *ret_reason);
 
 /* It is no longer mapped: closes its fd. */
-void region_make_absent(Region *region);
+void region_take_away(Region *region);
 
 /* Forgets the absent ones. */
 void regions_drop_absent(Regions *regions);
