@@ -367,7 +367,7 @@ Shard *import_fill_slot(Import *import, const Shard *shard)
         return NULL;
     }
     slot = &import->shards[index];
-    slot->epoch = atomic_load(&import->epoch) + 1;
+    slot->life = ++import->lives;
     slot->uffd = shard->uffd;
     slot->region = shard->region;
     slot->start = shard->start;

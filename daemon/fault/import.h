@@ -111,6 +111,7 @@ struct Import {
     uint64_t adopted_bytes;     /* that were PRESENT then */
     _Atomic uint32_t n_shards;  /* slots that were ever in use */
     Shard *shards;              /* LIMIT_SHARDS slots, of which only LIVE ones are looked at */
+    uint64_t lives;             /* shards there ever were; control thread */
     _Atomic uint64_t epoch;     /* of the last change of shards */
     _Atomic uint64_t retired;   /* of the last change that took shards away, */
     uint32_t retiring;          /* the region whose they were, */

@@ -393,7 +393,7 @@ static void watch_shard(Resolver *resolver, ShardWatch *watch, Shard *shard)
 {
     watch->watch = (RingWatch){.done = shard_ready, .owner = resolver};
     watch->shard = shard;
-    watch->epoch = shard->epoch;
+    watch->life = shard->life;
     watch->by_read = shard->owner != SHARD_SHARED && !shard->removable;
     watch->unread = watch->more = watch->polled = false;
     watch->refused = watch->at = watch->n = 0;
@@ -415,7 +415,7 @@ static void start_polling(Resolver *resolver)
     for (uint32_t i = 0; i < n; i++) {
         Shard *shard = &import->shards[i];
         ShardWatch *watch = &resolver->watches[i];
-        if (shard_is_live(shard) && (!watch->shard || watch->epoch != shard->epoch))
+        if (shard_is_live(shard) && (!watch->shard || watch->life != shard->life))
             watch_shard(resolver, watch, shard);
     }
 }

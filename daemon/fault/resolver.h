@@ -28,12 +28,12 @@ struct Import;
 /* One shard, as one resolver waits for it. */
 typedef struct ShardWatch {
     RingWatch watch;
-    Shard *shard;   /* NULL: not waited for yet */
-    uint64_t epoch; /* of the shard that was in this slot then */
-    bool unread;    /* ready, but there was no room to serve more */
-    bool more;      /* and there may be more in the kernel than what was read */
-    bool by_read;   /* the ring reads the messages; else it polls */
-    bool polled;    /* for once, since a read was refused */
+    Shard *shard;  /* NULL: not waited for yet */
+    uint64_t life; /* of the shard that was in this slot then */
+    bool unread;   /* ready, but there was no room to serve more */
+    bool more;     /* and there may be more in the kernel than what was read */
+    bool by_read;  /* the ring reads the messages; else it polls */
+    bool polled;   /* for once, since a read was refused */
     unsigned refused;
     unsigned at, n; /* of messages: taken, read */
     struct uffd_msg messages[SHARD_INBOX];

@@ -39,8 +39,8 @@ typedef enum ShardState {
 
 typedef struct Shard {
     _Atomic uint32_t state; /* ShardState; the rest is written before LIVE is stored */
-    uint64_t epoch; /* the change that made it live, so that a slot's next life is told apart */
-    int uffd;       /* owned by the import */
+    uint64_t life;          /* its number, which tells it from others that this slot held */
+    int uffd;               /* owned by the import */
     uint32_t region;
     uint64_t start; /* client address */
     uint64_t length;

@@ -65,13 +65,15 @@ def removed():
 
 def removed_and_added():
     """What was removed is fresh memory when it comes back, whatever its pages were."""
-    world, source, destination = _world(rate=8 << 20, backing="memfd")
+    world, source, destination = _world(rate=2 << 20, backing="memfd")
     with world:
         destination.do("run")
         for _ in range(3):
             destination.do("unplug")
             destination.do("plug")
             destination.do("check")
+        expect(world.destination.imported("vm")["state"] == "running", "it was over before")
+        world.proxy.slow(1 << 30)
         world.complete(source, destination)
 
 
