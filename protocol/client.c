@@ -37,6 +37,8 @@ static bool region_is_sound(const ClientRegion *region, uint32_t n_fds)
         return false;
     if (region->kind > CLIENT_REGION_PRIVATE)
         return false;
+    if (region->flags & CLIENT_REGION_ABSENT)
+        return region->fd == -1 && region->address == 0 && region->fd_offset == 0;
     if (region->kind == CLIENT_REGION_ANONYMOUS)
         return region->fd == -1;
     return region->fd >= 0 && (uint32_t)region->fd < n_fds;

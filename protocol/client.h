@@ -71,6 +71,10 @@ typedef enum ClientRegionKind {
 /* ARM.flags */
 #define CLIENT_ARM_DEVICE UINT32_C(1) /* fds[1] is an open /dev/userfaultfd to make uffds from */
 
+#define CLIENT_ARM_REGION \
+    UINT32_C(             \
+        2) /* one region that REGION_ADD named, its shards only; no table: fds[0] is the device */
+
 /* RELEASE.flags */
 #define CLIENT_RELEASE_DISARM \
     UINT32_C(1) /* the gate never opened: unregister whatever the table says */
@@ -81,6 +85,8 @@ typedef enum ClientRegionKind {
 /* ClientRegion.flags */
 #define CLIENT_REGION_REMOVABLE \
     UINT16_C(1) /* parts of it may be given back (a balloon) while it arrives */
+#define CLIENT_REGION_ABSENT \
+    UINT16_C(2) /* HELLO of a destination: not mapped yet; no address, no fd */
 
 typedef struct ClientRegion {
     char id[LIMIT_REGION_ID + 1]; /* "" if the client cannot know it */

@@ -84,6 +84,8 @@ typedef struct PageTableHeader {
     uint8_t token[LIMIT_TOKEN];              /* opens the export */
     char source[LIMIT_ADDRESS + 1];          /* HOST:PORT of the source's daemon */
     PageTableRegion regions[LIMIT_REGIONS];
+    uint64_t removed[LIMIT_REGIONS / 64]; /* a bit a region that was removed whole: its pages are
+                                             REMOVED, or HOLEs that count as such */
 } PageTableHeader;
 
 _Static_assert(sizeof(PageTableHeader) <= PAGE_TABLE_HEADER_SIZE, "the header outgrew its pages");

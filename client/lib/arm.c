@@ -50,31 +50,46 @@ static int check_minor(const ClientMessage *arm, const Regions *regions, Reason 
     return 0;
 }
 
+static int check_region(const Region *region, Reason *ret_reason)
+{
+    int error = mapping_check(region, ret_reason);
+
+    if (!error && region->backing == POSTCOPY_PRIVATE)
+        error = check_private(region, ret_reason);
+    return error;
+}
+
 static int check_regions(const Regions *regions, Reason *ret_reason)
 {
     int error = 0;
 
-    for (size_t i = 0; !error && i < regions->n; i++) {
-        error = mapping_check(&regions->list[i], ret_reason);
-        if (!error && regions->list[i].backing == POSTCOPY_PRIVATE)
-            error = check_private(&regions->list[i], ret_reason);
-    }
+    for (size_t i = 0; !error && i < regions->n; i++)
+        if (!regions->list[i].absent)
+            error = check_region(&regions->list[i], ret_reason);
     return error;
 }
 
 /* A forked child would not fault to the uffd; it would read zeroes. */
+static int keep_region(Armed *armed, const Regions *regions, size_t i, Reason *ret_reason)
+{
+    const Region *region = &regions->list[i];
+
+    if (region->absent || mapping_is_dontfork(region))
+        return 0;
+    if (madvise(region->address, region->length, MADV_DONTFORK) < 0)
+        return reason_set(ret_reason, -errno, "cannot keep memory from children: %s",
+                          strerror(errno));
+    armed->dontfork[i] = true;
+    return 0;
+}
+
 static int keep_from_children(Armed *armed, const Regions *regions, Reason *ret_reason)
 {
-    for (size_t i = 0; i < regions->n; i++) {
-        const Region *region = &regions->list[i];
-        if (mapping_is_dontfork(region))
-            continue;
-        if (madvise(region->address, region->length, MADV_DONTFORK) < 0)
-            return reason_set(ret_reason, -errno, "cannot keep memory from children: %s",
-                              strerror(errno));
-        armed->dontfork[i] = true;
-    }
-    return 0;
+    int error = 0;
+
+    for (size_t i = 0; !error && i < regions->n; i++)
+        error = keep_region(armed, regions, i, ret_reason);
+    return error;
 }
 
 static uint8_t *shard_address(const Regions *regions, const ClientShard *shard)
@@ -102,9 +117,8 @@ static int register_shards(Armed *armed, const Regions *regions, const ClientMes
         int uffd = uffd_open(device_fd, features_of(shard), ret_reason);
         if (uffd < 0)
             return uffd;
-        armed->shards[i] = *shard;
-        armed->uffds[i] = uffd;
-        armed->n_shards = i + 1;
+        armed->shards[armed->n_shards] = *shard;
+        armed->uffds[armed->n_shards++] = uffd;
         int error = uffd_register(
             uffd, shard_address(regions, shard), shard->length,
             UFFDIO_REGISTER_MODE_MISSING | (minor ? UFFDIO_REGISTER_MODE_MINOR : 0), ret_reason);
@@ -141,15 +155,18 @@ static int empty_region(const Region *region, Reason *ret_reason)
 }
 
 /* After registering: a page that slipped in before is then gone, and none can slip in unseen. */
-static int empty_regions(const Armed *armed, const Regions *regions, Reason *ret_reason)
+/* Of all regions or of one, whose shards are those from first on. */
+static int empty_regions(Armed *armed, const Regions *regions, const Region *only, uint32_t first,
+                         Reason *ret_reason)
 {
     Drainer drainer;
-    int error = drain_begin(&drainer, armed);
+    int error = drain_begin(&drainer, armed, first);
 
     if (error)
         return reason_set(ret_reason, error, "cannot read what is removed: %s", strerror(-error));
     for (size_t i = 0; !error && i < regions->n; i++)
-        error = empty_region(&regions->list[i], ret_reason);
+        if (!regions->list[i].absent && (!only || &regions->list[i] == only))
+            error = empty_region(&regions->list[i], ret_reason);
     drain_finish(&drainer, regions);
     return error;
 }
@@ -210,6 +227,15 @@ static int allocate_wanted(Armed *armed, const Regions *regions, Reason *ret_rea
     return 0;
 }
 
+static void give_to_children(Armed *armed, const Regions *regions, size_t i)
+{
+    const Region *region = &regions->list[i];
+
+    if (armed->dontfork[i])
+        (void)madvise(region->address, region->length, MADV_DOFORK);
+    armed->dontfork[i] = false;
+}
+
 static void let_go(Armed *armed, const Regions *regions)
 {
     for (uint32_t i = 0; i < armed->n_shards; i++) {
@@ -218,8 +244,7 @@ static void let_go(Armed *armed, const Regions *regions)
         close(armed->uffds[i]);
     }
     for (size_t i = 0; i < regions->n; i++)
-        if (armed->dontfork[i])
-            (void)madvise(regions->list[i].address, regions->list[i].length, MADV_DOFORK);
+        give_to_children(armed, regions, i);
     table_deinit(&armed->table);
     drain_end(armed);
     memset(armed, 0, sizeof *armed);
@@ -243,7 +268,7 @@ int armed_begin(Armed *armed, const Regions *regions, const ClientMessage *arm, 
     if (!error)
         error = register_shards(armed, regions, arm, device_fd, ret_reason);
     if (!error)
-        error = empty_regions(armed, regions, ret_reason);
+        error = empty_regions(armed, regions, NULL, 0, ret_reason);
     if (!error)
         error = allocate_wanted(armed, regions, ret_reason);
     if (error) {
@@ -254,6 +279,50 @@ int armed_begin(Armed *armed, const Regions *regions, const ClientMessage *arm, 
     armed->active = true;
     drain_follow(armed);
     return 0;
+}
+
+void armed_remove(Armed *armed, const Regions *regions, uint32_t index)
+{
+    uint32_t kept = 0;
+
+    for (uint32_t i = 0; i < armed->n_shards; i++) {
+        const ClientShard *shard = &armed->shards[i];
+        if (shard->region == index) {
+            uffd_unregister(armed->uffds[i], shard_address(regions, shard), shard->length);
+            close(armed->uffds[i]);
+            continue;
+        }
+        armed->shards[kept] = *shard;
+        armed->uffds[kept++] = armed->uffds[i];
+    }
+    armed->n_shards = kept;
+    give_to_children(armed, regions, index);
+}
+
+int armed_add(Armed *armed, const Regions *regions, uint32_t index, const ClientMessage *arm,
+              int device_fd, uint32_t *ret_first, Reason *ret_reason)
+{
+    const Region *region = &regions->list[index];
+    int error;
+
+    *ret_first = armed->n_shards;
+    if (arm->arm.n_shards > LIMIT_SHARDS - armed->n_shards)
+        return reason_set(ret_reason, -ENOSPC, "more than %d shards", LIMIT_SHARDS);
+    error = shards_check_region(arm->arm.shards, arm->arm.n_shards, regions, index, ret_reason);
+    if (!error)
+        error = check_minor(arm, regions, ret_reason);
+    if (!error)
+        error = check_region(region, ret_reason);
+    if (error)
+        return error;
+    error = keep_region(armed, regions, index, ret_reason);
+    if (!error)
+        error = register_shards(armed, regions, arm, device_fd, ret_reason);
+    if (!error)
+        error = empty_regions(armed, regions, region, *ret_first, ret_reason);
+    if (error)
+        armed_remove(armed, regions, index);
+    return error;
 }
 
 /* Until the map is complete a HOLE may have content at the source as well. */

@@ -34,6 +34,16 @@ int armed_begin(Armed *armed, const Regions *regions, const ClientMessage *arm, 
                 int device_fd, Reason *ret_reason);
 
 /*
+ * One region more, with the shards of an ARM that names no other; *ret_first is the first of them in
+ * armed.  On failure it is not registered.  device_fd stays the caller's.
+ */
+int armed_add(Armed *armed, const Regions *regions, uint32_t index, const ClientMessage *arm,
+              int device_fd, uint32_t *ret_first, Reason *ret_reason);
+
+/* Lets go of one region, of which the daemon touches nothing any more, and wakes who waits there. */
+void armed_remove(Armed *armed, const Regions *regions, uint32_t index);
+
+/*
  * Lets go of the memory.  -EBUSY, and nothing changed: a page's content is still elsewhere, or, with
  * CLIENT_RELEASE_DISARM, the gate has been opened.
  */

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/lib/change.h"
 #include "client/lib/error.h"
 #include "client/lib/instance.h"
 #include "client/lib/mapping.h"
@@ -104,10 +105,14 @@ static int tell_added(postcopy *pc, ClientMessage *message)
 static int add_region(postcopy *pc, const struct postcopy_region *region)
 {
     ClientMessage *message;
-    int error;
+    int error, absent;
 
+    if (pc->armed_flag)
+        return change_add(pc, region, &error_of_thread);
     if (pc->memory_in_use)
         return error_set(-EBUSY, "the memory is armed or exported");
+    if (region->flags & POSTCOPY_REGION_ABSENT)
+        return error_set(-EINVAL, "a region that is added must be mapped");
     if (stale_drop(&pc->regions) && pc->link != LINK_DOWN)
         start_over(pc);
     error = regions_add(&pc->regions, region, &error_of_thread);
@@ -117,6 +122,9 @@ static int add_region(postcopy *pc, const struct postcopy_region *region)
         regions_remove(&pc->regions, pc->regions.n - 1);
         return -EINVAL;
     }
+    absent = regions_find_absent(&pc->regions, &pc->regions.list[pc->regions.n - 1]);
+    if (absent >= 0)
+        regions_remove(&pc->regions, (size_t)absent);
     if (pc->problem_told)
         start_over(pc);
     if (pc->link == LINK_DOWN || pc->reconnect)
@@ -146,6 +154,8 @@ static int remove_region(postcopy *pc, const void *address)
     ClientMessage *message;
     Region *region;
 
+    if (pc->armed_flag)
+        return change_remove(pc, address, &error_of_thread);
     if (pc->memory_in_use)
         return error_set(-EBUSY, "the memory is armed or exported");
     if (index < 0)

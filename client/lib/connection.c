@@ -11,6 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "client/lib/change.h"
 #include "client/lib/drain.h"
 #include "client/lib/event.h"
 #include "client/lib/request.h"
@@ -131,12 +132,16 @@ static int serve(postcopy *pc, Reason *ret_reason)
     eventfd_t ignored;
     int error = request_send_queued(pc);
 
+    if (!error)
+        error = change_send(pc);
     while (!error && !must_leave(pc)) {
         if (poll(polls, 2, -1) < 0)
             continue;
         if (polls[1].revents) {
             eventfd_read(pc->wake, &ignored);
             error = request_send_queued(pc);
+            if (!error)
+                error = change_send(pc);
         }
         if (!error && polls[0].revents) {
             error = handle_message(pc, ret_reason);
@@ -185,6 +190,7 @@ static void link_up(postcopy *pc)
     pthread_mutex_lock(&pc->lock);
     pc->link = LINK_UP;
     pc->refused = false;
+    change_welcomed(pc);
     pthread_cond_broadcast(&pc->changed);
     pthread_mutex_unlock(&pc->lock);
     pc->connected_notified = true;
@@ -206,6 +212,7 @@ static void link_down(postcopy *pc, int status, bool refused, const Reason *reas
         pc->memory_in_use = false;
     }
     request_fail(pc, reason->text);
+    change_disconnected(pc, reason->text);
     pthread_cond_broadcast(&pc->changed);
     pthread_mutex_unlock(&pc->lock);
     if (pc->connected_notified)

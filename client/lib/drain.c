@@ -112,11 +112,12 @@ static int time_left(const struct timespec *until)
     return left > 0 ? (int)left : 0;
 }
 
-static size_t watch_shards(const Armed *armed, struct pollfd *polls, uint32_t *ret_shards)
+static size_t watch_shards(const Armed *armed, uint32_t first, struct pollfd *polls,
+                           uint32_t *ret_shards)
 {
     size_t n = 0;
 
-    for (uint32_t i = 0; i < armed->n_shards; i++) {
+    for (uint32_t i = first; i < armed->n_shards; i++) {
         if (!(armed->shards[i].flags & CLIENT_SHARD_EVENTS))
             continue;
         polls[n] = (struct pollfd){.fd = armed->uffds[i], .events = POLLIN};
@@ -137,7 +138,7 @@ void drain_wait(Armed *armed, const Regions *regions, int wake, int delay_ms)
     until.tv_sec += delay_ms / 1000;
     until.tv_nsec += delay_ms % 1000 * 1000000L;
     if (armed->active && holder_is_dead(armed))
-        n = watch_shards(armed, polls + 1, shards);
+        n = watch_shards(armed, 0, polls + 1, shards);
     while (poll(polls, 1 + n, time_left(&until)) > 0 && !polls[0].revents)
         for (size_t i = 0; i < n; i++)
             if (polls[1 + i].revents)
@@ -150,7 +151,7 @@ static void *forget(void *argument)
     struct pollfd polls[1 + LIMIT_SHARDS] = {{.fd = drainer->stop, .events = POLLIN}};
     struct uffd_msg messages[BATCH];
     uint32_t shards[LIMIT_SHARDS];
-    size_t n = watch_shards(drainer->armed, polls + 1, shards);
+    size_t n = watch_shards(drainer->armed, drainer->first, polls + 1, shards);
 
     while (poll(polls, 1 + n, -1) < 0 || !polls[0].revents)
         for (size_t i = 0; i < n; i++)
@@ -159,13 +160,13 @@ static void *forget(void *argument)
     return NULL;
 }
 
-int drain_begin(Drainer *drainer, const Armed *armed)
+int drain_begin(Drainer *drainer, const Armed *armed, uint32_t first)
 {
     bool needed = false;
     int error;
 
-    *drainer = (Drainer){.armed = armed, .stop = -1};
-    for (uint32_t i = 0; i < armed->n_shards; i++)
+    *drainer = (Drainer){.armed = armed, .first = first, .stop = -1};
+    for (uint32_t i = first; i < armed->n_shards; i++)
         needed = needed || (armed->shards[i].flags & CLIENT_SHARD_EVENTS);
     if (!needed)
         return 0;
@@ -189,7 +190,7 @@ void drain_finish(Drainer *drainer, const Regions *regions)
     eventfd_write(drainer->stop, 1);
     pthread_join(drainer->thread, NULL);
     close(drainer->stop);
-    for (uint32_t i = 0; i < armed->n_shards; i++)
+    for (uint32_t i = drainer->first; i < armed->n_shards; i++)
         uffd_wake_range(armed->uffds[i],
                         regions->list[armed->shards[i].region].address + armed->shards[i].start,
                         armed->shards[i].length);

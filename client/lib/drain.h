@@ -24,15 +24,16 @@ void drain_end(Armed *armed);
 
 /*
  * While memory is emptied for arming, which is an event too: a thread reads the shards' uffds and
- * forgets what it read.  0 or negative errno.
+ * forgets what it read, of the shards from first on.  0 or negative errno.
  */
 typedef struct Drainer {
     const Armed *armed;
+    uint32_t first; /* the shards from here on */
     pthread_t thread;
     int stop; /* eventfd; -1: not needed */
 } Drainer;
 
-int drain_begin(Drainer *drainer, const Armed *armed);
+int drain_begin(Drainer *drainer, const Armed *armed, uint32_t first);
 
 /* Ends it, and wakes whoever's fault was forgotten. */
 void drain_finish(Drainer *drainer, const Regions *regions);

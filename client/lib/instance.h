@@ -5,7 +5,7 @@
  *   under lock       everything above the line; changed waits on nothing else
  *   library thread   everything below it
  *
- * One exception: while memory_in_use is set nobody changes the regions, so the library's thread
+ * One exception: while memory_in_use is set nobody but the library's thread changes the regions, so it
  * reads them without the lock, for ioctls on them may take long.
  */
 #ifndef POSTCOPY_INSTANCE_H
@@ -20,6 +20,22 @@
 #include "protocol/client.h"
 
 typedef struct Request Request;
+
+/* A region that comes or goes while the memory is armed (change.h). */
+typedef enum ChangeKind { CHANGE_NONE, CHANGE_ADD, CHANGE_REMOVE } ChangeKind;
+
+typedef struct Change {
+    ChangeKind kind;
+    uint32_t index;  /* among the regions */
+    Region region;   /* ADD: as it comes; its fd is the list's once it is registered */
+    bool sent;       /* the daemon was asked, over this connection */
+    bool registered; /* ADD: the daemon has its uffds, or will by HELLO */
+    bool done;       /* the caller may take the result */
+    bool alone;      /* the caller no longer waits */
+    uint32_t serial;
+    int status;
+    Reason reason;
+} Change;
 
 typedef enum LinkState {
     LINK_DOWN,
@@ -54,6 +70,7 @@ struct postcopy {
     Reason link_reason;
     int event; /* the last POSTCOPY_*, connection events apart; 0: none */
     uint32_t last_serial;
+    Change change;
     Request *requests; /* in the order they were made */
     bool reconnect;    /* what HELLO said of us is no longer so */
     bool problem_told; /* HELLO said why we cannot be served, which a new region may change */

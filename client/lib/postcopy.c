@@ -24,6 +24,11 @@ static int add_regions(postcopy *pc, const struct postcopy_config *config)
 
     for (size_t i = 0; !error && i < config->n_regions; i++) {
         error = regions_add(&pc->regions, &config->regions[i], &error_of_thread);
+        if (!error && (config->regions[i].flags & POSTCOPY_REGION_ABSENT)) {
+            if (config->role == POSTCOPY_SOURCE)
+                error = error_set(-EINVAL, "a source's region cannot be absent");
+            continue;
+        }
         if (!error && mapping_check(&pc->regions.list[pc->regions.n - 1], &error_of_thread))
             error = -EINVAL;
     }

@@ -61,6 +61,12 @@ enum postcopy_backing {
  */
 #define POSTCOPY_REGION_REMOVABLE 1u
 
+/*
+ * A destination's region that is not mapped yet, as memory that is plugged in later: address NULL, fd -1,
+ * fd_offset 0, and an id or guest address by which it is known.  postcopy_add_region() brings it.
+ */
+#define POSTCOPY_REGION_ABSENT 2u
+
 /* A contiguous range of guest RAM.  Both sides must have the same ids, guest addresses, lengths and
  * page sizes; the order does not matter. */
 struct postcopy_region {
@@ -145,8 +151,20 @@ const char *postcopy_error(const postcopy *pc);
 /* Replaces the vCPU threads, for the statistics of each and the choice of resolver. */
 int postcopy_set_vcpus(postcopy *pc, const uint32_t *vcpus, size_t n_vcpus);
 
-/* Adds or removes a region while nothing is armed or exported (-EBUSY otherwise).  A region that was
- * unmapped without being removed is dropped when the library next looks. */
+/*
+ * Adds or removes a region.  A region that was unmapped without being removed is dropped when the
+ * library next looks.
+ *
+ * While a destination's memory is armed: an absent region is added by mapping it and describing it with
+ * the same id, guest address, length and page size (-EBUSY: there is no such one); its memory is emptied,
+ * and from the return on its faults are served.  A region is removed before it is unmapped: from the
+ * return on nobody touches it; nothing must use it from the call on.  It is absent again then, and if it
+ * is added once more it reads as zero.  One at a time (-EBUSY); both wait up to 30 s for the daemon:
+ * -ETIMEDOUT (a change that the daemon knows of goes on), -ECONNRESET: it was not added.  All memory is
+ * not RELEASED before an absent region whose source has content was added or removed; absent regions
+ * are forgotten then.
+ * While a source is exported: -EBUSY.
+ */
 int postcopy_add_region(postcopy *pc, const struct postcopy_region *region);
 int postcopy_remove_region(postcopy *pc, const void *address);
 

@@ -24,6 +24,8 @@ static int check_layout(const struct postcopy_region *region, Reason *ret_reason
 
     if (!limits_region_fits(region->length, region->page_size))
         return reason_set(ret_reason, -EINVAL, "a region's length or page size is out of bounds");
+    if (region->flags & POSTCOPY_REGION_ABSENT)
+        address = region->page_size;
     if (!address || ((address | region->fd_offset) & (region->page_size - 1)))
         return reason_set(ret_reason, -EINVAL, "a region is not aligned to its page size");
     if (__builtin_add_overflow(address, region->length, &end) ||
@@ -56,14 +58,27 @@ static int check_file(const struct postcopy_region *region, Reason *ret_reason)
     return 0;
 }
 
+static int check_absent(const struct postcopy_region *region, Reason *ret_reason)
+{
+    if (region->address || region->fd_offset || region->fd >= 0)
+        return reason_set(ret_reason, -EINVAL, "an absent region has no address and no file");
+    if (region->guest_address == POSTCOPY_GUEST_ADDRESS_UNKNOWN && !(region->id && *region->id))
+        return reason_set(ret_reason, -EINVAL, "an absent region needs an id or a guest address");
+    if ((unsigned)region->backing > POSTCOPY_PRIVATE)
+        return reason_set(ret_reason, -EINVAL, "a region's backing is not known");
+    return 0;
+}
+
 static int check_region(const struct postcopy_region *region, Reason *ret_reason)
 {
     int error = check_layout(region, ret_reason);
 
     if (error)
         return error;
-    if (region->flags & ~POSTCOPY_REGION_REMOVABLE)
+    if (region->flags & ~(POSTCOPY_REGION_REMOVABLE | POSTCOPY_REGION_ABSENT))
         return reason_set(ret_reason, -EINVAL, "a region has a flag that is not known");
+    if (region->flags & POSTCOPY_REGION_ABSENT)
+        return check_absent(region, ret_reason);
     switch (region->backing) {
     case POSTCOPY_ANONYMOUS:
         return 0;
@@ -74,27 +89,28 @@ static int check_region(const struct postcopy_region *region, Reason *ret_reason
     return reason_set(ret_reason, -EINVAL, "a region's backing is not known");
 }
 
-static bool overlaps(const Region *region, const struct postcopy_region *other)
+static bool overlap(const Region *region, const Region *other)
 {
     uint64_t a = (uintptr_t)region->address;
     uint64_t b = (uintptr_t)other->address;
 
-    return a < b + other->length && b < a + region->length;
+    return !region->absent && !other->absent && a < b + other->length && b < a + region->length;
 }
 
-int regions_add(Regions *regions, const struct postcopy_region *region, Reason *ret_reason)
+bool regions_overlap(const Regions *regions, const Region *region)
+{
+    for (size_t i = 0; i < regions->n; i++)
+        if (overlap(&regions->list[i], region))
+            return true;
+    return false;
+}
+
+int region_make(const struct postcopy_region *region, Region *added, Reason *ret_reason)
 {
     int error = check_region(region, ret_reason);
 
     if (error)
         return error;
-    if (regions->n == LIMIT_REGIONS)
-        return reason_set(ret_reason, -ENOSPC, "more than %d regions", LIMIT_REGIONS);
-    for (size_t i = 0; i < regions->n; i++)
-        if (overlaps(&regions->list[i], region))
-            return reason_set(ret_reason, -EEXIST, "two regions overlap at %p", region->address);
-
-    Region *added = &regions->list[regions->n];
     *added = (Region){
         .guest_address = region->guest_address,
         .address = region->address,
@@ -102,24 +118,73 @@ int regions_add(Regions *regions, const struct postcopy_region *region, Reason *
         .page_size = region->page_size,
         .backing = region->backing,
         .removable = (region->flags & POSTCOPY_REGION_REMOVABLE) != 0,
+        .absent = (region->flags & POSTCOPY_REGION_ABSENT) != 0,
         .fd = -1,
     };
     if (region->id)
         memcpy(added->id, region->id, strlen(region->id) + 1);
-    if (region->backing != POSTCOPY_ANONYMOUS) {
+    if (region->backing != POSTCOPY_ANONYMOUS && !added->absent) {
         added->fd_offset = region->fd_offset;
         added->fd = fcntl(region->fd, F_DUPFD_CLOEXEC, 3);
         if (added->fd < 0)
             return reason_set(ret_reason, -errno, "a region's fd: %s", strerror(errno));
     }
-    regions->n++;
     return 0;
+}
+
+int regions_add(Regions *regions, const struct postcopy_region *region, Reason *ret_reason)
+{
+    Region added;
+    int error = region_make(region, &added, ret_reason);
+
+    if (error)
+        return error;
+    if (regions->n == LIMIT_REGIONS)
+        error = reason_set(ret_reason, -ENOSPC, "more than %d regions", LIMIT_REGIONS);
+    else if (regions_overlap(regions, &added))
+        error = reason_set(ret_reason, -EEXIST, "two regions overlap at %p", region->address);
+    if (error) {
+        if (added.fd >= 0)
+            close(added.fd);
+        return error;
+    }
+    regions->list[regions->n++] = added;
+    return 0;
+}
+
+void region_take_away(Region *region)
+{
+    if (region->fd >= 0)
+        close(region->fd);
+    region->fd = -1;
+    region->address = NULL;
+    region->fd_offset = 0;
+    region->absent = true;
+}
+
+void regions_drop_absent(Regions *regions)
+{
+    for (size_t i = regions->n; i-- > 0;)
+        if (regions->list[i].absent)
+            regions_remove(regions, i);
+}
+
+int regions_find_absent(const Regions *regions, const Region *wanted)
+{
+    for (size_t i = 0; i < regions->n; i++) {
+        const Region *region = &regions->list[i];
+        if (region->absent && strcmp(region->id, wanted->id) == 0 &&
+            region->guest_address == wanted->guest_address && region->length == wanted->length &&
+            region->page_size == wanted->page_size)
+            return (int)i;
+    }
+    return -1;
 }
 
 int regions_find(const Regions *regions, const void *address)
 {
     for (size_t i = 0; i < regions->n; i++)
-        if (regions->list[i].address == address)
+        if (!regions->list[i].absent && regions->list[i].address == address)
             return (int)i;
     return -1;
 }
@@ -148,8 +213,9 @@ void region_to_wire(const Region *region, int32_t fd, ClientRegion *ret_region)
         .page_size = region->page_size,
         .fd_offset = region->fd_offset,
         .kind = (ClientRegionKind)region->backing,
-        .flags = region->removable ? CLIENT_REGION_REMOVABLE : 0,
-        .fd = region->backing == POSTCOPY_ANONYMOUS ? -1 : fd,
+        .flags = (uint16_t)((region->removable ? CLIENT_REGION_REMOVABLE : 0) |
+                            (region->absent ? CLIENT_REGION_ABSENT : 0)),
+        .fd = region->backing == POSTCOPY_ANONYMOUS || region->absent ? -1 : fd,
     };
     memcpy(ret_region->id, region->id, sizeof ret_region->id);
 }

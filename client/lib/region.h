@@ -3,7 +3,8 @@
  * The guest's RAM as this process maps it.
  *
  * A Regions owns a dup of every region's fd.  Its order is that of HELLO: shards and the page table
- * name regions by their place in it, so it only changes while nothing is armed or exported.
+ * name regions by their place in it, so it only changes while nothing is armed or exported; one that
+ * comes or goes meanwhile keeps its place, and is absent as long as it is not mapped.
  */
 #ifndef POSTCOPY_REGION_H
 #define POSTCOPY_REGION_H
@@ -25,7 +26,8 @@ typedef struct Region {
     uint64_t fd_offset;
     enum postcopy_backing backing;
     bool removable;
-    int fd; /* -1 if anonymous */
+    bool absent; /* not mapped now: no address, no fd */
+    int fd;      /* -1 if anonymous */
 } Region;
 
 typedef struct Regions {
@@ -39,7 +41,21 @@ typedef struct Regions {
  */
 int regions_add(Regions *regions, const struct postcopy_region *region, Reason *ret_reason);
 
-/* Its place, or -1. */
+/* Checks a region and makes it, with a dup of its fd; errors as above. */
+int region_make(const struct postcopy_region *from, Region *ret_region, Reason *ret_reason);
+
+/* It is no longer mapped: closes its fd. */
+void region_take_away(Region *region);
+
+/* Forgets the absent ones. */
+void regions_drop_absent(Regions *regions);
+
+/* The absent region that this one is, by id, guest address, length and page size; or -1. */
+int regions_find_absent(const Regions *regions, const Region *wanted);
+
+bool regions_overlap(const Regions *regions, const Region *region);
+
+/* The place of the one that is mapped there, or -1. */
 int regions_find(const Regions *regions, const void *address);
 
 void regions_remove(Regions *regions, size_t index);

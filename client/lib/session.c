@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "client/lib/change.h"
 #include "client/lib/event.h"
 #include "client/lib/request.h"
 #include "client/lib/stale.h"
@@ -75,8 +76,11 @@ int session_greet(postcopy *pc)
     uint32_t n_fds;
 
     pthread_mutex_lock(&pc->lock);
-    if (!pc->memory_in_use)
+    if (!pc->memory_in_use) {
         stale_drop(&pc->regions);
+        if (pc->role == POSTCOPY_SOURCE)
+            regions_drop_absent(&pc->regions);
+    }
     n_fds = make_hello(pc, problem);
     request_finish_told(pc);
     pc->link = LINK_GREETING;
@@ -149,6 +153,20 @@ static int arm(postcopy *pc, int table_fd, int device_fd, Reason *ret_reason)
     return error;
 }
 
+static int handle_arm_region(postcopy *pc)
+{
+    Reason reason = {0};
+    int device_fd =
+        pc->in.arm.flags & CLIENT_ARM_DEVICE ? client_channel_take_fd(&pc->channel, 0) : -1;
+    uint32_t first = 0;
+    int status = change_arm(pc, device_fd, &first, &reason);
+
+    if (device_fd >= 0)
+        close(device_fd);
+    return reply(pc, CLIENT_ARMED, status, &reason, pc->armed.uffds + first,
+                 status ? 0 : pc->armed.n_shards - first);
+}
+
 static int handle_arm(postcopy *pc)
 {
     Reason reason = {0};
@@ -170,21 +188,36 @@ static int handle_arm(postcopy *pc)
     return status == -ESTALE ? -ESTALE : error;
 }
 
+static bool is_changing(postcopy *pc)
+{
+    bool changing;
+
+    pthread_mutex_lock(&pc->lock);
+    changing = change_is_under_way(pc);
+    pthread_mutex_unlock(&pc->lock);
+    return changing;
+}
+
 static int release(postcopy *pc, uint32_t flags, Reason *ret_reason)
 {
     int error;
 
     if (!pc->armed.active)
         return reason_set(ret_reason, -EINVAL, "nothing is armed");
+    if (!(flags & CLIENT_RELEASE_DISARM) && is_changing(pc))
+        return reason_set(ret_reason, -EBUSY, "a region is coming or going");
     error = armed_end(&pc->armed, &pc->regions, flags, ret_reason);
     if (error)
         return error;
     pthread_mutex_lock(&pc->lock);
     pc->armed_flag = false;
     pc->memory_in_use = false;
+    change_cancel(pc, "the memory was let go of meanwhile");
     /* Its memory is its own now.  One that was disarmed has none yet, and waits for a source still. */
-    if (!(flags & CLIENT_RELEASE_DISARM))
+    if (!(flags & CLIENT_RELEASE_DISARM)) {
         pc->role = POSTCOPY_SOURCE;
+        regions_drop_absent(&pc->regions);
+    }
     pthread_mutex_unlock(&pc->lock);
     return 0;
 }
@@ -244,7 +277,7 @@ int session_handle(postcopy *pc)
 {
     switch (pc->in.type) {
     case CLIENT_ARM:
-        return handle_arm(pc);
+        return pc->in.arm.flags & CLIENT_ARM_REGION ? handle_arm_region(pc) : handle_arm(pc);
     case CLIENT_RELEASE:
         return handle_release(pc);
     case CLIENT_EXPORT:
@@ -259,7 +292,8 @@ int session_handle(postcopy *pc)
     case CLIENT_OFFERED:
     case CLIENT_SEALED:
         /* An answer, also one that nobody waits for any more, is never answered itself. */
-        request_answer(pc, &pc->in);
+        if (!change_answer(pc))
+            request_answer(pc, &pc->in);
         return 0;
     default:
         return handle_unexpected(pc);

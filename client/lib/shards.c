@@ -32,8 +32,8 @@ static uint64_t covered(const ClientShard *sorted, uint32_t n, uint32_t region, 
     return end;
 }
 
-int shards_check(const ClientShard *shards, uint32_t n_shards, const Regions *regions,
-                 Reason *ret_reason)
+static int check(const ClientShard *shards, uint32_t n_shards, const Regions *regions,
+                 const uint32_t *only, Reason *ret_reason)
 {
     ClientShard *sorted = calloc(n_shards ? n_shards : 1, sizeof *sorted);
     uint32_t index = 0;
@@ -43,12 +43,27 @@ int shards_check(const ClientShard *shards, uint32_t n_shards, const Regions *re
         return reason_set(ret_reason, -ENOMEM, "out of memory");
     memcpy(sorted, shards, n_shards * sizeof *sorted);
     qsort(sorted, n_shards, sizeof *sorted, compare);
-    for (uint32_t i = 0; good && i < regions->n; i++)
-        good = covered(sorted, n_shards, i, regions->list[i].page_size, &index) ==
-               regions->list[i].length;
+    for (uint32_t i = 0; good && i < regions->n; i++) {
+        const Region *region = &regions->list[i];
+        bool wanted = !region->absent && (!only || *only == i);
+        good = covered(sorted, n_shards, i, region->page_size, &index) ==
+               (wanted ? region->length : 0);
+    }
     good = good && index == n_shards;
     free(sorted);
     return good ? 0
                 : reason_set(ret_reason, -EINVAL,
                              "the shards do not cover the regions exactly once");
+}
+
+int shards_check(const ClientShard *shards, uint32_t n_shards, const Regions *regions,
+                 Reason *ret_reason)
+{
+    return check(shards, n_shards, regions, NULL, ret_reason);
+}
+
+int shards_check_region(const ClientShard *shards, uint32_t n_shards, const Regions *regions,
+                        uint32_t index, Reason *ret_reason)
+{
+    return check(shards, n_shards, regions, &index, ret_reason);
 }

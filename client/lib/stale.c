@@ -10,7 +10,11 @@ int stale_check(const Regions *regions, Reason *ret_reason)
     int error = 0;
 
     for (size_t i = 0; !error && i < regions->n; i++)
-        error = mapping_check(&regions->list[i], ret_reason);
+        if (regions->list[i].absent)
+            error =
+                reason_set(ret_reason, -EINVAL, "a region is absent: a source has all it names");
+        else
+            error = mapping_check(&regions->list[i], ret_reason);
     return error;
 }
 
@@ -20,7 +24,7 @@ bool stale_drop(Regions *regions)
     Reason reason;
 
     for (size_t i = regions->n; i-- > 0;)
-        if (mapping_check(&regions->list[i], &reason) == -ESTALE) {
+        if (!regions->list[i].absent && mapping_check(&regions->list[i], &reason) == -ESTALE) {
             regions_remove(regions, i);
             dropped = true;
         }

@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "daemon/control/arrival_regions.h"
 #include "daemon/control/limits.h"
 #include "daemon/core/log.h"
 #include "daemon/transport/address.h"
@@ -84,6 +85,7 @@ static void abandon(Arrival *arrival, PeerErrorCode code, const char *text)
 
     log_warning("%s: arrival undone: %s", arrival->import->name, text);
     arrival->stage = ARRIVAL_ENDED;
+    arrival_end_change(arrival);
     import_stop_data(arrival->import);
     atomic_store(&arrival->import->state, CLIENT_STATE_CANCELLED);
     if (armed)
@@ -224,6 +226,9 @@ static void on_told(Control *control, gpointer data)
         if (!import_gate_is_open(arrival->import)) /* it may have opened since */
             abandon(arrival, PEER_ERROR_REFUSED, told->text);
         break;
+    case IMPORT_SETTLED:
+        arrival_region_settled(arrival);
+        break;
     case IMPORT_FINISHED:
         import_stop_data(arrival->import);
         break;
@@ -343,6 +348,8 @@ static Import *make_import(Arrival *arrival, Invitation *invitation, char *ret_t
                    invitation->message->invite.regions.regions[map[shared]].id);
         return NULL;
     }
+    for (guint32 i = 0; i < arrival->connection->regions.n; i++)
+        arrival->source_files[i] = invitation->message->invite.regions.regions[map[i]].backing;
     region_set_take_names(&arrival->connection->regions, &invitation->message->invite.regions, map);
     if (arrival->connection->n_vcpus == 0) { /* a client that could not know, as a preload may be */
         connection_set_vcpus(arrival->connection, invitation->message->invite.vcpus,
@@ -392,49 +399,16 @@ void arrival_invite(Control *control, gpointer data)
 
 /* --- what the client tells ----------------------------------------------------------------- */
 
-/* Anything else could block the resolver that reads it. */
-static gboolean is_userfaultfd(int fd)
-{
-    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", fd);
-    g_autofree char *link = fd >= 0 ? g_file_read_link(path, NULL) : NULL;
-
-    return g_strcmp0(link, "anon_inode:[userfaultfd]") == 0;
-}
-
-/* The uffds that came with ARMED (or HELLO), first being the index of the first. NULL: not all. */
-static Shard *take_shards(Connection *connection, const ClientShard *shards, guint32 n,
-                          guint32 first)
-{
-    Shard *result = calloc(n ? n : 1, sizeof *result);
-    gboolean all = result != NULL;
-
-    for (guint32 i = 0; i < n && result; i++) {
-        const Region *region = &connection->regions.regions[shards[i].region];
-        result[i] = (Shard){
-            .uffd = client_channel_take_fd(&connection->channel, first + i),
-            .region = shards[i].region,
-            .start = region->address + shards[i].start,
-            .length = shards[i].length,
-            .minor = (shards[i].flags & CLIENT_SHARD_MINOR) != 0,
-            .removable = (shards[i].flags & CLIENT_SHARD_EVENTS) != 0,
-        };
-        all = all && is_userfaultfd(result[i].uffd);
-    }
-    for (guint32 i = 0; i < n && result && !all; i++)
-        if (result[i].uffd >= 0)
-            close(result[i].uffd);
-    if (all)
-        return result;
-    free(result);
-    return NULL;
-}
-
 void arrival_armed(Connection *connection, const ClientStatus *status, guint32 n_fds)
 {
     Arrival *arrival = connection->arrival;
     Shard *shards = NULL;
     int error = 0;
 
+    if (arrival && arrival->change.kind == CHANGE_ADD) {
+        arrival_region_armed(arrival, status, n_fds);
+        return;
+    }
     if (!arrival || arrival->stage != ARRIVAL_ARMING ||
         connection->control->message->serial != arrival->arm_serial)
         return; /* or the answer to an ARM that was taken back */
@@ -443,7 +417,7 @@ void arrival_armed(Connection *connection, const ClientStatus *status, guint32 n
         return;
     }
     if (n_fds == arrival->n_shards)
-        shards = take_shards(connection, arrival->shards, arrival->n_shards, 0);
+        shards = arrival_take_shards(connection, arrival->shards, arrival->n_shards, 0);
     arrival->stage = ARRIVAL_JOINING;
     if (shards)
         error = import_arm(arrival->import, shards, arrival->n_shards);
@@ -458,6 +432,8 @@ static void finish(Arrival *arrival)
     arrival->stage = ARRIVAL_RELEASED;
     arrival->connection->role = CLIENT_ROLE_SOURCE;
     remove_incoming(arrival);
+    arrival_end_change(arrival);
+    region_set_drop_absent(&arrival->connection->regions); /* a source has none */
     import_finish(arrival->import);
     log_info("%s: released", arrival->import->name);
 }
@@ -490,6 +466,7 @@ void arrival_disconnected(Arrival *arrival)
 {
     arrival->connection->arrival = NULL;
     arrival->connection = NULL;
+    arrival_asker_gone(arrival);
     if (arrival->stage < ARRIVAL_READY)
         abandon(arrival, PEER_ERROR_CLIENT_GONE, "the destination's client is gone");
     else if (arrival_is_open(arrival))
@@ -515,7 +492,8 @@ static gboolean adopt(Connection *connection, const ClientHello *hello, char *re
     Control *control = connection->control;
     Arrival *arrival = arrival_new(connection);
     ImportIdentity identity = identity_of(connection, arrival);
-    Shard *shards = take_shards(connection, hello->shards, hello->n_shards, hello->table_fd + 1);
+    Shard *shards =
+        arrival_take_shards(connection, hello->shards, hello->n_shards, hello->table_fd + 1);
     int error = -EPROTO;
 
     arrival->stage = ARRIVAL_READY;
@@ -536,25 +514,13 @@ static gboolean adopt(Connection *connection, const ClientHello *hello, char *re
     return TRUE;
 }
 
-static gboolean shards_fit(const Connection *connection, const ClientHello *hello)
-{
-    for (guint32 i = 0; i < hello->n_shards; i++) {
-        const Region *region = &connection->regions.regions[hello->shards[i].region];
-        if (region->page_size > PEER_PAGE_SIZE_MAX || hello->shards[i].start > region->length ||
-            hello->shards[i].length > region->length - hello->shards[i].start ||
-            (hello->shards[i].start | hello->shards[i].length) & (region->page_size - 1))
-            return FALSE;
-    }
-    return TRUE;
-}
-
 gboolean arrival_resume(Connection *connection, const ClientHello *hello, char *ret_text)
 {
     const struct timeval soon = {.tv_usec = RELEASE_RETRY_MS * 1000L};
     Arrival *arrival = find_by_pid(connection->control, connection);
 
     connection->role = CLIENT_ROLE_DESTINATION;
-    if (!shards_fit(connection, hello)) {
+    if (!arrival_shards_fit(connection, hello)) {
         g_strlcpy(ret_text, "its shards do not fit its regions", LIMIT_TEXT + 1);
         return FALSE;
     }
@@ -563,6 +529,7 @@ gboolean arrival_resume(Connection *connection, const ClientHello *hello, char *
     arrival->connection = connection;
     connection->arrival = arrival;
     connection->limit = arrival->limit;
+    arrival_compare_regions(arrival, hello);
     if (arrival->stage == ARRIVAL_RELEASING) /* after the WELCOME that follows */
         event_add(arrival->timer, &soon);
     return TRUE;

@@ -37,6 +37,20 @@ typedef struct Invitation {
     char incoming[LIMIT_ADDRESS + 1];
 } Invitation;
 
+/* A region that comes or goes while faults run; one at a time (arrival_regions.h). */
+typedef enum ChangeKind {
+    CHANGE_NONE,
+    CHANGE_ADD,    /* the client is registering it */
+    CHANGE_REMOVE, /* the data threads are letting go of it */
+} ChangeKind;
+
+typedef struct Change {
+    ChangeKind kind;
+    guint32 region;
+    gboolean asked; /* the client waits for an answer to this serial */
+    guint32 serial;
+} Change;
+
 typedef struct Arrival {
     Control *control;
     guint64 id;
@@ -50,7 +64,9 @@ typedef struct Arrival {
     Invitation *invitation; /* not answered yet */
     guint32 arm_serial;     /* of the ARM whose answer counts */
     guint32 n_shards;
-    ClientShard shards[LIMIT_SHARDS]; /* as sent in ARM */
+    ClientShard shards[LIMIT_SHARDS]; /* as sent in the last ARM */
+    Change change;
+    guint64 source_files[LIMIT_REGIONS]; /* the source's own (region_backing()); 0: not known */
     char incoming[LIMIT_ADDRESS + 1];
 } Arrival;
 

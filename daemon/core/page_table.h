@@ -97,6 +97,9 @@ void page_table_receive(PageTable *table, uint32_t region, uint64_t page, uint64
 uint64_t page_table_remove(PageTable *table, uint32_t region, uint64_t page, uint64_t count,
                            PageWaited waited, void *user);
 
+/* The same for all of a region that was ever written of it; no other thread claims pages of it. */
+void page_table_remove_region(PageTable *table, uint32_t region, PageWaited waited, void *user);
+
 /* How many pages from page on, at most count, are alike in being REMOVED or not. */
 uint64_t page_table_same_run(const PageTable *table, uint32_t region, uint64_t page, uint64_t count,
                              bool *ret_removed);

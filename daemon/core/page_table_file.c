@@ -161,6 +161,32 @@ int page_table_keep_chunks(PageTable *table)
     return 0;
 }
 
+void page_table_remove_region(PageTable *table, uint32_t region, PageWaited waited, void *user)
+{
+    uint64_t first = table->first_word[region];
+    uint64_t page = 0;
+
+    while (page < table->pages[region]) {
+        uint64_t word = first + page / PAGE_TABLE_PAGES_PER_WORD;
+        off_t at =
+            lseek(table->fd, (off_t)(PAGE_TABLE_HEADER_SIZE + word * sizeof(uint64_t)), SEEK_DATA);
+        off_t end = at < 0 ? at : lseek(table->fd, at, SEEK_HOLE);
+        uint64_t from, until;
+
+        if (end < 0)
+            return;
+        from = ((uint64_t)at - PAGE_TABLE_HEADER_SIZE) / sizeof(uint64_t);
+        until = ((uint64_t)end - PAGE_TABLE_HEADER_SIZE) / sizeof(uint64_t);
+        page = (from - first) * PAGE_TABLE_PAGES_PER_WORD;
+        until = (until - first) * PAGE_TABLE_PAGES_PER_WORD;
+        if (until > table->pages[region])
+            until = table->pages[region];
+        if (page < until)
+            page_table_remove(table, region, page, until - page, waited, user);
+        page = until;
+    }
+}
+
 /* REQUESTED nibbles of a word become MISSING; others stay, without their marks. */
 static uint64_t forget_word(uint64_t word)
 {

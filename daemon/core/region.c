@@ -18,6 +18,7 @@ void region_init(Region *region, const ClientRegion *from, int fd)
     region->page_size = from->page_size;
     region->fd_offset = from->fd_offset;
     region->kind = from->kind;
+    region->absent = (from->flags & CLIENT_REGION_ABSENT) != 0;
     region->removable = (from->flags & CLIENT_REGION_REMOVABLE) != 0;
     region->page_shift = (unsigned)__builtin_ctzll(from->page_size);
     region->fd = fd;
@@ -29,6 +30,37 @@ void region_set_deinit(RegionSet *set)
         if (set->regions[i].fd >= 0)
             close(set->regions[i].fd);
     set->n = 0;
+}
+
+void region_make_absent(Region *region)
+{
+    if (region->fd >= 0)
+        close(region->fd);
+    region->fd = -1;
+    region->address = region->fd_offset = 0;
+    region->absent = true;
+}
+
+void region_set_drop_absent(RegionSet *set)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < set->n; i++)
+        if (!set->regions[i].absent)
+            set->regions[n++] = set->regions[i];
+    set->n = n;
+}
+
+uint32_t region_set_find_absent(const RegionSet *set, const ClientRegion *wanted)
+{
+    for (uint32_t i = 0; i < set->n; i++) {
+        const Region *region = &set->regions[i];
+        if (region->absent && strcmp(region->id, wanted->id) == 0 &&
+            region->guest_address == wanted->guest_address && region->length == wanted->length &&
+            region->page_size == wanted->page_size)
+            return i;
+    }
+    return set->n;
 }
 
 int region_set_copy(const RegionSet *from, RegionSet *ret_set)
@@ -62,7 +94,8 @@ bool region_set_overlaps(const RegionSet *set)
     for (uint32_t i = 0; i < set->n; i++)
         for (uint32_t j = 0; j < i; j++) {
             const Region *a = &set->regions[i], *b = &set->regions[j];
-            if (a->address < b->address + b->length && b->address < a->address + a->length)
+            if (!a->absent && !b->absent && a->address < b->address + b->length &&
+                b->address < a->address + a->length)
                 return true;
         }
     return false;

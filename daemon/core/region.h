@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A region: a contiguous range of guest RAM.  Immutable once its import or export exists, so any
- * thread may read it.
+ * thread may read it; where one comes or goes, its address, file and kind change (fault/hotplug.h).
  */
 #ifndef POSTCOPYD_CORE_REGION_H
 #define POSTCOPYD_CORE_REGION_H
@@ -21,6 +21,7 @@ typedef struct Region {
     uint64_t fd_offset;
     ClientRegionKind kind;
     bool removable; /* parts of it may be given back while it arrives */
+    bool absent;    /* not mapped now: it may come, as memory that is plugged in; no address, no fd */
     unsigned page_shift;
     int fd; /* of shared memory, else -1; owned by the RegionSet */
 } Region;
@@ -35,6 +36,15 @@ void region_init(Region *region, const ClientRegion *from, int fd);
 
 /* Closes the fds. */
 void region_set_deinit(RegionSet *set);
+
+/* Its memory is gone: closes the fd; id, guest address and size stay. */
+void region_make_absent(Region *region);
+
+/* Forgets the absent ones. */
+void region_set_drop_absent(RegionSet *set);
+
+/* The absent region that this one is, by id, guest address, length and page size; set->n: none. */
+uint32_t region_set_find_absent(const RegionSet *set, const ClientRegion *wanted);
 
 /* A copy with its own fds.  0 or negative errno, then empty. */
 int region_set_copy(const RegionSet *from, RegionSet *ret_set);

@@ -143,6 +143,18 @@ void ring_send(Ring *ring, RingWatch *watch, int socket, const void *data, size_
     io_uring_sqe_set_data(entry, watch);
 }
 
+void ring_cancel(Ring *ring, RingWatch *watch)
+{
+    RingWatch unused = {0};
+    struct io_uring_sqe *entry;
+
+    if (!watch->busy)
+        return;
+    entry = take_entry(ring, &unused);
+    io_uring_prep_cancel(entry, watch, 0);
+    io_uring_sqe_set_data(entry, NULL); /* how the cancelling fared is of no use */
+}
+
 static void dispatch(Ring *ring)
 {
     struct io_uring_cqe *cqe;
@@ -152,6 +164,8 @@ static void dispatch(Ring *ring)
         int result = cqe->res;
 
         io_uring_cqe_seen(&ring->uring, cqe);
+        if (!watch)
+            continue;
         watch->busy = false;
         watch->done(watch, result);
     }

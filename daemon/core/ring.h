@@ -61,6 +61,10 @@ void ring_receive_message(Ring *ring, RingWatch *watch, int socket, struct msghd
 void ring_read(Ring *ring, RingWatch *watch, int fd, void *buffer, size_t length);
 void ring_send(Ring *ring, RingWatch *watch, int socket, const void *data, size_t length);
 
+/* The operation under way, if any, ends soon; its watch is still called, with -ECANCELED or what it
+ * came to. */
+void ring_cancel(Ring *ring, RingWatch *watch);
+
 /* Submits what is queued, waits for a completion and dispatches all there are; timeout_ms < 0: no
  * time-out.  0 or negative errno, which is fatal for the thread. */
 int ring_wait(Ring *ring, int timeout_ms);

@@ -12,6 +12,7 @@
 #include "daemon/core/log.h"
 #include "daemon/core/process.h"
 #include "daemon/fault/affinity.h"
+#include "daemon/fault/hotplug.h"
 #include "daemon/fault/uffd.h"
 
 enum {
@@ -49,7 +50,7 @@ void import_halt(Import *import, ClientState state, const char *text)
     import_set_state(import, state, text);
 }
 
-static void wake_data_threads(Import *import)
+void import_wake_data_threads(Import *import)
 {
     for (unsigned i = 0; i < import->n_resolvers; i++)
         ring_wake(&import->resolvers[i].ring);
@@ -67,7 +68,7 @@ void import_open_gate(Import *import, uint64_t seal)
     import->table.header->seal = seal;
     page_table_set(&import->table, PAGE_TABLE_GATE_OPEN);
     atomic_store_explicit(&import->seal, seal, memory_order_release);
-    wake_data_threads(import);
+    import_wake_data_threads(import);
     import_set_state(import, CLIENT_STATE_RUNNING, "");
 }
 
@@ -78,13 +79,16 @@ void import_running(Import *import)
     atomic_store(&import->present_at_running, import_present_bytes(import));
     atomic_store(&import->running_ns, clock_ns());
     page_table_set(&import->table, PAGE_TABLE_STREAMING);
-    wake_data_threads(import);
+    import_wake_data_threads(import);
 }
 
 Shard *import_shard(const Import *import, uint64_t address)
 {
-    for (uint32_t i = 0; i < import->n_shards; i++)
-        if (address - import->shards[i].start < import->shards[i].length)
+    uint32_t n = atomic_load_explicit(&import->n_shards, memory_order_acquire);
+
+    for (uint32_t i = 0; i < n; i++)
+        if (shard_is_live(&import->shards[i]) &&
+            address - import->shards[i].start < import->shards[i].length)
             return &import->shards[i];
     return NULL;
 }
@@ -96,8 +100,11 @@ bool import_place(const Import *import, const Fetch *fetch, uint32_t first, uint
     const Region *region = &import->regions.regions[fetch->region];
     uint64_t offset = (fetch->page + first) << region->page_shift;
     uint64_t last = offset + ((uint64_t)count << region->page_shift) - 1;
-    const Shard *shard = import_shard(import, region->address + offset);
+    const Shard *shard;
 
+    if (!import_wants(import, fetch->region))
+        return false;
+    shard = import_shard(import, region->address + offset);
     if (!import->mirror.memory[fetch->region] || !shard || shard->removable)
         return false;
     for (uint64_t at = offset; at <= last; at += UINT64_C(1) << PAGE_TABLE_CHUNK_SHIFT)
@@ -220,14 +227,19 @@ static Import *new_without_table(const ImportConfig *config, const ImportIdentit
     snprintf(import->incoming, sizeof import->incoming, "%s",
              identity->incoming ? identity->incoming : "");
     import->waiters = calloc(1, sizeof *import->waiters);
+    import->shards =
+        calloc(LIMIT_SHARDS, sizeof *import->shards); /* untouched, it takes no memory */
+    atomic_store(&import->epoch, 1);
     import_set_vcpus(import, identity->vcpus, identity->n_vcpus);
-    if (!import->waiters || !atomic_load(&import->vcpus) ||
+    if (!import->waiters || !import->shards || !atomic_load(&import->vcpus) ||
         region_set_copy(regions, &import->regions)) {
         import_free(import);
         return NULL;
     }
-    for (uint32_t i = 0; i < regions->n; i++)
+    for (uint32_t i = 0; i < regions->n; i++) {
         import->page_sizes[i] = regions->regions[i].page_size;
+        atomic_store(&import->present[i], !regions->regions[i].absent);
+    }
     for (uint32_t i = 0; i < LIMIT_REGIONS; i++)
         import->wire_regions[i] = i;
     return import;
@@ -264,7 +276,7 @@ static void choose_placement(Import *import)
 {
     for (uint32_t i = 0; i < import->regions.n; i++) {
         const Region *region = &import->regions.regions[i];
-        import->minor[i] = import->config.minor && import->config.preallocate &&
+        import->minor[i] = import->config.minor && import->config.preallocate && !region->absent &&
                            mirror_is_possible(region) &&
                            mirror_map(&import->mirror, i, region) == 0;
     }
@@ -322,7 +334,7 @@ static void finish_received(void *user, uint32_t region, uint64_t page)
     Import *import = user;
     uint64_t page_size = import->page_sizes[region];
     uint64_t address = import->regions.regions[region].address + page * page_size;
-    const Shard *shard = import_shard(import, address);
+    const Shard *shard = import_wants(import, region) ? import_shard(import, address) : NULL;
     uint64_t placed;
     int result = shard ? uffd_continue(shard->uffd, address, page_size, true, &placed) : UFFD_GONE;
 
@@ -334,11 +346,100 @@ static void finish_received(void *user, uint32_t region, uint64_t page)
     page_table_finish(&import->table, region, page, 1, ignore_waiter, NULL);
 }
 
+/* One resolver needs nobody's leave to read; removable shards must have one (shard.h). */
+static void give_owner(Import *import, Shard *shard)
+{
+    unsigned owner = (unsigned)(shard - import->shards) % import->config.resolvers;
+
+    shard->owner = shard->removable || import->config.resolvers == 1 ? (int)owner : SHARD_SHARED;
+    shard->owner_ring = &import->resolvers[owner].ring;
+}
+
+Shard *import_fill_slot(Import *import, const Shard *shard)
+{
+    uint32_t index = 0;
+    Shard *slot;
+
+    while (index < LIMIT_SHARDS && atomic_load(&import->shards[index].state) != SHARD_FREE)
+        index++;
+    if (index == LIMIT_SHARDS) {
+        close(shard->uffd);
+        return NULL;
+    }
+    slot = &import->shards[index];
+    slot->life = ++import->lives;
+    slot->uffd = shard->uffd;
+    slot->region = shard->region;
+    slot->start = shard->start;
+    slot->length = shard->length;
+    slot->minor = shard->minor;
+    slot->removable = shard->removable;
+    slot->inbox = NULL;
+    slot->inbox_n = slot->inbox_at = 0;
+    atomic_store(&slot->token, false);
+    atomic_store(&slot->token_wanted, false);
+    give_owner(import, slot);
+    if (shard_init(slot)) {
+        shard_deinit(slot);
+        return NULL;
+    }
+    if (index >= atomic_load(&import->n_shards))
+        atomic_store_explicit(&import->n_shards, index + 1, memory_order_release);
+    return slot;
+}
+
+/* Before any thread runs.  Takes the list and its uffds. */
+static int take_shards(Import *import, Shard *shards, uint32_t n)
+{
+    int error = 0;
+
+    import->resolvers = calloc(import->config.resolvers, sizeof *import->resolvers);
+    if (!import->resolvers)
+        error = -ENOMEM;
+    for (uint32_t i = 0; i < n; i++) {
+        Shard *slot = error ? NULL : import_fill_slot(import, &shards[i]);
+
+        if (slot)
+            atomic_store_explicit(&slot->state, SHARD_LIVE, memory_order_release);
+        else if (error)
+            close(shards[i].uffd);
+        else
+            error = -ENOMEM;
+    }
+    free(shards);
+    return error;
+}
+
+static int start_data(Import *import)
+{
+    int error = page_table_keep_chunks(&import->table);
+    if (error)
+        return error;
+    for (unsigned i = 0; i < import->config.resolvers && !error; i++) {
+        error = resolver_init(&import->resolvers[i], import, i);
+        if (!error)
+            import->n_resolvers = i + 1;
+    }
+    /* Each may reach for any other as soon as it runs. */
+    if (!error)
+        error = stream_start(&import->stream, import);
+    for (unsigned i = 0; i < import->n_resolvers && !error; i++)
+        error = resolver_start(&import->resolvers[i]);
+    if (error)
+        return error;
+    affinity_apply(import);
+    import->armed = true;
+    if (!import->adopted)
+        import_set_state(import, CLIENT_STATE_ARMED, "");
+    link_arm(&import->link);
+    return 0;
+}
+
 /*
  * What a dead daemon left: REQUESTED pages are asked again, which is safe only because nobody can
  * place them any more.  Faults it read and did not resolve are not reported again until woken.
  */
-static int take_over(Import *import, Shard *shards, uint32_t n_shards)
+static int take_over(Import *import)
 {
     PageTableHeader *header = import->table.header;
     bool open = page_table_has(&import->table, PAGE_TABLE_GATE_OPEN) && header->seal != 0;
@@ -355,8 +456,9 @@ static int take_over(Import *import, Shard *shards, uint32_t n_shards)
         memcpy(region->id, header->regions[i].id, LIMIT_REGION_ID); /* ends with its own zero */
         region->guest_address = header->regions[i].guest_address;
     }
-    for (uint32_t i = 0; i < n_shards; i++)
-        import->minor[shards[i].region] |= shards[i].minor;
+    hotplug_adopt(import);
+    for (uint32_t i = 0; i < import->n_shards; i++)
+        import->minor[import->shards[i].region] |= import->shards[i].minor;
     for (uint32_t i = 0; i < import->regions.n; i++)
         if (import->minor[i]) /* without it pages are written instead of received there */
             (void)mirror_map(&import->mirror, i, &import->regions.regions[i]);
@@ -367,13 +469,13 @@ static int take_over(Import *import, Shard *shards, uint32_t n_shards)
     if (open)
         atomic_store(&import->gate_ns, clock_ns());
     atomic_store(&import->state, open ? CLIENT_STATE_PAUSED : CLIENT_STATE_ARMED);
-    error = import_arm(import, shards, n_shards);
+    error = start_data(import);
     if (!error)
         error = link_start(&import->link, import);
     if (!error)
         link_arm(&import->link);
-    for (uint32_t i = 0; i < n_shards && !error; i++)
-        uffd_wake(shards[i].uffd, shards[i].start, shards[i].length);
+    for (uint32_t i = 0; i < import->n_shards && !error; i++)
+        uffd_wake(import->shards[i].uffd, import->shards[i].start, import->shards[i].length);
     return error;
 }
 
@@ -390,9 +492,9 @@ Import *import_adopt(const ImportConfig *config, const ImportIdentity *identity,
         close(table_fd);
     }
     if (*ret_error == 0) {
-        import->shards = shards;
-        import->n_shards = n_shards;
-        *ret_error = take_over(import, shards, n_shards);
+        *ret_error = take_shards(import, shards, n_shards);
+        if (*ret_error == 0)
+            *ret_error = take_over(import);
         if (*ret_error == 0)
             return import;
     } else {
@@ -413,79 +515,65 @@ static uint64_t shards_of(const Region *region, uint64_t most)
     return n ? n : 1;
 }
 
-uint32_t import_plan_shards(const Import *import, ClientShard *ret_shards)
+static uint32_t split(const Import *import, uint32_t index, uint64_t room, ClientShard *ret_shards)
 {
+    const Region *region = &import->regions.regions[index];
+    uint64_t wanted =
+        shards_of(region, room < import->config.shards ? room : import->config.shards);
+    uint64_t step = region->length / wanted >> SHARD_ALIGNMENT_SHIFT << SHARD_ALIGNMENT_SHIFT;
     uint32_t n = 0;
 
-    for (uint32_t i = 0; i < import->regions.n; i++) {
-        const Region *region = &import->regions.regions[i];
-        uint64_t room = (LIMIT_SHARDS - n) / (import->regions.n - i);
-        uint64_t wanted =
-            shards_of(region, room < import->config.shards ? room : import->config.shards);
-        uint64_t step = region->length / wanted >> SHARD_ALIGNMENT_SHIFT << SHARD_ALIGNMENT_SHIFT;
+    if (step == 0)
+        step = region->length;
+    for (uint64_t at = 0; n < wanted; n++, at += step)
+        ret_shards[n] = (ClientShard){
+            .region = (uint16_t)index,
+            .start = at,
+            .length = n + 1 == wanted ? region->length - at : step,
+            .flags = (uint16_t)((import->minor[index] ? CLIENT_SHARD_MINOR : 0) |
+                                (region->removable ? CLIENT_SHARD_EVENTS : 0)),
+        };
+    return n;
+}
 
-        if (step == 0)
-            step = region->length;
-        for (uint64_t at = 0, k = 0; k < wanted; k++, at += step)
-            ret_shards[n++] = (ClientShard){
-                .region = i,
-                .start = at,
-                .length = k + 1 == wanted ? region->length - at : step,
-                .flags = (uint16_t)((import->minor[i] ? CLIENT_SHARD_MINOR : 0) |
-                                    (region->removable ? CLIENT_SHARD_EVENTS : 0)),
-            };
+/* Absent regions are left their share. */
+uint32_t import_plan_shards(const Import *import, ClientShard *ret_shards)
+{
+    uint32_t room = LIMIT_SHARDS, n = 0;
+
+    for (uint32_t i = 0; i < import->regions.n; i++) {
+        uint32_t share = room / (import->regions.n - i);
+        uint32_t taken = share;
+
+        if (!import->regions.regions[i].absent) {
+            taken = split(import, i, share, ret_shards + n);
+            n += taken;
+        } else if (taken > import->config.shards) {
+            taken = import->config.shards;
+        }
+        room -= taken;
     }
     return n;
 }
 
-/* One resolver needs nobody's leave to read; removable shards must have one (shard.h). */
-static int give_owners(Import *import)
+uint32_t import_plan_region(const Import *import, uint32_t region, ClientShard *ret_shards)
 {
-    for (uint32_t i = 0; i < import->n_shards; i++) {
-        Shard *shard = &import->shards[i];
-        unsigned owner = i % import->config.resolvers;
-        int error = shard_init(shard);
+    uint32_t free_slots = 0, absent = 0;
 
-        if (error)
-            return error;
-        shard->owner =
-            shard->removable || import->config.resolvers == 1 ? (int)owner : SHARD_SHARED;
-        shard->owner_ring = &import->resolvers[owner].ring;
-    }
-    return 0;
+    for (uint32_t i = 0; i < LIMIT_SHARDS; i++)
+        free_slots += atomic_load(&import->shards[i].state) == SHARD_FREE;
+    for (uint32_t i = 0; i < import->regions.n; i++)
+        absent += !atomic_load(&import->present[i]);
+    if (absent == 0 || free_slots < absent)
+        return 0;
+    return split(import, region, free_slots / absent, ret_shards);
 }
 
 int import_arm(Import *import, Shard *shards, uint32_t n_shards)
 {
-    int error;
+    int error = take_shards(import, shards, n_shards);
 
-    import->shards = shards;
-    import->n_shards = n_shards;
-    error = page_table_keep_chunks(&import->table);
-    if (error)
-        return error;
-    import->resolvers = calloc(import->config.resolvers, sizeof *import->resolvers);
-    if (!import->resolvers)
-        return -ENOMEM;
-    error = give_owners(import);
-    for (unsigned i = 0; i < import->config.resolvers && !error; i++) {
-        error = resolver_init(&import->resolvers[i], import, i);
-        if (!error)
-            import->n_resolvers = i + 1;
-    }
-    /* Each may reach for any other as soon as it runs. */
-    if (!error)
-        error = stream_start(&import->stream, import);
-    for (unsigned i = 0; i < import->n_resolvers && !error; i++)
-        error = resolver_start(&import->resolvers[i]);
-    if (error)
-        return error;
-    affinity_apply(import);
-    import->armed = true;
-    if (!import->adopted)
-        import_set_state(import, CLIENT_STATE_ARMED, "");
-    link_arm(&import->link);
-    return 0;
+    return error ? error : start_data(import);
 }
 
 /* The link goes first: it hands connections to the data threads. */
@@ -511,7 +599,8 @@ void import_free(Import *import)
         return;
     import_stop_data(import);
     for (uint32_t i = 0; i < import->n_shards; i++)
-        shard_deinit(&import->shards[i]);
+        if (atomic_load(&import->shards[i].state) != SHARD_FREE)
+            shard_deinit(&import->shards[i]);
     free(import->shards);
     free(import->resolvers);
     vcpu_table_free(atomic_load(&import->vcpus));

@@ -63,6 +63,7 @@ typedef enum ImportEvent {
     IMPORT_CHANGED,       /* state or text changed */
     IMPORT_COMPLETE,      /* nothing is missing any more */
     IMPORT_CANCELLED,     /* the source took the invitation back, before the gate */
+    IMPORT_SETTLED,       /* no data thread touches the region that was retired (hotplug.h) */
     IMPORT_FINISHED,      /* the source knows that all is here: import_stop_data() */
 } ImportEvent;
 
@@ -92,7 +93,10 @@ struct Import {
     ImportNotify notify;
     void *owner;
 
-    RegionSet regions; /* in the client's order; constant */
+    RegionSet regions; /* in the client's order; of a region that is not present nobody looks at
+                          address, file and kind */
+    _Atomic bool present[LIMIT_REGIONS];
+    _Atomic bool gone[LIMIT_REGIONS]; /* was removed whole once: all of it is REMOVED (hotplug.h) */
     uint64_t page_sizes[LIMIT_REGIONS];
     uint32_t wire_regions[LIMIT_REGIONS]; /* the source's numbers; set by the first attach */
     bool minor[LIMIT_REGIONS]; /* registered MINOR too, so that it may be placed by CONTINUE */
@@ -102,11 +106,16 @@ struct Import {
     char source[LIMIT_ADDRESS + 1]; /* HOST:PORT of the source's daemon */
     uint8_t token[LIMIT_TOKEN];
     uint32_t generation;
-    _Atomic uint64_t seal;  /* 0: the gate is shut */
-    bool adopted;           /* from a dead daemon: EEXIST is success (rule 5) */
-    uint64_t adopted_bytes; /* that were PRESENT then */
-    uint32_t n_shards;
-    Shard *shards;
+    _Atomic uint64_t seal;      /* 0: the gate is shut */
+    bool adopted;               /* from a dead daemon: EEXIST is success (rule 5) */
+    uint64_t adopted_bytes;     /* that were PRESENT then */
+    _Atomic uint32_t n_shards;  /* slots that were ever in use */
+    Shard *shards;              /* LIMIT_SHARDS slots, of which only LIVE ones are looked at */
+    uint64_t lives;             /* shards there ever were; control thread */
+    _Atomic uint64_t epoch;     /* of the last change of shards */
+    _Atomic uint64_t retired;   /* of the last change that took shards away, */
+    uint32_t retiring;          /* the region whose they were, */
+    _Atomic uint32_t unsettled; /* and how many threads may still touch it */
 
     _Atomic uint32_t state; /* ClientState */
     _Atomic bool halted;    /* FENCED or BROKEN: nothing is placed any more */
@@ -160,6 +169,9 @@ Import *import_adopt(const ImportConfig *config, const ImportIdentity *identity,
 /* How the memory is split: into ret_shards[LIMIT_SHARDS]; how many. */
 uint32_t import_plan_shards(const Import *import, ClientShard *ret_shards);
 
+/* The same for one region that comes, of what room is left.  0: none. */
+uint32_t import_plan_region(const Import *import, uint32_t region, ClientShard *ret_shards);
+
 /* The client registered its memory: takes the shards and starts the data threads. 0 or -errno. */
 int import_arm(Import *import, Shard *shards, uint32_t n_shards);
 
@@ -175,7 +187,26 @@ void import_free(Import *import);
 /* Other vCPU threads; the figures of each begin anew. Control thread. */
 void import_set_vcpus(Import *import, const uint32_t *tids, uint32_t n);
 
+/* Readies a free slot for this shard, which is still to be made LIVE.  Takes its uffd.  NULL: no slot or
+ * no memory.  Control thread. */
+Shard *import_fill_slot(Import *import, const Shard *shard);
+
+/* Lets the data threads see a change.  Any thread. */
+void import_wake_data_threads(Import *import);
+
 /* The rest is for the import's own threads. */
+
+static inline bool import_is_gone(const Import *import, uint32_t region)
+{
+    return atomic_load_explicit(&import->gone[region], memory_order_acquire);
+}
+
+/* Its pages may be asked for: it is there, and always was. */
+static inline bool import_wants(const Import *import, uint32_t region)
+{
+    return atomic_load_explicit(&import->present[region], memory_order_acquire) &&
+           !import_is_gone(import, region);
+}
 
 static inline ClientState import_state(const Import *import)
 {

@@ -30,26 +30,32 @@ int mirror_map(Mirror *mirror, uint32_t index, const Region *region)
     return 0;
 }
 
-void mirror_deinit(Mirror *mirror)
+void mirror_unmap(Mirror *mirror, uint32_t index)
 {
-    for (uint32_t i = 0; i < LIMIT_REGIONS; i++) {
-        if (mirror->memory[i])
-            munmap(mirror->memory[i], mirror->length[i]);
-        mirror->memory[i] = NULL;
-    }
+    if (mirror->memory[index])
+        munmap(mirror->memory[index], mirror->length[index]);
+    mirror->memory[index] = NULL;
 }
 
-static uint64_t chunks_of(const Mirror *mirror, uint32_t region)
+void mirror_deinit(Mirror *mirror)
 {
+    for (uint32_t i = 0; i < LIMIT_REGIONS; i++)
+        mirror_unmap(mirror, i);
+}
+
+static uint64_t chunks_of(const Mirror *mirror, uint32_t region, const _Atomic bool *present)
+{
+    if (!atomic_load_explicit(&present[region], memory_order_acquire))
+        return 0;
     return mirror->memory[region] ? ((mirror->length[region] - 1) >> PAGE_TABLE_CHUNK_SHIFT) + 1
                                   : 0;
 }
 
 /* The next allocated chunk from where the last call ended. */
-static bool find_next(Mirror *mirror, const PageTable *table)
+static bool find_next(Mirror *mirror, const PageTable *table, const _Atomic bool *present)
 {
     while (mirror->next_region < table->n_regions) {
-        uint64_t chunks = chunks_of(mirror, mirror->next_region);
+        uint64_t chunks = chunks_of(mirror, mirror->next_region, present);
 
         while (mirror->next_chunk < chunks) {
             if (page_table_is_allocated(table, mirror->next_region,
@@ -63,12 +69,12 @@ static bool find_next(Mirror *mirror, const PageTable *table)
     return false;
 }
 
-static bool populate(Mirror *mirror, const PageTable *table)
+static bool populate(Mirror *mirror, const PageTable *table, const _Atomic bool *present)
 {
     for (unsigned i = 0; i < POPULATE_CHUNKS; i++) {
         uint64_t offset, length;
 
-        if (!find_next(mirror, table))
+        if (!find_next(mirror, table, present))
             return false;
         offset = mirror->next_chunk << PAGE_TABLE_CHUNK_SHIFT;
         length = mirror->length[mirror->next_region] - offset;
@@ -81,13 +87,13 @@ static bool populate(Mirror *mirror, const PageTable *table)
     return true;
 }
 
-bool mirror_populate(Mirror *mirror, const PageTable *table)
+bool mirror_populate(Mirror *mirror, const PageTable *table, const _Atomic bool *present)
 {
     uint64_t now = clock_ns();
 
     if (mirror->until_ns == 0)
         mirror->until_ns = now + UINT64_C(1000000000) * POPULATE_S;
-    if (now < mirror->until_ns && populate(mirror, table))
+    if (now < mirror->until_ns && populate(mirror, table, present))
         return true;
     atomic_store(&mirror->populated, true);
     return false;

@@ -28,15 +28,16 @@ typedef struct Mirror {
 /* True if this region's pages can be placed by CONTINUE. */
 bool mirror_is_possible(const Region *region);
 
-/* 0 or negative errno. */
+/* 0 or negative errno.  Both before the region is served, and after it is no longer. */
 int mirror_map(Mirror *mirror, uint32_t index, const Region *region);
+void mirror_unmap(Mirror *mirror, uint32_t index);
 void mirror_deinit(Mirror *mirror);
 
 /*
  * Fills in the mapping's page tables for some of the memory that the client allocated, so that
  * receiving does not fault for each page.  False: all is done, or the time is over.  The stream's
- * thread, before the gate.
+ * thread, before the gate.  Regions that are not present are left alone.
  */
-bool mirror_populate(Mirror *mirror, const PageTable *table);
+bool mirror_populate(Mirror *mirror, const PageTable *table, const _Atomic bool *present);
 
 #endif

@@ -384,6 +384,20 @@ static uint64_t fits_in(const Shard *shard, uint64_t address, uint64_t offset, u
     return fits / page_size < count ? fits / page_size : count;
 }
 
+/* Pages of a region that was removed are REMOVED, or will be before it comes back: nobody waits. */
+static void no_waiter(void *user, uint32_t region, uint64_t page)
+{
+    Import *import = user;
+
+    waiters_take(import->waiters, waiters_key(region, page), record_waiter, import);
+}
+
+static void drop(Import *import, uint32_t region, uint64_t page, uint64_t count)
+{
+    if (count > 0)
+        page_table_finish(&import->table, region, page, count, no_waiter, import);
+}
+
 void placement_put(Import *import, const Placement *placement)
 {
     const uint64_t page_size = import->page_sizes[placement->region];
@@ -391,6 +405,10 @@ void placement_put(Import *import, const Placement *placement)
     const char *data = placement->data;
 
     while (count > 0 && !import_is_halted(import)) {
+        if (import_is_gone(import, placement->region)) {
+            drop(import, placement->region, page, count);
+            return;
+        }
         uint64_t address = address_of(import, placement->region, page);
         Shard *shard = import_shard(import, address);
         uint64_t offset = page * page_size;
@@ -405,6 +423,8 @@ void placement_put(Import *import, const Placement *placement)
             .by = placement->by,
         };
 
+        if (!shard && import_is_gone(import, placement->region))
+            continue; /* only just */
         if (!shard) {
             halt_at(import, placement->region, page, "lies in no shard its client handed over");
             return;
@@ -415,8 +435,11 @@ void placement_put(Import *import, const Placement *placement)
         page += batch.count;
         count -= batch.count;
         data = data ? data + batch.count * page_size : NULL;
-        if (put_in_shard(&batch, placement) != OUTCOME_DONE)
-            return;
+        if (put_in_shard(&batch, placement) == OUTCOME_DONE)
+            continue;
+        if (import_is_gone(import, placement->region))
+            drop(import, placement->region, batch.page, batch.count + count);
+        return;
     }
 }
 
@@ -446,6 +469,10 @@ void placement_poison(Import *import, uint32_t region, uint64_t page, uint64_t c
 {
     uint64_t page_size = import->page_sizes[region];
 
+    if (import_is_gone(import, region)) {
+        drop(import, region, page, count);
+        return;
+    }
     log_error("%s: %" PRIu64 " pages from page %" PRIu64
               " of region '%s' on cannot be read at the source: poisoned",
               import->name, count, page, import->regions.regions[region].id);
@@ -453,6 +480,10 @@ void placement_poison(Import *import, uint32_t region, uint64_t page, uint64_t c
         uint64_t address = address_of(import, region, page + i);
         const Shard *shard = import_shard(import, address);
 
+        if (!shard && import_is_gone(import, region)) {
+            drop(import, region, page + i, count - i);
+            return;
+        }
         if (!shard || uffd_poison(shard->uffd, address, page_size) != UFFD_PLACED) {
             halt_at(import, region, page + i, "cannot be read at the source, nor poisoned here");
             return;

@@ -14,6 +14,7 @@
 #include "daemon/core/thread.h"
 #include "daemon/fault/affinity.h"
 #include "daemon/fault/dispatch.h"
+#include "daemon/fault/hotplug.h"
 #include "daemon/fault/import.h"
 #include "daemon/fault/placement.h"
 #include "daemon/fault/uffd.h"
@@ -184,17 +185,29 @@ static void fetch_neighbours(Resolver *resolver)
     resolver->n_fetched = 0;
 }
 
+/* Of a shard that was retired since nobody needs an answer: its client wakes whoever waited. */
+static bool is_served(const Import *import, const FaultRecord *fault)
+{
+    const Shard *shard = &import->shards[fault->shard];
+
+    return shard_is_live(shard) && fault->address - shard->start < shard->length;
+}
+
 static void resolve(Resolver *resolver, const FaultRecord *fault)
 {
     Import *import = resolver->import;
     const Shard *shard = &import->shards[fault->shard];
     const Region *region = &import->regions.regions[shard->region];
-    uint64_t page = (fault->address - region->address) >> region->page_shift;
+    uint64_t page;
     uint64_t now = fault->since_ns;
     uint32_t vcpu = fault->vcpu;
     Fetch *fetch;
 
-    switch (claim(import, shard->region, page, vcpu, now)) {
+    if (!is_served(import, fault))
+        return;
+    page = (fault->address - region->address) >> region->page_shift;
+    switch (import_is_gone(import, shard->region) ? PAGE_CLAIM_REMOVED
+                                                  : claim(import, shard->region, page, vcpu, now)) {
     case PAGE_CLAIM_FETCH:
         fetch = tcp_channel_fetch(&resolver->channel, shard->region, page, 1);
         fetch->wanted = page;
@@ -343,6 +356,8 @@ static void shard_ready(RingWatch *ring_watch, int result)
     ShardWatch *watch = (ShardWatch *)((char *)ring_watch - offsetof(ShardWatch, watch));
     Resolver *resolver = ring_watch->owner;
 
+    if (!shard_is_live(watch->shard))
+        return;
     atomic_fetch_add_explicit(&resolver->wakeups, 1, memory_order_relaxed);
     if (read_is_refused(watch, result)) {
         ring_poll(&resolver->ring, &watch->watch, watch->shard->uffd, POLLIN, false);
@@ -373,15 +388,68 @@ static bool is_mine(const Resolver *resolver, const Shard *shard)
     return shard->owner == SHARD_SHARED || shard->owner == (int)resolver->index;
 }
 
+/* A slot's watch is made anew for each shard that lives in it; the last one's has ended by then. */
+static void watch_shard(Resolver *resolver, ShardWatch *watch, Shard *shard)
+{
+    watch->watch = (RingWatch){.done = shard_ready, .owner = resolver};
+    watch->shard = shard;
+    watch->life = shard->life;
+    watch->by_read = shard->owner != SHARD_SHARED && !shard->removable;
+    watch->unread = watch->more = watch->polled = false;
+    watch->refused = watch->at = watch->n = 0;
+    if (is_mine(resolver, shard))
+        wait_for_faults(resolver, watch);
+}
+
 static void start_polling(Resolver *resolver)
 {
-    if (resolver->polling || !import_gate_is_open(resolver->import))
+    Import *import = resolver->import;
+    uint64_t epoch = atomic_load_explicit(&import->epoch, memory_order_acquire);
+    uint32_t n;
+
+    if (resolver->polled == epoch || !import_gate_is_open(import))
         return;
-    resolver->polling = true;
-    resolver->channel.seal = atomic_load(&resolver->import->seal);
-    for (uint32_t i = 0; i < resolver->import->n_shards; i++)
-        if (is_mine(resolver, resolver->watches[i].shard))
-            wait_for_faults(resolver, &resolver->watches[i]);
+    resolver->polled = epoch;
+    resolver->channel.seal = atomic_load(&import->seal);
+    n = atomic_load_explicit(&import->n_shards, memory_order_acquire);
+    for (uint32_t i = 0; i < n; i++) {
+        Shard *shard = &import->shards[i];
+        ShardWatch *watch = &resolver->watches[i];
+        if (shard_is_live(shard) && (!watch->shard || watch->life != shard->life))
+            watch_shard(resolver, watch, shard);
+    }
+}
+
+static bool is_retired(const ShardWatch *watch)
+{
+    return watch->shard && !shard_is_live(watch->shard);
+}
+
+/* A region goes: what waits for its faults is ended, and once nothing is left of it that is told. */
+static void heed_retirement(Resolver *resolver)
+{
+    Import *import = resolver->import;
+    uint64_t retired = atomic_load_explicit(&import->retired, memory_order_acquire);
+    uint32_t n = atomic_load_explicit(&import->n_shards, memory_order_acquire);
+    bool busy;
+
+    if (resolver->settled == retired)
+        return;
+    busy = tcp_channel_is_landing(&resolver->channel, import->retiring);
+    for (uint32_t i = 0; i < n; i++) {
+        ShardWatch *watch = &resolver->watches[i];
+        if (!is_retired(watch))
+            continue;
+        watch->unread = false;
+        if (resolver->cancelled != retired)
+            ring_cancel(&resolver->ring, &watch->watch);
+        busy = busy || watch->watch.busy;
+    }
+    resolver->cancelled = retired;
+    if (busy)
+        return;
+    resolver->settled = retired;
+    hotplug_settled(import);
 }
 
 /* What others read for it. */
@@ -409,13 +477,17 @@ static bool has_unread(const Resolver *resolver, const ShardWatch *watch)
 {
     const Shard *shard = watch->shard;
 
+    if (!shard || !shard_is_live(shard))
+        return false;
     return watch->unread ||
            (shard->owner == (int)resolver->index && shard->inbox_at < shard->inbox_n);
 }
 
 static void serve_unread(Resolver *resolver)
 {
-    for (uint32_t i = 0; i < resolver->import->n_shards; i++)
+    uint32_t n = atomic_load_explicit(&resolver->import->n_shards, memory_order_acquire);
+
+    for (uint32_t i = 0; i < n; i++)
         if (has_unread(resolver, &resolver->watches[i]) && tcp_channel_has_room(&resolver->channel))
             serve_watch(resolver, &resolver->watches[i], resolver->watches[i].more);
 }
@@ -443,6 +515,7 @@ static void *run(void *argument)
     }
     while (!error && !atomic_load_explicit(&resolver->stop, memory_order_acquire)) {
         affinity_heed(resolver);
+        heed_retirement(resolver);
         drain_queue(resolver);
         tcp_channel_flush(&resolver->channel);
         error = ring_wait(&resolver->ring, patience_ms(resolver));
@@ -460,15 +533,9 @@ static int init_parts(Resolver *resolver)
     Import *import = resolver->import;
     int error;
 
-    resolver->watches = calloc(import->n_shards, sizeof *resolver->watches);
+    resolver->watches = calloc(LIMIT_SHARDS, sizeof *resolver->watches);
     if (!resolver->watches)
         return -ENOMEM;
-    for (uint32_t i = 0; i < import->n_shards; i++) {
-        Shard *shard = &import->shards[i];
-        resolver->watches[i].shard = shard;
-        resolver->watches[i].watch = (RingWatch){.done = shard_ready, .owner = resolver};
-        resolver->watches[i].by_read = shard->owner != SHARD_SHARED && !shard->removable;
-    }
     error = dispatch_init(resolver);
     if (!error)
         error = ring_init(&resolver->ring, woken, resolver);

@@ -28,11 +28,12 @@ struct Import;
 /* One shard, as one resolver waits for it. */
 typedef struct ShardWatch {
     RingWatch watch;
-    Shard *shard;
-    bool unread;  /* ready, but there was no room to serve more */
-    bool more;    /* and there may be more in the kernel than what was read */
-    bool by_read; /* the ring reads the messages; else it polls */
-    bool polled;  /* for once, since a read was refused */
+    Shard *shard;  /* NULL: not waited for yet */
+    uint64_t life; /* of the shard that was in this slot then */
+    bool unread;   /* ready, but there was no room to serve more */
+    bool more;     /* and there may be more in the kernel than what was read */
+    bool by_read;  /* the ring reads the messages; else it polls */
+    bool polled;   /* for once, since a read was refused */
     unsigned refused;
     unsigned at, n; /* of messages: taken, read */
     struct uffd_msg messages[SHARD_INBOX];
@@ -49,8 +50,10 @@ typedef struct Resolver {
     Ring ring;
     Offer offer;
     TcpChannel channel;
-    ShardWatch *watches; /* one a shard */
-    bool polling;        /* the gate is open */
+    ShardWatch *watches; /* one a slot of shards */
+    uint64_t polled;     /* the epoch of shards it waits for; 0: the gate is shut */
+    uint64_t cancelled;  /* up to this retirement it has cancelled what it waited for, */
+    uint64_t settled;    /* and up to this one nothing is left of it */
     Around around;
     Fetch *fetched[TCP_CHANNEL_SLOTS];
     unsigned n_fetched; /* of the batch being read: they may take neighbours along */

@@ -26,8 +26,21 @@ enum {
     SHARD_INBOX_EVENTS = 4096, /* with events, which only come behind all faults */
 };
 
+/*
+ * Slots of the import's table are LIVE while faults of theirs are served.  Data threads look at nothing
+ * else of a slot that is not; the control thread frees a DEAD one after all of them said that they are
+ * done with it (hotplug.h).
+ */
+typedef enum ShardState {
+    SHARD_FREE = 0,
+    SHARD_LIVE,
+    SHARD_DEAD,
+} ShardState;
+
 typedef struct Shard {
-    int uffd; /* owned by the import */
+    _Atomic uint32_t state; /* ShardState; the rest is written before LIVE is stored */
+    uint64_t life;          /* its number, which tells it from others that this slot held */
+    int uffd;               /* owned by the import */
     uint32_t region;
     uint64_t start; /* client address */
     uint64_t length;
@@ -42,7 +55,12 @@ typedef struct Shard {
     unsigned inbox_n, inbox_at;
 } Shard;
 
-/* Before its threads run. 0 or -ENOMEM. */
+static inline bool shard_is_live(const Shard *shard)
+{
+    return atomic_load_explicit(&shard->state, memory_order_acquire) == SHARD_LIVE;
+}
+
+/* Before it is live. 0 or -ENOMEM. */
 int shard_init(Shard *shard);
 void shard_deinit(Shard *shard); /* closes the uffd */
 

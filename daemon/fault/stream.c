@@ -9,6 +9,7 @@
 
 #include "daemon/core/clock.h"
 #include "daemon/core/thread.h"
+#include "daemon/fault/hotplug.h"
 #include "daemon/fault/import.h"
 #include "daemon/fault/placement.h"
 
@@ -33,14 +34,14 @@ static void set_chunks(Stream *stream, uint32_t region, uint64_t page, uint64_t 
     for (uint64_t chunk = page / STREAM_CHUNK_PAGES; chunk <= last; chunk++)
         if (!may_hold_missing(stream, region, chunk)) {
             stream->chunks[region][chunk / 64] |= UINT64_C(1) << (chunk % 64);
-            stream->chunks_left++;
+            stream->chunks_left[region]++;
         }
 }
 
 static void clear_chunk(Stream *stream, uint32_t region, uint64_t chunk)
 {
     stream->chunks[region][chunk / 64] &= ~(UINT64_C(1) << (chunk % 64));
-    stream->chunks_left--;
+    stream->chunks_left[region]--;
 }
 
 static void ask_for_map(Stream *stream)
@@ -84,8 +85,10 @@ static void map_arrived(void *owner, uint32_t region, const PeerMessage *map)
     }
     for (uint32_t i = 0; i < map->map.n; i++) {
         const PeerExtent *extent = &map->map.extents[i];
-        page_table_mark_missing(&import->table, region, extent->page, extent->count);
-        set_chunks(stream, region, extent->page, extent->count);
+        if (!import_is_gone(import, region)) {
+            page_table_mark_missing(&import->table, region, extent->page, extent->count);
+            set_chunks(stream, region, extent->page, extent->count);
+        }
         stream->populated_bytes += extent->count * import->page_sizes[region];
     }
     atomic_store_explicit(&import->counters.populated_bytes, stream->populated_bytes,
@@ -219,6 +222,8 @@ static uint64_t claim_near(Stream *stream, uint32_t *ret_region, uint64_t *ret_p
     uint64_t count = 0;
 
     follow_faults(stream);
+    if (!import_wants(stream->import, stream->near_region))
+        return 0;
     while (count == 0 && stream->near_page < stream->near_end) {
         *ret_region = stream->near_region;
         count = claim_at(stream, stream->near_region, &stream->near_page, stream->near_end);
@@ -226,6 +231,33 @@ static uint64_t claim_near(Stream *stream, uint32_t *ret_region, uint64_t *ret_p
         stream->near_page += count;
     }
     return count;
+}
+
+static void next_region(Stream *stream)
+{
+    stream->cursor_chunk = 0;
+    stream->cursor_region = (stream->cursor_region + 1) % stream->import->regions.n;
+}
+
+/* True if there is a chunk to look at in a region that may be asked for; the cursor is in one then. */
+static bool has_chunks(Stream *stream)
+{
+    for (uint32_t i = 0; i < stream->import->regions.n; i++) {
+        if (stream->chunks_left[stream->cursor_region] > 0 &&
+            import_wants(stream->import, stream->cursor_region))
+            return true;
+        next_region(stream);
+    }
+    return false;
+}
+
+/* Also in regions that are not there yet; what was removed is not missing. */
+static bool has_missing(const Stream *stream)
+{
+    for (uint32_t i = 0; i < stream->import->regions.n; i++)
+        if (stream->chunks_left[i] > 0 && !import_is_gone(stream->import, i))
+            return true;
+    return false;
 }
 
 static void next_chunk(Stream *stream)
@@ -241,8 +273,7 @@ static void next_chunk(Stream *stream)
             stream->cursor_chunk += 64;
     if (stream->cursor_chunk < chunks)
         return;
-    stream->cursor_chunk = 0;
-    stream->cursor_region = (stream->cursor_region + 1) % stream->import->regions.n;
+    next_region(stream);
 }
 
 /*
@@ -251,7 +282,7 @@ static void next_chunk(Stream *stream)
  */
 static uint64_t claim_anywhere(Stream *stream, uint32_t *ret_region, uint64_t *ret_page)
 {
-    while (stream->chunks_left > 0) {
+    while (has_chunks(stream)) {
         uint32_t region = stream->cursor_region;
         uint64_t page = stream->cursor_chunk * STREAM_CHUNK_PAGES;
         uint64_t end = page + STREAM_CHUNK_PAGES;
@@ -354,7 +385,7 @@ static void check_complete(Stream *stream)
 {
     Import *import = stream->import;
 
-    if (stream->complete || !stream->map_complete || stream->chunks_left > 0 ||
+    if (stream->complete || !stream->map_complete || has_missing(stream) ||
         atomic_load_explicit(&import->table.unresolved, memory_order_acquire) > 0 ||
         import_is_halted(import))
         return;
@@ -365,10 +396,27 @@ static void check_complete(Stream *stream)
     import->notify(import->owner, import, IMPORT_COMPLETE, "");
 }
 
+/* A region goes: once nothing is on its way into it any more that is told. */
+static void heed_retirement(Stream *stream)
+{
+    Import *import = stream->import;
+    uint64_t retired = atomic_load_explicit(&import->retired, memory_order_acquire);
+
+    if (stream->settled == retired)
+        return;
+    for (unsigned i = 0; i < stream->n_channels; i++)
+        if (tcp_channel_is_landing(&stream->channels[i].channel, import->retiring))
+            return;
+    stream->settled = retired;
+    hotplug_settled(import);
+}
+
 static void step(Stream *stream)
 {
+    heed_retirement(stream);
     if (stream->populating && !import_gate_is_open(stream->import)) {
-        stream->populating = mirror_populate(&stream->import->mirror, &stream->import->table);
+        stream->populating = mirror_populate(&stream->import->mirror, &stream->import->table,
+                                             stream->import->present);
         if (!stream->populating)
             link_populated(&stream->import->link);
     }
@@ -398,6 +446,8 @@ static int wait_ms(Stream *stream)
                                                           : STREAM_HELD_MS;
     if (stream->in_flight > 0)
         return -1;
+    if (stream->map_complete && has_missing(stream) && !has_chunks(stream))
+        return -1; /* only regions that are not there miss something */
     return STREAM_TICK_MS;
 }
 

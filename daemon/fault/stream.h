@@ -46,7 +46,8 @@ typedef struct Stream {
     bool map_asked, map_complete;
     uint64_t populated_bytes;
     uint64_t *chunks[LIMIT_REGIONS]; /* a bit a chunk of STREAM_CHUNK_PAGES pages */
-    uint64_t chunks_left;
+    uint64_t chunks_left[LIMIT_REGIONS];
+    uint64_t settled; /* up to this retirement nothing is left of what went (hotplug.h) */
 
     uint64_t in_flight; /* bytes asked for */
     Pace pace;

@@ -125,6 +125,13 @@ void tcp_channel_attach(TcpChannel *channel, int fd, uint32_t session, uint32_t 
 /* Takes the connection down; sink->down() follows. */
 void tcp_channel_drop(TcpChannel *channel, const char *reason);
 
+/* True while the kernel may write to a place in memory of this region that its owner named. */
+static inline bool tcp_channel_is_landing(const TcpChannel *channel, uint32_t region)
+{
+    return channel->landing && channel->receiving.busy && channel->current &&
+           channel->current->region == region;
+}
+
 static inline bool tcp_channel_has_room(const TcpChannel *channel)
 {
     return channel->used < TCP_CHANNEL_SLOTS;

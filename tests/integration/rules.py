@@ -319,7 +319,7 @@ def regions_come_and_go():
         world.offer(source)
         moving = source.refused("remove")
         mentions(moving, "armed or exported")
-        mentions(destination.refused("remove"), "armed or exported")
+        mentions(destination.refused("add 4"), "no absent region")
         source.do("cancel")
         destination.wait_event("cancelled")
         for vmm in (source, destination):

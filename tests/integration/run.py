@@ -15,6 +15,7 @@ import bad_peer
 import bad_setup
 import limit
 import pace
+import regions
 import removed
 import restart
 import rules
@@ -25,7 +26,7 @@ import vcpus
 from world import host
 
 MODULES = (transfer, restart, severed, size, limit, pace, bad_client, bad_peer, bad_setup, removed,
-           rules, vcpus)
+           rules, regions, vcpus)
 SKIPPED = 77
 
 

@@ -5,7 +5,7 @@
  *   vmm source|destination --socket PATH --name NAME --mem MIB --fill MIB
  *       [--backing anonymous|memfd|unsealed|private|hugetlb|file:PATH] [--regions N] [--threads N]
  *       [--seed N] [--sparse] [--read-only] [--reverse] [--removable] [--pause US]
- *       [--destination HOST:PORT]
+ *       [--pluggable] [--absent] [--churn] [--destination HOST:PORT]
  *
  * --reverse names the regions in the opposite order.
  *
@@ -24,6 +24,11 @@
  *   vcpu   name this thread as the only vCPU, until run or touch names others
  *   discard N    give N runs of pages of the last region back (--removable), and check it
  *   blindly N    the same without a look at any page
+ *   plug, unplug     add, remove the last region (--pluggable; it is not there at first with --absent)
+ *   check        check all of it, while it is plugged in
+ *   faults       threads touch every page with content of the other regions once, while a further
+ *          one plugs the last region in and out (--churn): a line "FAULTED pages=… us=…
+ *          per_second=… changes=… bad=…"
  *   add MIB, remove    one more region, of anonymous memory
  *   churn MIB   add and remove such a region over and over, until
  *   calm   which tells how often: a line "CHURNED n"
@@ -44,6 +49,7 @@
 #include "tests/integration/vmm_discard.h"
 #include "tests/integration/vmm_load.h"
 #include "tests/integration/vmm_memory.h"
+#include "tests/integration/vmm_plug.h"
 #include "tests/integration/vmm_probe.h"
 #include "tests/integration/vmm_touch.h"
 
@@ -66,6 +72,8 @@ typedef struct Vmm {
     VmmLoad *load;
     VmmDiscard *discard;
     VmmChurn *churn;
+    VmmPlug *plug;
+    bool plugging;
     uint64_t bad;
 } Vmm;
 
@@ -111,7 +119,7 @@ static void usage(void)
     fprintf(stderr, "usage: vmm source|destination --socket PATH --name NAME --mem MIB "
                     "--fill MIB [--backing KIND] [--regions N] [--threads N] [--seed N] "
                     "[--sparse] [--read-only] [--reverse] [--removable] [--pause US] "
-                    "[--destination HOST:PORT]\n");
+                    "[--pluggable] [--absent] [--churn] [--destination HOST:PORT]\n");
     exit(2);
 }
 
@@ -164,6 +172,15 @@ static void parse_option(Vmm *vmm, int option)
     case 'B':
         vmm->shape.removable = true;
         break;
+    case 'P':
+        vmm->shape.pluggable = true;
+        break;
+    case 'A':
+        vmm->shape.absent = true;
+        break;
+    case 'C':
+        vmm->plugging = true;
+        break;
     case 'p':
         vmm->pause_us = (unsigned)number(optarg);
         break;
@@ -191,6 +208,9 @@ static void parse(Vmm *vmm, int argc, char **argv)
         {"pause", required_argument, NULL, 'p'},
         {"reverse", no_argument, NULL, 'v'},
         {"removable", no_argument, NULL, 'B'},
+        {"pluggable", no_argument, NULL, 'P'},
+        {"absent", no_argument, NULL, 'A'},
+        {"churn", no_argument, NULL, 'C'},
         {"destination", required_argument, NULL, 'd'},
         {NULL, 0, NULL, 0},
     };
@@ -227,6 +247,13 @@ static bool connect_daemon(Vmm *vmm)
 
     for (unsigned i = 0; i < n; i++)
         regions[i] = vmm->memory.regions[vmm->reverse ? n - 1 - i : i];
+    if (vmm->shape.absent) {
+        struct postcopy_region *last = &regions[vmm->reverse ? 0 : n - 1];
+        last->flags |= POSTCOPY_REGION_ABSENT;
+        last->address = NULL;
+        last->fd = -1;
+        last->fd_offset = 0;
+    }
     if (postcopy_connect(&config, POSTCOPY_WAIT, CONNECT_MS, &vmm->pc)) {
         print("ERR connect %s\n", postcopy_error(NULL));
         return false;
@@ -402,6 +429,40 @@ static void stop_churn(Vmm *vmm)
     print(rounds < 0 ? "ERR calm a region was refused\n" : "OK calm\n");
 }
 
+static VmmPlug *plug_of(Vmm *vmm)
+{
+    if (!vmm->plug)
+        vmm->plug = vmm_plug_new(&vmm->memory, vmm->pc, print);
+    return vmm->plug;
+}
+
+/* True: it was a command about memory that is plugged. */
+static bool execute_plug(Vmm *vmm, const char *command)
+{
+    uint64_t wrong;
+
+    if (strcmp(command, "plug") == 0) {
+        answer(vmm, command, vmm_plug_in(plug_of(vmm)));
+        return true;
+    }
+    if (strcmp(command, "unplug") == 0) {
+        answer(vmm, command, vmm_plug_out(plug_of(vmm)));
+        return true;
+    }
+    if (strcmp(command, "check") == 0)
+        wrong = vmm_plug_check(plug_of(vmm));
+    else if (strcmp(command, "faults") == 0)
+        wrong = vmm_plug_run(plug_of(vmm), vmm->n_threads, vmm->plugging);
+    else
+        return false;
+    vmm->bad += wrong;
+    if (wrong)
+        print("ERR %s %" PRIu64 " words or changes are wrong\n", command, wrong);
+    else
+        print("OK %s\n", command);
+    return true;
+}
+
 /* False to quit. */
 static bool execute(Vmm *vmm, const char *command, char *argument)
 {
@@ -445,7 +506,7 @@ static bool execute(Vmm *vmm, const char *command, char *argument)
         stop_churn(vmm);
     } else if (strcmp(command, "quit") == 0) {
         return false;
-    } else {
+    } else if (!execute_plug(vmm, command)) {
         print("ERR %s is no command\n", command);
     }
     return true;
@@ -483,6 +544,7 @@ int main(int argc, char **argv)
         _exit(vmm.bad != 0 || (vmm.load && vmm_load_bad(vmm.load) != 0));
     }
     stop_guest(&vmm);
+    vmm_plug_free(vmm.plug);
     vmm_memory_deinit(&vmm.memory);
     return vmm.bad != 0;
 }

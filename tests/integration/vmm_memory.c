@@ -103,7 +103,8 @@ bool vmm_memory_init(VmmMemory *memory, const VmmShape *shape)
     memset(memory, 0, sizeof *memory);
     memory->shape = *shape;
     memory->region_pages = shape->n_pages / shape->n_regions;
-    memory->kept_pages = shape->n_pages - (shape->removable ? memory->region_pages : 0);
+    memory->kept_pages =
+        shape->n_pages - (shape->removable || shape->pluggable ? memory->region_pages : 0);
     memory->run_pages = huge ? HUGE_PAGE / VMM_PAGE : RUN_PAGES;
     if (memory->region_pages * shape->n_regions != shape->n_pages ||
         memory->region_pages % memory->run_pages || shape->n_filled % memory->run_pages ||

@@ -21,7 +21,9 @@ typedef struct VmmShape {
     uint64_t n_filled;
     uint64_t seed;
     unsigned n_regions;
-    bool removable;      /* the last region */
+    bool removable;      /* the last region: its pages are given back */
+    bool pluggable;      /* the last region: it comes and goes */
+    bool absent;         /* and is not there at first */
     const char *backing; /* anonymous, memfd (sealed), unsealed, private, hugetlb, file:PATH */
 } VmmShape;
 
