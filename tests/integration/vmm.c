@@ -30,7 +30,7 @@
  *          one plugs the last region in and out (--churn): a line "FAULTED pages=… us=…
  *          per_second=… changes=… bad=…"
  *   add MIB, remove    one more region, of anonymous memory
- *   churn MIB   add and remove such a region over and over, until
+ *   churn  remove and add the last region over and over (--pluggable), until
  *   calm   which tells how often: a line "CHURNED n"
  *   quit   (or the end of stdin) exit: 1 if a word was ever wrong
  */
@@ -411,11 +411,18 @@ static VmmDiscard *discarder(Vmm *vmm)
     return vmm->discard;
 }
 
-static void start_churn(Vmm *vmm, const char *mib)
+static VmmPlug *plug_of(Vmm *vmm)
+{
+    if (!vmm->plug)
+        vmm->plug = vmm_plug_new(&vmm->memory, vmm->pc, print);
+    return vmm->plug;
+}
+
+static void start_churn(Vmm *vmm)
 {
     if (vmm->churn)
         return;
-    vmm->churn = vmm_churn_start(vmm->pc, number(mib) << 20);
+    vmm->churn = vmm_churn_start(plug_of(vmm));
     answer(vmm, "churn", vmm->churn ? 0 : -1);
 }
 
@@ -427,13 +434,6 @@ static void stop_churn(Vmm *vmm)
     vmm->churn = NULL;
     print("CHURNED %" PRId64 "\n", rounds);
     print(rounds < 0 ? "ERR calm a region was refused\n" : "OK calm\n");
-}
-
-static VmmPlug *plug_of(Vmm *vmm)
-{
-    if (!vmm->plug)
-        vmm->plug = vmm_plug_new(&vmm->memory, vmm->pc, print);
-    return vmm->plug;
 }
 
 /* True: it was a command about memory that is plugged. */
@@ -501,7 +501,7 @@ static bool execute(Vmm *vmm, const char *command, char *argument)
     } else if (strcmp(command, "remove") == 0) {
         remove_region(vmm);
     } else if (strcmp(command, "churn") == 0) {
-        start_churn(vmm, argument);
+        start_churn(vmm);
     } else if (strcmp(command, "calm") == 0) {
         stop_churn(vmm);
     } else if (strcmp(command, "quit") == 0) {
