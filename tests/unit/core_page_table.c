@@ -215,6 +215,22 @@ static void removing_takes_every_state_and_tells_of_waiters(void **state)
     assert_int_equal(page_table_same_run(&table, 0, 40, 60, &removed), 60);
 }
 
+static void a_region_is_removed_whole_and_alone(void **state)
+{
+    (void)state;
+    for (uint64_t page = 0; page < 100; page++)
+        put(0, page, page % 5);
+    put(0, 40, PAGE_REQUESTED | PAGE_WAITED);
+    put(1, 0, PAGE_MISSING);
+    n_waited = 0;
+    page_table_remove_region(&table, 0, on_waited, waited);
+    assert_int_equal(n_waited, 1);
+    assert_int_equal(waited[0], 40);
+    for (uint64_t page = 0; page < 100; page++)
+        assert_int_equal(page_table_get(&table, 0, page), PAGE_REMOVED);
+    assert_int_equal(page_table_get(&table, 1, 0), PAGE_MISSING);
+}
+
 /* A client spoils the shared bits after ARM: the copy stands. */
 static void chunks_are_kept_as_they_were(void **state)
 {
@@ -475,6 +491,7 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(removing_takes_every_state_and_tells_of_waiters, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(a_region_is_removed_whole_and_alone, set_up, tear_down),
         cmocka_unit_test_setup_teardown(chunks_are_kept_as_they_were, set_up, tear_down),
         cmocka_unit_test_setup_teardown(received_pages_are_found, set_up, tear_down),
         cmocka_unit_test_setup_teardown(marking_touches_holes_only, set_up, tear_down),

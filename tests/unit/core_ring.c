@@ -239,6 +239,38 @@ static void more_operations_than_entries_are_queued(void **state)
     ring_deinit(&ring);
 }
 
+static void what_is_cancelled_ends_and_only_that(void **state)
+{
+    Ring ring;
+    int results[2] = {0, 0};
+    RingWatch gone = {.done = keep_result, .owner = &results[0]};
+    RingWatch kept = {.done = keep_result, .owner = &results[1]};
+    uint64_t one = 1;
+    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+    (void)state;
+    assert_int_equal(ring_init(&ring, on_woken, &(Worker){0}), 0);
+    assert_int_equal(ring_start(&ring, 8), 0);
+    ring_poll(&ring, &gone, fd, POLLIN, true);
+    ring_poll(&ring, &kept, fd, POLLIN, true);
+    assert_int_equal(ring_wait(&ring, 1), 0);
+    ring_cancel(&ring, &gone);
+    for (int i = 0; i < 100 && gone.busy; i++)
+        assert_int_equal(ring_wait(&ring, 10), 0);
+    assert_int_equal(results[0], -ECANCELED);
+    assert_true(kept.busy);
+    assert_int_equal(write(fd, &one, sizeof one), sizeof one);
+    for (int i = 0; i < 100 && kept.busy; i++)
+        assert_int_equal(ring_wait(&ring, 10), 0);
+    assert_true(results[1] & POLLIN);
+    ring_cancel(&ring, &gone); /* what is over is left alone */
+    assert_int_equal(ring_wait(&ring, 1), 0);
+    assert_int_equal(results[0], -ECANCELED);
+    close(fd);
+    ring_stop(&ring);
+    ring_deinit(&ring);
+}
+
 /* What comes while it looks is found without sleeping; where nothing comes, looking ends. */
 static void it_looks_before_it_sleeps(void **state)
 {
@@ -309,6 +341,7 @@ int main(void)
         cmocka_unit_test(one_ring_of_many_is_woken_for_an_event),
         cmocka_unit_test(it_sends_and_receives),
         cmocka_unit_test(waiting_ends_with_the_time),
+        cmocka_unit_test(what_is_cancelled_ends_and_only_that),
         cmocka_unit_test(it_looks_before_it_sleeps),
         cmocka_unit_test(looking_is_forgiven_and_grows_again),
         cmocka_unit_test(more_operations_than_entries_are_queued),
