@@ -18,7 +18,7 @@ enum {
 
 #define SECOND_NS UINT64_C(1000000000)
 #define PERIOD_NS UINT64_C(3000000000)
-#define TARGET_NS UINT64_C(500000)
+#define TARGET_NS UINT64_C(250000)
 #define FAST_LINK (UINT64_C(256) << 20) /* bytes/s */
 #define SLACK_NS  UINT64_C(100000)      /* of the latency of faults: what a busy host does to it */
 
