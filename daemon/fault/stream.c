@@ -132,7 +132,8 @@ static void pages_arrived(void *owner, Fetch *fetch, uint32_t first, uint32_t co
 
     if (first == 0 && fetch->attempts == 0)
         answer_begins(channel->stream, fetch);
-    channel->stream->in_flight -= bytes;
+    if (fetch->attempts == 0)
+        channel->stream->in_flight -= bytes;
     if (content == FETCH_ZERO)
         rate_give(&channel->stream->rate, bytes);
     placement_put(import, &placement);
@@ -156,6 +157,9 @@ static bool pages_failed(void *owner, Fetch *fetch, PeerErrorCode code)
     Import *import = channel->stream->import;
 
     atomic_fetch_add_explicit(&import->counters.retried, 1, memory_order_relaxed);
+    /* From the first failure on it is under way no more: what cannot be read holds nothing else up. */
+    if (fetch->attempts == 1)
+        channel->stream->in_flight -= fetch->count * import->page_sizes[fetch->region];
     if (code == PEER_ERROR_FENCED) {
         import_halt(import, CLIENT_STATE_FENCED, "the source ran again");
         return true;
@@ -163,7 +167,6 @@ static bool pages_failed(void *owner, Fetch *fetch, PeerErrorCode code)
     if (fetch->attempts < STREAM_ATTEMPTS)
         return true;
     placement_poison(import, fetch->region, fetch->page, fetch->count);
-    channel->stream->in_flight -= fetch->count * import->page_sizes[fetch->region];
     return false;
 }
 

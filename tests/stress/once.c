@@ -160,8 +160,8 @@ static void roam_over(bool shared, bool sealed, ImportDispatch dispatch)
     const WorldShape shape = {
         .shared = shared,
         .sealed = sealed,
-        .n_pages = 65536, /* 256 MiB: four shards */
-        .stride = 8,
+        .n_pages = sealed ? 32768 : 65536, /* 256 MiB: four shards */
+        .stride = sealed ? 2 : 8,          /* what is half full is allocated ahead */
         .resolvers = 4,
         .dispatch = dispatch,
         .shards = 4,
