@@ -22,7 +22,7 @@ static _Noreturn void serve(int listener, int cpu, uint64_t length, uint64_t chu
 {
     BenchMemory memory;
     int connection;
-    uint8_t go;
+    uint8_t byte = 0;
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     bench_pin(cpu);
@@ -30,7 +30,9 @@ static _Noreturn void serve(int listener, int cpu, uint64_t length, uint64_t chu
     for (uint64_t i = 0; i < length; i += 8)
         *(uint64_t *)(memory.guest + i) = i | 1;
     connection = bench_accept(listener);
-    bench_receive(connection, &go, sizeof go);
+    /* Ready: what it took to fill the memory is not part of the stream. */
+    bench_send(connection, &byte, sizeof byte);
+    bench_receive(connection, &byte, sizeof byte);
     for (uint64_t at = 0; at < length; at += chunk)
         bench_send(connection, memory.guest + at, chunk);
     _exit(0);
@@ -75,6 +77,8 @@ int main(int argc, char **argv)
     bench_memory_init(&memory, bench_kind(argv[1]), length);
     bench_memory_register(&memory, false);
     int connection = bench_connect(port);
+    uint8_t ready;
+    bench_receive(connection, &ready, sizeof ready);
     BenchCost before = bench_cost(gettid());
     uint64_t begin = bench_now_ns();
     fill(&memory, connection, chunk);

@@ -56,9 +56,9 @@ def _report(samples, mem):
                [[f"{where}: {title}", middle((row, where, 1)), middle((row, where, WAITERS)),
                  divided(middle((row, where, WAITERS)), middle((row, where, 1)))]
                 for where in CORES for row, title in ROWS.items()])
-    part.notes.append("a wake-up is a voluntary context switch of a service thread; a return is one "
-                      "from the call that waits, also when it did not have to sleep; one wake-up "
-                      "may serve several faults")
+    part.notes.append("a wake-up is a voluntary context switch of a service thread; a return is "
+                      "one from the call that waits, also when it did not have to sleep; one "
+                      "wake-up may serve several faults")
     part.notes.append("on the worker's own core a lone thread finds the next fault before it "
                       "sleeps, while of many the kernel wakes another each time: p50_40_vs_1 is "
                       "that of another core, where one has to be woken either way")
