@@ -517,18 +517,19 @@ static void *run(void *argument)
     return NULL;
 }
 
-int link_start(Link *link, Import *import)
+int link_init(Link *link, Import *import)
 {
-    int error;
-
     *link = (Link){.import = import, .pause_ms = LINK_PAUSE_MIN_MS};
     link->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     link->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     link->message = calloc(1, sizeof *link->message);
-    if (link->wake_fd < 0 || link->stop_fd < 0 || !link->message)
-        error = -ENOMEM;
-    else
-        error = -pthread_create(&link->thread, NULL, run, link);
+    return link->wake_fd < 0 || link->stop_fd < 0 || !link->message ? -ENOMEM : 0;
+}
+
+int link_start(Link *link)
+{
+    int error = -pthread_create(&link->thread, NULL, run, link);
+
     link->started = !error;
     return error;
 }

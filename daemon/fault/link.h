@@ -54,8 +54,11 @@ typedef struct Link {
     Relay relay;
 } Link;
 
-/* Control thread. */
-int link_start(Link *link, struct Import *import);
+/* Before any thread of the import runs: each may tell it something. 0 or -errno. Control thread. */
+int link_init(Link *link, struct Import *import);
+
+/* Its own thread, which attaches to the source. 0 or -errno. Control thread. */
+int link_start(Link *link);
 void link_stop(Link *link);
 
 /* After link_stop(), once no data thread runs that might still tell it of its channel. */
