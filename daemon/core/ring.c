@@ -65,6 +65,7 @@ int ring_start(Ring *ring, unsigned entries)
     }
     if (error)
         return error;
+    io_uring_register_ring_fd(&ring->uring); /* only saves time; before Linux 5.18 it fails */
     ring_poll(ring, &ring->wake, ring->wake_fd, POLLIN, false);
     return 0;
 }
@@ -119,11 +120,14 @@ void ring_receive(Ring *ring, RingWatch *watch, int socket, void *buffer, size_t
     io_uring_sqe_set_data(entry, watch);
 }
 
-void ring_receive_message(Ring *ring, RingWatch *watch, int socket, struct msghdr *message)
+void ring_receive_message(Ring *ring, RingWatch *watch, int socket, struct msghdr *message,
+                          bool later)
 {
     struct io_uring_sqe *entry = take_entry(ring, watch);
 
     io_uring_prep_recvmsg(entry, socket, message, 0);
+    if (later)
+        entry->ioprio |= IORING_RECVSEND_POLL_FIRST;
     io_uring_sqe_set_data(entry, watch);
 }
 
@@ -141,6 +145,20 @@ void ring_send(Ring *ring, RingWatch *watch, int socket, const void *data, size_
 
     io_uring_prep_send(entry, socket, data, length, MSG_NOSIGNAL | MSG_WAITALL);
     io_uring_sqe_set_data(entry, watch);
+}
+
+/*
+ * With MSG_DONTWAIT the kernel does not keep what it cannot take at once, and with MSG_WAITALL it fails
+ * what it took in part: either way nothing of it is left when the submission returns.
+ */
+void ring_send_now(Ring *ring, RingWatch *watch, int socket, const void *data, size_t length)
+{
+    struct io_uring_sqe *entry = take_entry(ring, watch);
+
+    io_uring_prep_send(entry, socket, data, length, MSG_NOSIGNAL | MSG_WAITALL | MSG_DONTWAIT);
+    entry->flags |= IOSQE_CQE_SKIP_SUCCESS;
+    io_uring_sqe_set_data(entry, watch);
+    watch->busy = false;
 }
 
 void ring_cancel(Ring *ring, RingWatch *watch)

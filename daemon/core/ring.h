@@ -55,11 +55,20 @@ void ring_wake(Ring *ring);
  */
 void ring_poll(Ring *ring, RingWatch *watch, int fd, unsigned events, bool exclusive);
 void ring_receive(Ring *ring, RingWatch *watch, int socket, void *buffer, size_t length);
-/* message, its vector and buffers must stay until the completion. */
-void ring_receive_message(Ring *ring, RingWatch *watch, int socket, struct msghdr *message);
+/* message, its vector and buffers must stay until the completion.  later: nothing can have come yet,
+ * so it is not worth a look. */
+void ring_receive_message(Ring *ring, RingWatch *watch, int socket, struct msghdr *message,
+                          bool later);
 /* Reads what a non-blocking file has; result -EAGAIN if the kernel will not wait for it. */
 void ring_read(Ring *ring, RingWatch *watch, int fd, void *buffer, size_t length);
 void ring_send(Ring *ring, RingWatch *watch, int socket, const void *data, size_t length);
+
+/*
+ * Sends what the socket takes at once, with the next ring_wait(), before it waits.  watch is called only
+ * if that was not all: with the bytes that went, or a negative errno (-EAGAIN: none did).  It is not
+ * busy meanwhile; data must stay until ring_wait() returned.
+ */
+void ring_send_now(Ring *ring, RingWatch *watch, int socket, const void *data, size_t length);
 
 /* The operation under way, if any, ends soon; its watch is still called, with -ECANCELED or what it
  * came to. */

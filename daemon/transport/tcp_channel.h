@@ -91,8 +91,9 @@ typedef struct TcpChannel {
     Fetch slots[TCP_CHANNEL_SLOTS];
     unsigned used, queued, retrying;
     RingWatch receiving, sending;
-    size_t sent_length;
     uint8_t out[4096];
+    const uint8_t *unsent; /* of out, what sending is at */
+    size_t unsent_length;
     bool map_wanted;
     uint32_t map_region;
     uint64_t map_page;
@@ -100,6 +101,7 @@ typedef struct TcpChannel {
     size_t in_size, head, tail;
     Fetch *current; /* its pages come next in the stream */
     uint32_t current_left;
+    Fetch *ahead; /* its page is received together with the frame's head */
     bool landing; /* and go to place; how much of its first page is there already */
     FetchPlace place;
     size_t landed;
@@ -128,8 +130,10 @@ void tcp_channel_drop(TcpChannel *channel, const char *reason);
 /* True while the kernel may write to a place in memory of this region that its owner named. */
 static inline bool tcp_channel_is_landing(const TcpChannel *channel, uint32_t region)
 {
-    return channel->landing && channel->receiving.busy && channel->current &&
-           channel->current->region == region;
+    const Fetch *fetch = channel->ahead ? channel->ahead : channel->current;
+
+    return (channel->ahead || channel->landing) && channel->receiving.busy && fetch &&
+           fetch->region == region;
 }
 
 static inline bool tcp_channel_has_room(const TcpChannel *channel)
@@ -143,7 +147,11 @@ Fetch *tcp_channel_fetch(TcpChannel *channel, uint32_t region, uint64_t page, ui
 /* Asks for the map of a region from page on; one at a time. */
 void tcp_channel_ask_map(TcpChannel *channel, uint32_t region, uint64_t page);
 
-/* Sends what is queued; cheap if nothing is.  Call before waiting on the ring. */
+/* Sends what is queued; cheap if nothing is.  Once before each wait on the ring, and nowhere else: what
+ * it sends is gone when that wait begins. */
 void tcp_channel_flush(TcpChannel *channel);
+
+/* The transport's own: closes a dropped connection once the kernel holds none of its buffers. */
+void tcp_channel_finish_drop(TcpChannel *channel);
 
 #endif
