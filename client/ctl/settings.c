@@ -10,10 +10,13 @@
 #define DOWNTIME_LIMIT_MS G_GINT64_CONSTANT(2000000)
 #define MAX_BANDWIDTH     (G_GINT64_CONSTANT(100) << 30)
 
-static const char *const needed[] = {"x-ignore-shared", "return-path", "events", NULL};
-static const char *const needed_source[] = {"pause-before-switchover", NULL};
+static const char *const needed[] = {"x-ignore-shared", "events", NULL};
 
-/* These change how RAM travels, or forbid x-ignore-shared, or hold back the destination's disks. */
+/*
+ * These change how RAM travels, or forbid x-ignore-shared, or hold back the destination's disks, or
+ * make the source stand and wait for an order or for the destination's word, for which the guest
+ * would be waiting too.
+ */
 static const char *const conflicting[] = {
     "postcopy-ram",
     "postcopy-blocktime",
@@ -30,12 +33,15 @@ static const char *const conflicting[] = {
     "auto-converge",
     "dirty-limit",
     "mapped-ram",
+    "return-path",
+    "switchover-ack",
+    "pause-before-switchover",
     NULL,
 };
 
-static gboolean wanted(const char *name, gboolean is_source, gboolean now)
+static gboolean wanted(const char *name, gboolean now)
 {
-    if (g_strv_contains(needed, name) || (is_source && g_strv_contains(needed_source, name)))
+    if (g_strv_contains(needed, name))
         return TRUE;
     return g_strv_contains(conflicting, name) ? FALSE : now;
 }
@@ -57,9 +63,9 @@ static gboolean has_capability(JsonArray *present, const char *name)
     return FALSE;
 }
 
-static gboolean check_needed(JsonArray *present, const char *const *names, GError **error)
+static gboolean check_needed(JsonArray *present, GError **error)
 {
-    for (; *names; names++) {
+    for (const char *const *names = needed; *names; names++) {
         if (has_capability(present, *names))
             continue;
         g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
@@ -78,20 +84,19 @@ static gboolean set_capabilities(Qmp *qmp, JsonArray *capabilities, GError **err
     return qmp_run(qmp, "migrate-set-capabilities", arguments, error);
 }
 
-static gboolean apply_capabilities(Settings *settings, Qmp *qmp, gboolean is_source, GError **error)
+static gboolean apply_capabilities(Settings *settings, Qmp *qmp, GError **error)
 {
     g_autoptr(JsonNode) answer = qmp_call(qmp, "query-migrate-capabilities", NULL, error);
     g_autoptr(JsonArray) changes = json_array_new();
     JsonArray *present = node_array(answer);
 
-    if (!answer || !check_needed(present, needed, error) ||
-        (is_source && !check_needed(present, needed_source, error)))
+    if (!answer || !check_needed(present, error))
         return FALSE;
     settings->capabilities = json_array_new();
     for (guint i = 0; i < element_count(present); i++) {
         const char *name = member_string(element_object(present, i), "capability");
         gboolean now = member_bool(element_object(present, i), "state");
-        gboolean then = wanted(name, is_source, now);
+        gboolean then = wanted(name, now);
 
         if (now == then)
             continue;
@@ -122,7 +127,7 @@ static gboolean apply_parameters(Settings *settings, Qmp *qmp, GError **error)
 
 gboolean settings_apply(Settings *settings, Qmp *qmp, gboolean is_source, GError **error)
 {
-    return apply_capabilities(settings, qmp, is_source, error) &&
+    return apply_capabilities(settings, qmp, error) &&
            (!is_source || apply_parameters(settings, qmp, error));
 }
 

@@ -116,16 +116,18 @@ static gboolean still_possible(Migration *m, GError **error)
     return FALSE;
 }
 
-static gboolean at_pre_switchover(Migration *m)
+/*
+ * Without a return path the source says so once it has written its last byte.  From then on it
+ * never runs its guest by itself, whatever becomes of the destination, and its memory is final.
+ */
+static gboolean source_completed(Migration *m)
 {
-    return side_migration_is(&m->source, "pre-switchover") &&
-           (m->source.stop_us || !m->was_running);
+    return side_migration_is(&m->source, "completed");
 }
 
 static gboolean both_completed(Migration *m)
 {
-    return side_migration_is(&m->source, "completed") &&
-           side_migration_is(&m->destination, "completed");
+    return source_completed(m) && side_migration_is(&m->destination, "completed");
 }
 
 /* Nothing came for a while.  The destination is not asked: it may be waiting for a page itself. */
@@ -136,8 +138,7 @@ static gboolean ask_source(Migration *m, GError **error)
     if (!side_refresh(&m->source, error))
         return FALSE;
     status = qmp_query_status(m->source.qmp, "query-status", error);
-    if (status && m->was_running && !m->source.stop_us && strcmp(status, "running") != 0 &&
-        side_migration_is(&m->source, "pre-switchover"))
+    if (status && m->was_running && !m->source.stop_us && strcmp(status, "running") != 0)
         m->source.stop_us = g_get_real_time();
     return status != NULL;
 }
@@ -193,14 +194,11 @@ static gboolean seal(Migration *m, GError **error)
     return TRUE;
 }
 
+/* What the destination loads may touch the guest's memory: it is not done before the gate opens. */
 static gboolean hand_over(Migration *m, GError **error)
 {
-    JsonObject *arguments = json_object_new();
-
-    json_object_set_string_member(arguments, "state", "pre-switchover");
     m->deadline = wait_deadline((gint64)m->options->timeout_s * 1000);
-    return qmp_run(m->source.qmp, "migrate-continue", arguments, error) &&
-           wait_for(m, both_completed, "the device state did not arrive", error);
+    return wait_for(m, both_completed, "the device state did not arrive", error);
 }
 
 /* Refused means that the guest did not run there, so the source may still. */
@@ -297,7 +295,7 @@ gboolean migration_switch_over(Migration *m, GError **error)
         return FALSE;
     report_phase(&m->report, "prepared", "the destination is armed", NULL);
     return start_streams(m, error) &&
-           wait_for(m, at_pre_switchover, "the source's guest did not stop", error) &&
+           wait_for(m, source_completed, "the source did not hand over its guest", error) &&
            qmp_drain(m->source.qmp, error) && still_possible(m, error) && seal(m, error) &&
            hand_over(m, error) && resume(m, error);
 }

@@ -135,27 +135,6 @@ static void end_destination(Migration *m, GError **error)
     append(error, "start the destination's QEMU again before the next attempt");
 }
 
-/*
- * The destination holds no device state yet and could not run, so the source may at once.  The
- * daemon is told between the cancelling and its end: closing the relay is what wakes a source that
- * hangs in it.
- */
-static void undo_before_gate(Migration *m, GError **error)
-{
-    if (m->step >= MIGRATION_STARTED)
-        qmp_run(m->source.qmp, "migrate_cancel", NULL, NULL);
-    /* It refuses if its gate is open after all; what it has then must not reach anybody. */
-    if (m->step >= MIGRATION_PREPARED && !order(m, "cancel", NULL))
-        order_abandon(m);
-    if (m->step >= MIGRATION_STARTED) {
-        await_end(m, CANCEL_MS);
-        run_source(m, error);
-    } else {
-        append(error, "nothing has changed for the guest on the source");
-    }
-    end_destination(m, error);
-}
-
 static void make_unsafe(GError **error, const char *text)
 {
     g_autoptr(GError) cause = g_steal_pointer(error);
@@ -186,6 +165,37 @@ static void undo_after_gate(Migration *m, GError **error)
         await_end(m, CANCEL_MS);
     }
     run_source(m, error);
+}
+
+/* True: the source's migration had come to its end, the destination may hold the whole guest. */
+static gboolean was_completed(const Migration *m)
+{
+    return m->step >= MIGRATION_STARTED && side_migration_is(&m->source, "completed");
+}
+
+/*
+ * The daemon is told between the cancelling and its end: closing the relay is what wakes a source
+ * that hangs in it.
+ */
+static void undo_before_gate(Migration *m, GError **error)
+{
+    if (m->step >= MIGRATION_STARTED)
+        qmp_run(m->source.qmp, "migrate_cancel", NULL, NULL);
+    /* It refuses if its gate is open after all; what it has then must not reach anybody. */
+    if (m->step >= MIGRATION_PREPARED && !order(m, "cancel", NULL))
+        order_abandon(m);
+    if (m->step >= MIGRATION_STARTED)
+        await_end(m, CANCEL_MS);
+    if (was_completed(m)) {
+        undo_after_gate(m, error);
+        return;
+    }
+    /* Cancelled before its end, and nobody told the destination to run: the source may. */
+    if (m->step >= MIGRATION_STARTED)
+        run_source(m, error);
+    else
+        append(error, "nothing has changed for the guest on the source");
+    end_destination(m, error);
 }
 
 void migration_undo(Migration *m, GError **error)

@@ -15,12 +15,12 @@ enum { MONITOR_TIMEOUT_MS = 5000, MONITOR_LINE_MAX = 4 << 20, MONITOR_DEPTH_MAX 
 /* States in which a QEMU runs no vCPU and starts none by itself (qapi/run-state.json). */
 static const char *const stopped_states[] = {"finish-migrate", "postmigrate", "paused"};
 
-static int send_line(int fd, const char *line)
+static int send_lines(int fd, const char *lines)
 {
-    size_t left = strlen(line);
+    size_t left = strlen(lines);
 
     while (left > 0) {
-        ssize_t n = send(fd, line, left, MSG_NOSIGNAL);
+        ssize_t n = send(fd, lines, left, MSG_NOSIGNAL);
         if (n < 0 && errno == EAGAIN) {
             struct pollfd poll_fd = {.fd = fd, .events = POLLOUT};
             if (poll(&poll_fd, 1, MONITOR_TIMEOUT_MS) <= 0)
@@ -30,7 +30,7 @@ static int send_line(int fd, const char *line)
         if (n < 0 && errno != EINTR)
             return -errno;
         if (n > 0) {
-            line += n;
+            lines += n;
             left -= (size_t)n;
         }
     }
@@ -99,13 +99,16 @@ static int parse_answer(const char *line, const char *id, JsonNode **ret_result)
     return 1;
 }
 
-/* 0 and what a command returned; NULL: it failed.  Negative errno: no answer. */
-static int ask(int fd, const char *command, JsonNode **ret_result)
+/* Both at once, as the guest is waiting.  QEMU answers in this order. */
+static const char questions[] =
+    "{\"execute\":\"query-status\",\"id\":\"postcopyd-status\"}\n"
+    "{\"execute\":\"query-cpus-fast\",\"id\":\"postcopyd-vcpus\"}\n";
+
+/* 0 and what the question of that id returned; NULL: it failed.  Negative errno: no answer. */
+static int read_answer(int fd, const char *id, JsonNode **ret_result)
 {
-    g_autofree char *id = g_strconcat("postcopyd-", command, NULL);
-    g_autofree char *request = g_strdup_printf("{\"execute\":\"%s\",\"id\":\"%s\"}\n", command, id);
     g_autoptr(GString) line = g_string_new(NULL);
-    int result = send_line(fd, request);
+    int result = 0;
 
     *ret_result = NULL;
     while (result == 0) {
@@ -116,10 +119,10 @@ static int ask(int fd, const char *command, JsonNode **ret_result)
     return result < 0 ? result : 0;
 }
 
-static int ask_status(int fd, gboolean *ret_running, char **ret_status)
+static int read_status(int fd, gboolean *ret_running, char **ret_status)
 {
     g_autoptr(JsonNode) result = NULL;
-    int error = ask(fd, "query-status", &result);
+    int error = read_answer(fd, "postcopyd-status", &result);
     JsonObject *object;
 
     if (error)
@@ -133,10 +136,10 @@ static int ask_status(int fd, gboolean *ret_running, char **ret_status)
 }
 
 /* The vCPUs' thread ids as its process knows them; none if it cannot tell. */
-static int ask_vcpus(int fd, MonitorVcpus *ret_vcpus)
+static int read_vcpus(int fd, MonitorVcpus *ret_vcpus)
 {
     g_autoptr(JsonNode) result = NULL;
-    int error = ask(fd, "query-cpus-fast", &result);
+    int error = read_answer(fd, "postcopyd-vcpus", &result);
     JsonArray *array;
 
     ret_vcpus->n = 0;
@@ -175,9 +178,11 @@ int monitor_check_stopped(int fd, int pid, MonitorVcpus *ret_vcpus, char *ret_te
 
     if (error)
         return error;
-    error = ask_status(fd, &running, &status);
+    error = send_lines(fd, questions);
     if (!error)
-        error = ask_vcpus(fd, ret_vcpus);
+        error = read_status(fd, &running, &status);
+    if (!error)
+        error = read_vcpus(fd, ret_vcpus);
     if (error) {
         snprintf(ret_text, LIMIT_TEXT + 1, "the source's monitor did not answer: %s",
                  strerror(-error));
