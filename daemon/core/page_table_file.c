@@ -3,10 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "daemon/core/page_table_words.h"
@@ -102,21 +104,29 @@ static bool header_fits(const PageTable *table, const RegionSet *regions)
     return memchr(header->source, '\0', sizeof header->source) != NULL;
 }
 
+/*
+ * Rule 13: mapped only because it cannot shrink under us, and because none of its pages can fail to
+ * come: those of hugetlbfs carry seals too, but may be short.
+ */
+static bool may_be_mapped(int fd, uint64_t size)
+{
+    struct statfs system;
+    struct stat status;
+    int seals = fcntl(fd, F_GET_SEALS);
+
+    return seals >= 0 && (seals & TABLE_SEALS) == TABLE_SEALS && fstatfs(fd, &system) == 0 &&
+           system.f_type == TMPFS_MAGIC && fstat(fd, &status) == 0 &&
+           (uint64_t)status.st_size == size;
+}
+
 int page_table_adopt(PageTable *table, const RegionSet *regions, int fd)
 {
-    struct stat status;
-    int seals, error;
+    int error;
 
     memset(table, 0, sizeof *table);
     table->fd = fd;
     lay_out(table, regions);
-    seals = fcntl(fd, F_GET_SEALS);
-    /* Rule 13: mapped only because it cannot shrink under us. */
-    if (seals < 0 || (seals & TABLE_SEALS) != TABLE_SEALS || fstat(fd, &status) ||
-        (uint64_t)status.st_size != table->size)
-        error = -EINVAL;
-    else
-        error = map(table);
+    error = may_be_mapped(fd, table->size) ? map(table) : -EINVAL;
     if (!error && !header_fits(table, regions))
         error = -EINVAL;
     if (error)

@@ -13,6 +13,9 @@ enum {
 
 void around_init(Around *around, uint64_t most)
 {
+    /* Aligned blocks never reach over a shard's end. */
+    while (most & (most - 1))
+        most &= most - 1;
     *around = (Around){.most = most, .bytes = most};
 }
 

@@ -52,9 +52,10 @@ int hotplug_add(Import *import, uint32_t region, const Region *as, const Shard *
         return error;
     }
     import->minor[region] = false; /* what was allocated for it is not known */
-    atomic_store_explicit(&import->present[region], true, memory_order_release);
     for (uint32_t i = 0; i < filled; i++)
         atomic_store_explicit(&slots[i]->state, SHARD_LIVE, memory_order_release);
+    /* Last: what is fetched for it must find its shard. */
+    atomic_store_explicit(&import->present[region], true, memory_order_release);
     atomic_fetch_add_explicit(&import->epoch, 1, memory_order_acq_rel);
     import_wake_data_threads(import);
     return 0;

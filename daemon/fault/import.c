@@ -93,7 +93,7 @@ bool import_place(const Import *import, const Fetch *fetch, uint32_t first, uint
     if (!import_wants(import, fetch->region))
         return false;
     shard = import_shard(import, region->address + offset);
-    if (!import->mirror.memory[fetch->region] || !shard || shard->removable)
+    if (!import->mirror.memory[fetch->region] || !shard || shard->removable || !shard->minor)
         return false;
     for (uint64_t at = offset; at <= last; at += UINT64_C(1) << PAGE_TABLE_CHUNK_SHIFT)
         if (!page_table_is_allocated(&import->table, fetch->region, at))

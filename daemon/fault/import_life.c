@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "daemon/core/clock.h"
@@ -18,6 +19,8 @@
 #include "daemon/fault/hotplug.h"
 #include "daemon/fault/uffd.h"
 
+enum { ADOPT_TRIES = 1000, ADOPT_PAUSE_NS = 200000 };
+
 static Import *new_without_table(const ImportConfig *config, const ImportIdentity *identity,
                                  const RegionSet *regions, ImportNotify notify, void *owner)
 {
@@ -25,6 +28,12 @@ static Import *new_without_table(const ImportConfig *config, const ImportIdentit
 
     if (!import)
         return NULL;
+    /* Of absent regions too: they may come. */
+    for (uint32_t i = 0; i < regions->n; i++)
+        if (regions->regions[i].page_size > PEER_PAGE_SIZE_MAX) {
+            free(import);
+            return NULL;
+        }
     import->config = *config;
     import->notify = notify;
     import->owner = owner;
@@ -140,22 +149,80 @@ Import *import_new(const ImportConfig *config, const ImportIdentity *identity,
     return NULL;
 }
 
+static bool is_removed(const Import *import, uint32_t region, uint64_t page)
+{
+    bool removed;
+
+    page_table_same_run(&import->table, region, page, 1, &removed);
+    return removed;
+}
+
+/*
+ * No other thread runs yet.  Where memory is being removed an event may stand in the way: it is read
+ * here, and may be of this very page.  False: it cannot be shown.
+ */
+static bool show_received(Import *import, Shard *shard, uint32_t region, uint64_t page)
+{
+    static const struct timespec pause = {.tv_nsec = ADOPT_PAUSE_NS};
+    uint64_t page_size = import->page_sizes[region];
+    uint64_t address = import->regions.regions[region].address + page * page_size;
+    uint64_t placed;
+
+    for (unsigned tries = 0; tries < ADOPT_TRIES && !is_removed(import, region, page); tries++) {
+        unsigned read;
+        int result = uffd_continue(shard->uffd, address, page_size, true, &placed);
+
+        /* Its file let go of it and its mapping will: the guest gave it back. */
+        if (result == UFFD_ABSENT && shard->removable)
+            result = uffd_zero(shard->uffd, address, page_size, true, &placed);
+        if (result == UFFD_PLACED || result == UFFD_PRESENT)
+            return true;
+        if (result != UFFD_AGAIN)
+            return false;
+        if (shard->removable)
+            shard_read(import, shard, &read);
+        nanosleep(&pause, NULL);
+    }
+    return is_removed(import, region, page);
+}
+
 /* Its content lies there, whether it was shown already or not (rule 4). */
 static void finish_received(void *user, uint32_t region, uint64_t page)
 {
     Import *import = user;
-    uint64_t page_size = import->page_sizes[region];
-    uint64_t address = import->regions.regions[region].address + page * page_size;
-    const Shard *shard = import_wants(import, region) ? import_shard(import, address) : NULL;
-    uint64_t placed;
-    int result = shard ? uffd_continue(shard->uffd, address, page_size, true, &placed) : UFFD_GONE;
+    const Region *of = &import->regions.regions[region];
+    Shard *shard;
 
-    if (result != UFFD_PLACED && result != UFFD_PRESENT) {
+    if (import_is_halted(import))
+        return;
+    shard = import_wants(import, region)
+                ? import_shard(import, of->address + page * import->page_sizes[region])
+                : NULL;
+    if (!shard || !show_received(import, shard, region, page)) {
         import_halt(import, CLIENT_STATE_BROKEN, "a page that was received is gone");
         return;
     }
     atomic_fetch_add(&import->table.unresolved, 1);
     page_table_finish(&import->table, region, page, 1, ignore_waiter, NULL);
+}
+
+static void count_received(void *user, uint32_t region, uint64_t page)
+{
+    uint64_t *count = user;
+
+    (void)region;
+    (void)page;
+    ++*count;
+}
+
+/* Each thread has a chunk at most between RECEIVED and PRESENT, and each adoption shows them all. */
+static bool received_are_plausible(const Import *import)
+{
+    const uint64_t most = (IMPORT_RESOLVERS_MAX + 1ULL) << (PAGE_TABLE_CHUNK_SHIFT - 12);
+    uint64_t count = 0;
+
+    page_table_each_received(&import->table, count_received, &count);
+    return count <= most;
 }
 
 /* One resolver needs nobody's leave to read; removable shards must have one (shard.h). */
@@ -268,11 +335,16 @@ static int take_over(Import *import)
         memcpy(region->id, header->regions[i].id, LIMIT_REGION_ID); /* ends with its own zero */
         region->guest_address = header->regions[i].guest_address;
     }
+    if (!received_are_plausible(import))
+        return -EINVAL;
     hotplug_adopt(import);
     for (uint32_t i = 0; i < import->n_shards; i++)
         import->minor[import->shards[i].region] |= import->shards[i].minor;
     for (uint32_t i = 0; i < import->regions.n; i++)
-        if (import->minor[i]) /* without it pages are written instead of received there */
+        if (import->minor[i] &&
+            mirror_is_possible(
+                &import->regions
+                     .regions[i])) /* without it pages are written instead of received there */
             (void)mirror_map(&import->mirror, i, &import->regions.regions[i]);
     page_table_each_received(&import->table, finish_received, import);
     page_table_forget_requests(&import->table);

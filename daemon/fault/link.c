@@ -206,6 +206,7 @@ static int attach(Link *link, char *ret_text)
 static int ask_forecast(Link *link)
 {
     PeerMessage *m = link->message;
+    uint64_t until = clock_ns() + dead_ms(link) * UINT64_C(1000000);
     int error;
 
     memset(m, 0, sizeof *m);
@@ -213,6 +214,9 @@ static int ask_forecast(Link *link)
     m->session = link->session;
     error = peer_socket_send(link->control, m);
     while (!error) {
+        /* A source that talks without end must not keep whoever joins this thread. */
+        if (atomic_load(&link->stop) || clock_ns() > until)
+            return -ETIMEDOUT;
         error = peer_socket_receive(link->control, m, (int)dead_ms(link));
         if (!error && m->type == PEER_FORECAST) {
             import_take_forecast(link->import, m);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include "daemon/core/clock.h"
 
@@ -69,6 +70,21 @@ static bool find_next(Mirror *mirror, const PageTable *table, const _Atomic bool
     return false;
 }
 
+/* What a client says it allocated and did not would be allocated here, in the daemon's name. */
+static uint64_t allocated_bytes(int fd)
+{
+    struct stat status;
+
+    return fd >= 0 && fstat(fd, &status) == 0 ? (uint64_t)status.st_blocks * 512 : 0;
+}
+
+static void begin(Mirror *mirror, const RegionSet *regions)
+{
+    mirror->until_ns = clock_ns() + UINT64_C(1000000000) * POPULATE_S;
+    for (uint32_t i = 0; i < regions->n; i++)
+        mirror->budget[i] = mirror->memory[i] ? allocated_bytes(regions->regions[i].fd) : 0;
+}
+
 static bool populate(Mirror *mirror, const PageTable *table, const _Atomic bool *present)
 {
     for (unsigned i = 0; i < POPULATE_CHUNKS; i++) {
@@ -80,20 +96,22 @@ static bool populate(Mirror *mirror, const PageTable *table, const _Atomic bool 
         length = mirror->length[mirror->next_region] - offset;
         if (length > UINT64_C(1) << PAGE_TABLE_CHUNK_SHIFT)
             length = UINT64_C(1) << PAGE_TABLE_CHUNK_SHIFT;
+        mirror->next_chunk++;
+        if (length > mirror->budget[mirror->next_region])
+            continue;
+        mirror->budget[mirror->next_region] -= length;
         /* Where it fails, or on a kernel before 5.14, receiving faults, which is only slower. */
         (void)madvise(mirror->memory[mirror->next_region] + offset, length, MADV_POPULATE_WRITE);
-        mirror->next_chunk++;
     }
     return true;
 }
 
-bool mirror_populate(Mirror *mirror, const PageTable *table, const _Atomic bool *present)
+bool mirror_populate(Mirror *mirror, const RegionSet *regions, const PageTable *table,
+                     const _Atomic bool *present)
 {
-    uint64_t now = clock_ns();
-
     if (mirror->until_ns == 0)
-        mirror->until_ns = now + UINT64_C(1000000000) * POPULATE_S;
-    if (now < mirror->until_ns && populate(mirror, table, present))
+        begin(mirror, regions);
+    if (clock_ns() < mirror->until_ns && populate(mirror, table, present))
         return true;
     atomic_store(&mirror->populated, true);
     return false;

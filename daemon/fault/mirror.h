@@ -19,7 +19,8 @@
 typedef struct Mirror {
     uint8_t *memory[LIMIT_REGIONS]; /* NULL: none */
     uint64_t length[LIMIT_REGIONS];
-    uint32_t next_region; /* up to where page tables were filled in */
+    uint64_t budget[LIMIT_REGIONS]; /* bytes that are allocated and not looked at yet */
+    uint32_t next_region;           /* up to where page tables were filled in */
     uint64_t next_chunk;
     uint64_t until_ns; /* no longer than that; 0: not begun */
     _Atomic bool populated;
@@ -38,6 +39,7 @@ void mirror_deinit(Mirror *mirror);
  * receiving does not fault for each page.  False: all is done, or the time is over.  The stream's
  * thread, before the gate.  Regions that are not present are left alone.
  */
-bool mirror_populate(Mirror *mirror, const PageTable *table, const _Atomic bool *present);
+bool mirror_populate(Mirror *mirror, const RegionSet *regions, const PageTable *table,
+                     const _Atomic bool *present);
 
 #endif

@@ -121,6 +121,7 @@ static int put_zero(const Import *import, const Shard *shard, uint32_t region, u
 
     if (import->regions.regions[region].page_shift == 12)
         return uffd_zero(shard->uffd, address, count * page_size, demand, ret_placed);
+    _Static_assert(PEER_PAGE_SIZE_MAX == 2 << 20, "zeroes() are as long as a page can be");
     return uffd_copy(shard->uffd, address, zeroes(), page_size, demand, ret_placed);
 }
 
@@ -465,31 +466,63 @@ void placement_again(Import *import, uint32_t region, uint64_t page, bool minor)
         uffd_wake(shard->uffd, address, page_size);
 }
 
-void placement_poison(Import *import, uint32_t region, uint64_t page, uint64_t count)
+/* One page, its shard's token being held.  False: the import is stopped. */
+static bool poison_page(Batch *batch)
 {
-    uint64_t page_size = import->page_sizes[region];
+    static const struct timespec pause = {.tv_nsec = AGAIN_PAUSE_NS};
+    Import *import = batch->import;
+    uint64_t page_size = import->page_sizes[batch->region];
+    uint64_t address = address_of(import, batch->region, batch->page);
+    int result = UFFD_AGAIN;
 
-    if (import_is_gone(import, region)) {
-        drop(import, region, page, count);
-        return;
+    for (; result == UFFD_AGAIN && batch->tries < AGAIN_TRIES; batch->tries++) {
+        bool removed;
+
+        if (batch->tries > 0 && batch->shard->removable)
+            let_events_pass(batch);
+        else if (batch->tries > 0)
+            nanosleep(&pause, NULL);
+        page_table_same_run(&import->table, batch->region, batch->page, 1, &removed);
+        if (removed) /* the guest gave it back meanwhile: it reads as zero */
+            break;
+        result = uffd_poison(batch->shard->uffd, address, page_size);
+        if (result == UFFD_PLACED)
+            atomic_fetch_add_explicit(&import->counters.poisoned, 1, memory_order_relaxed);
+        else if (result != UFFD_AGAIN && !(result == UFFD_PRESENT && import->adopted)) {
+            halt_at(import, batch->region, batch->page,
+                    "cannot be read at the source, nor poisoned here");
+            return false;
+        }
     }
+    finish(import, batch->region, batch->page, 1);
+    uffd_wake(batch->shard->uffd, address, page_size);
+    return true;
+}
+
+void placement_poison(Import *import, uint32_t region, uint64_t page, uint64_t count, int by)
+{
     log_error("%s: %" PRIu64 " pages from page %" PRIu64
               " of region '%s' on cannot be read at the source: poisoned",
               import->name, count, page, import->regions.regions[region].id);
-    for (uint64_t i = 0; i < count; i++) {
-        uint64_t address = address_of(import, region, page + i);
-        const Shard *shard = import_shard(import, address);
+    for (; count > 0; page++, count--) {
+        Shard *shard = import_shard(import, address_of(import, region, page));
+        Batch batch = {.import = import, .shard = shard, .region = region, .page = page, .by = by};
+        bool enter = shard && shard->owner != by, poisoned;
 
-        if (!shard && import_is_gone(import, region)) {
-            drop(import, region, page + i, count - i);
+        if (import_is_gone(import, region)) {
+            drop(import, region, page, count);
             return;
         }
-        if (!shard || uffd_poison(shard->uffd, address, page_size) != UFFD_PLACED) {
-            halt_at(import, region, page + i, "cannot be read at the source, nor poisoned here");
+        if (!shard) {
+            halt_at(import, region, page, "lies in no shard its client handed over");
             return;
         }
-        atomic_fetch_add_explicit(&import->counters.poisoned, 1, memory_order_relaxed);
-        finish(import, region, page + i, 1);
-        uffd_wake(shard->uffd, address, page_size);
+        if (enter)
+            shard_enter(shard);
+        poisoned = poison_page(&batch);
+        if (enter)
+            shard_leave(shard);
+        if (!poisoned)
+            return;
     }
 }

@@ -35,6 +35,6 @@ void placement_put(Import *import, const Placement *placement);
 void placement_again(Import *import, uint32_t region, uint64_t page, bool minor);
 
 /* Rule 11: the source cannot read this page and it has been retried: poisons it, loudly. */
-void placement_poison(Import *import, uint32_t region, uint64_t page, uint64_t count);
+void placement_poison(Import *import, uint32_t region, uint64_t page, uint64_t count, int by);
 
 #endif

@@ -94,7 +94,7 @@ static bool page_failed(void *owner, Fetch *fetch, PeerErrorCode code)
     }
     if (fetch->attempts < RESOLVER_ATTEMPTS)
         return true;
-    placement_poison(import, fetch->region, fetch->page, fetch->count);
+    placement_poison(import, fetch->region, fetch->page, fetch->count, (int)resolver->index);
     return false;
 }
 
@@ -487,9 +487,14 @@ static void serve_unread(Resolver *resolver)
 {
     uint32_t n = atomic_load_explicit(&resolver->import->n_shards, memory_order_acquire);
 
-    for (uint32_t i = 0; i < n; i++)
-        if (has_unread(resolver, &resolver->watches[i]) && tcp_channel_has_room(&resolver->channel))
-            serve_watch(resolver, &resolver->watches[i], resolver->watches[i].more);
+    /* Events are read even where there is no slot for a fault: whoever removes memory waits for that. */
+    for (uint32_t i = 0; i < n; i++) {
+        ShardWatch *watch = &resolver->watches[i];
+
+        if (has_unread(resolver, watch) &&
+            (watch->shard->removable || tcp_channel_has_room(&resolver->channel)))
+            serve_watch(resolver, watch, watch->more);
+    }
 }
 
 static int patience_ms(Resolver *resolver)

@@ -63,16 +63,24 @@ static bool owner_takes_token(Shard *shard)
     return atomic_load(&shard->token) ? false : take_token(shard);
 }
 
+static void forget_waiter(void *owner, uint32_t vcpu, uint64_t since_ns)
+{
+    (void)owner;
+    (void)vcpu;
+    (void)since_ns;
+}
+
 /* A fault marked as waiting for a page that is no more: it faults again and reads zeroes. */
 static void wake_page(void *user, uint32_t region, uint64_t page)
 {
-    const Import *import = user;
+    Import *import = user;
     const Region *of = &import->regions.regions[region];
     uint64_t address = of->address + (page << of->page_shift);
     Shard *shard = import_shard(import, address);
 
     if (shard)
         uffd_wake(shard->uffd, address, of->page_size);
+    waiters_take(import->waiters, waiters_key(region, page), forget_waiter, NULL);
 }
 
 /*

@@ -12,6 +12,19 @@ static uint64_t shards_of(const Region *region, uint64_t most)
     return n ? n : 1;
 }
 
+/*
+ * Removable memory too where it can be: a page that is placed between its client's punch and its
+ * madvise stays in the file, and must not be touched, and so written, before that is punched again.
+ */
+static bool is_minor(const Import *import, uint32_t index)
+{
+    const Region *region = &import->regions.regions[index];
+
+    return import->minor[index] ||
+           (import->config.minor && region->removable && region->kind == CLIENT_REGION_SHARED &&
+            region->page_size == LIMIT_PAGE_SIZE_MIN);
+}
+
 static uint32_t split(const Import *import, uint32_t index, uint64_t room, ClientShard *ret_shards)
 {
     const Region *region = &import->regions.regions[index];
@@ -27,7 +40,7 @@ static uint32_t split(const Import *import, uint32_t index, uint64_t room, Clien
             .region = (uint16_t)index,
             .start = at,
             .length = n + 1 == wanted ? region->length - at : step,
-            .flags = (uint16_t)((import->minor[index] ? CLIENT_SHARD_MINOR : 0) |
+            .flags = (uint16_t)((is_minor(import, index) ? CLIENT_SHARD_MINOR : 0) |
                                 (region->removable ? CLIENT_SHARD_EVENTS : 0)),
         };
     return n;

@@ -166,7 +166,7 @@ static bool pages_failed(void *owner, Fetch *fetch, PeerErrorCode code)
     }
     if (fetch->attempts < STREAM_ATTEMPTS)
         return true;
-    placement_poison(import, fetch->region, fetch->page, fetch->count);
+    placement_poison(import, fetch->region, fetch->page, fetch->count, PLACEMENT_STREAM);
     return false;
 }
 
@@ -416,12 +416,17 @@ static void heed_retirement(Stream *stream)
 
 static void step(Stream *stream)
 {
+    Import *import = stream->import;
+
+    /* The gate may have opened since this thread was last woken; what is asked below must carry its seal. */
+    for (unsigned i = 0; i < stream->n_channels; i++)
+        stream->channels[i].channel.seal = atomic_load(&import->seal);
     heed_retirement(stream);
-    if (stream->populating && !import_gate_is_open(stream->import)) {
-        stream->populating = mirror_populate(&stream->import->mirror, &stream->import->table,
-                                             stream->import->present);
+    if (stream->populating && !import_gate_is_open(import)) {
+        stream->populating =
+            mirror_populate(&import->mirror, &import->regions, &import->table, import->present);
         if (!stream->populating)
-            link_populated(&stream->import->link);
+            link_populated(&import->link);
     }
     ask_for_map(stream);
     stream->held_ns = 0;
@@ -458,10 +463,8 @@ static void woken(void *owner)
 {
     Stream *stream = owner;
 
-    for (unsigned i = 0; i < stream->n_channels; i++) {
-        stream->channels[i].channel.seal = atomic_load(&stream->import->seal);
+    for (unsigned i = 0; i < stream->n_channels; i++)
         offer_serve(&stream->channels[i].offer, &stream->channels[i].channel);
-    }
 }
 
 static void *run(void *argument)

@@ -397,6 +397,8 @@ void tcp_received(RingWatch *watch, int result)
             take_bytes(channel, (size_t)result);
         else if (!take_ahead(channel, (size_t)result))
             step = -1;
+    } else {
+        channel->ahead = NULL; /* nothing came: what is next is decided anew */
     }
     while (step > 0 && is_up(channel))
         step = channel->current ? parse_pages(channel) : parse_frame(channel);

@@ -93,13 +93,12 @@ def _answer_as_monitor(end, tids):
     answers = {"query-status": {"running": False, "status": "postmigrate"},
                "query-cpus-fast": [{"cpu-index": i, "thread-id": tid, "target": "x86_64"}
                                    for i, tid in enumerate(tids)]}
-    with end.makefile("rw") as lines:
+    with end.makefile("r") as lines:
         for line in lines:
             asked = json.loads(line)
-            lines.write(json.dumps({"event": "SOMETHING", "data": {}}) + "\r\n")
-            lines.write(json.dumps({"return": answers[asked["execute"]],
-                                    "id": asked["id"]}) + "\r\n")
-            lines.flush()
+            said = [{"event": "SOMETHING", "data": {}},
+                    {"return": answers[asked["execute"]], "id": asked["id"]}]
+            end.sendall("".join(json.dumps(word) + "\r\n" for word in said).encode())
 
 
 class _Vcpu(threading.Thread):
