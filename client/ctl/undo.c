@@ -9,6 +9,7 @@ enum {
     DESTROY_MS = 3 * 1000, /* each of up to three tries; the guest is waiting */
     SETTLE_MS = 2 * 1000,
     RUN_MS = 5 * 1000,
+    ANSWER_MS = 1000, /* of a source that may be hanging; it is asked again */
     LOOK_MS = 10,
 };
 
@@ -66,14 +67,18 @@ static gboolean has_ended(Side *side)
            side_migration_is(side, "");
 }
 
-/* Waits until the source's migration is over, however it ended. */
-static void await_end(Migration *m, gint64 timeout_ms)
+/* Waits until the source's migration is over, however it ended. False: it is not known to be. */
+static gboolean await_end(Migration *m, gint64 timeout_ms)
 {
     gint64 deadline = wait_deadline(timeout_ms);
 
-    while (side_refresh(&m->source, NULL) && !has_ended(&m->source) &&
-           g_get_monotonic_time() < deadline)
+    for (;;) {
+        if (side_refresh(&m->source, NULL) && has_ended(&m->source))
+            return TRUE;
+        if (qmp_is_closed(m->source.qmp) || g_get_monotonic_time() >= deadline)
+            return FALSE;
         wait_until(NULL, wait_deadline(LOOK_MS), NULL);
+    }
 }
 
 /* A cancelled QEMU lets its guest run by itself a moment later; one that completed does not. */
@@ -85,11 +90,11 @@ static gboolean await_running(Migration *m, char **ret_status)
     for (;;) {
         g_free(*ret_status);
         *ret_status = qmp_query_status(m->source.qmp, "query-status", NULL);
-        if (!*ret_status || strcmp(*ret_status, "running") == 0)
-            return *ret_status != NULL;
-        if (g_get_monotonic_time() >= deadline)
+        if (*ret_status && strcmp(*ret_status, "running") == 0)
+            return TRUE;
+        if (qmp_is_closed(m->source.qmp) || g_get_monotonic_time() >= deadline)
             return FALSE;
-        if (!asked && strcmp(*ret_status, "finish-migrate") != 0) {
+        if (!asked && *ret_status && strcmp(*ret_status, "finish-migrate") != 0) {
             qmp_run(m->source.qmp, "cont", NULL, NULL);
             asked = TRUE;
             continue;
@@ -167,12 +172,6 @@ static void undo_after_gate(Migration *m, GError **error)
     run_source(m, error);
 }
 
-/* True: the source's migration had come to its end, the destination may hold the whole guest. */
-static gboolean was_completed(const Migration *m)
-{
-    return m->step >= MIGRATION_STARTED && side_migration_is(&m->source, "completed");
-}
-
 /*
  * The daemon is told between the cancelling and its end: closing the relay is what wakes a source
  * that hangs in it.
@@ -184,9 +183,9 @@ static void undo_before_gate(Migration *m, GError **error)
     /* It refuses if its gate is open after all; what it has then must not reach anybody. */
     if (m->step >= MIGRATION_PREPARED && !order(m, "cancel", NULL))
         order_abandon(m);
-    if (m->step >= MIGRATION_STARTED)
-        await_end(m, CANCEL_MS);
-    if (was_completed(m)) {
+    /* Where it came to its end, as far as is known, the destination may hold the whole guest. */
+    if (m->step >= MIGRATION_STARTED &&
+        (!await_end(m, CANCEL_MS) || side_migration_is(&m->source, "completed"))) {
         undo_after_gate(m, error);
         return;
     }
@@ -201,6 +200,7 @@ static void undo_before_gate(Migration *m, GError **error)
 void migration_undo(Migration *m, GError **error)
 {
     m->interrupt.masked = TRUE;
+    qmp_set_timeout(m->source.qmp, ANSWER_MS);
     if (m->step >= MIGRATION_CONTINUED)
         make_unsafe(error, "CAUTION: the destination was told to run the guest and may have done "
                            "so; the source's guest is not run again, its disks may have changed. "
@@ -209,5 +209,6 @@ void migration_undo(Migration *m, GError **error)
         undo_after_gate(m, error);
     else if (m->step > MIGRATION_CHECKING)
         undo_before_gate(m, error);
+    qmp_set_timeout(m->source.qmp, RUN_MS);
     migration_restore(m);
 }

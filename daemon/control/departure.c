@@ -347,10 +347,14 @@ gboolean departure_restore(Connection *connection, char *ret_text)
 
 void departure_relay(Departure *departure, Asker asker)
 {
-    int error = departure->stage == DEPARTURE_OFFERED && departure->relay
-                    ? departure_order(departure, PEER_RELAY)
-                    : -EINVAL;
+    int error = departure->stage == DEPARTURE_OFFERED && departure->relay ? 0 : -EINVAL;
 
+    if (departure->relay_waiting) {
+        asker_answer(departure->control, &asker, -EALREADY, 0, "the relay is being made");
+        return;
+    }
+    if (!error)
+        error = departure_order(departure, PEER_RELAY);
     if (error) {
         asker_answer(departure->control, &asker, error, 0, "the destination is not armed");
         return;

@@ -62,9 +62,9 @@ typedef enum ImportEvent {
     IMPORT_READY,         /* armed and all channels are joined */
     IMPORT_CHANGED,       /* state or text changed */
     IMPORT_COMPLETE,      /* nothing is missing any more */
-    IMPORT_CANCELLED,     /* the source took the invitation back, before the gate */
-    IMPORT_SETTLED,       /* no data thread touches the region that was retired (hotplug.h) */
-    IMPORT_FINISHED,      /* the source knows that all is here: import_stop_data() */
+    IMPORT_CANCELLED, /* before the gate: the source took the invitation back, or it cannot be */
+    IMPORT_SETTLED,   /* no data thread touches the region that was retired (hotplug.h) */
+    IMPORT_FINISHED,  /* the source knows that all is here: import_stop_data() */
 } ImportEvent;
 
 /* Written with relaxed atomics by the data threads, read by anyone. */

@@ -196,8 +196,8 @@ static int attach(Link *link, char *ret_text)
     error = map_regions(link, &m->attached.regions, ret_text);
     if (error)
         return error;
-    link->session = m->session;
-    memcpy(link->secret, m->attached.secret, sizeof link->secret);
+    link->lease.session = m->session;
+    memcpy(link->lease.secret, m->attached.secret, sizeof link->lease.secret);
     link->seal = m->attached.seal;
     return 0;
 }
@@ -211,7 +211,7 @@ static int ask_forecast(Link *link)
 
     memset(m, 0, sizeof *m);
     m->type = PEER_FORECAST_REQUEST;
-    m->session = link->session;
+    m->session = link->lease.session;
     error = peer_socket_send(link->control, m);
     while (!error) {
         /* A source that talks without end must not keep whoever joins this thread. */
@@ -254,8 +254,8 @@ static int connect_control(Link *link, char *ret_text)
     return 0;
 }
 
-int link_join(Link *link, PeerMessage *message, PeerChannelKind kind, uint32_t index,
-              char *ret_text)
+int link_join(Link *link, const LinkLease *lease, PeerMessage *message, PeerChannelKind kind,
+              uint32_t index, char *ret_text)
 {
     PeerSocket *peer;
     int error;
@@ -266,9 +266,9 @@ int link_join(Link *link, PeerMessage *message, PeerChannelKind kind, uint32_t i
         return error;
     memset(message, 0, sizeof *message);
     message->type = PEER_JOIN;
-    message->session = link->session;
+    message->session = lease->session;
     message->generation = link->import->generation;
-    memcpy(message->join.secret, link->secret, sizeof message->join.secret);
+    memcpy(message->join.secret, lease->secret, sizeof message->join.secret);
     message->join.kind = kind;
     message->join.index = index;
     error = peer_socket_send(peer, message);
@@ -288,13 +288,14 @@ static int join_channels(Link *link, char *ret_text)
 
     for (unsigned i = 0; i < channel_count(link); i++) {
         bool urgent = i < import->n_resolvers;
-        int fd = link_join(link, link->message, urgent ? PEER_CHANNEL_URGENT : PEER_CHANNEL_BULK,
+        int fd = link_join(link, &link->lease, link->message,
+                           urgent ? PEER_CHANNEL_URGENT : PEER_CHANNEL_BULK,
                            urgent ? i : i - import->n_resolvers, ret_text);
         if (fd < 0)
             return fd;
         address_prioritise(fd, urgent);
         link->joined = true;
-        offer_put(channel_offer(import, i), fd, link->session, import->generation);
+        offer_put(channel_offer(import, i), fd, link->lease.session, import->generation);
     }
     link->joined = true;
     return 0;

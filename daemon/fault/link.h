@@ -21,6 +21,12 @@
 
 struct Import;
 
+/* What a connection needs to join the attached one. */
+typedef struct LinkLease {
+    uint32_t session;
+    uint8_t secret[LIMIT_TOKEN];
+} LinkLease;
+
 typedef struct Link {
     struct Import *import;
     pthread_t thread;
@@ -34,9 +40,8 @@ typedef struct Link {
 
     PeerSocket *control;
     PeerMessage *message;
-    uint32_t session;
+    LinkLease lease;
     uint64_t seal; /* 0: the source has not said it yet */
-    uint8_t secret[LIMIT_TOKEN];
     bool attached_once;
     bool joined;
     bool ready_told;   /* of this connection */
@@ -51,6 +56,7 @@ typedef struct Link {
 
     pthread_t relay_thread;
     bool relay_started;
+    LinkLease relay_lease; /* of when it was started */
     Relay relay;
 } Link;
 

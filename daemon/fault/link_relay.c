@@ -65,6 +65,17 @@ static int connect_client(const Link *link)
     return error;
 }
 
+/* The source's driver waits for the relay, and its guest can still stay where it is. */
+static void give_up(Import *import, const char *why)
+{
+    char text[LIMIT_TEXT + 1];
+
+    log_error("%s: no relay for the device state: %s", import->name, why);
+    snprintf(text, sizeof text, "no relay for the device state: %.900s", why);
+    if (!import_gate_is_open(import))
+        import->notify(import->owner, import, IMPORT_CANCELLED, text);
+}
+
 static void *run(void *argument)
 {
     Link *link = argument;
@@ -79,11 +90,11 @@ static void *run(void *argument)
         snprintf(text, sizeof text, "the destination's incoming socket %s: %s", import->incoming,
                  strerror(-client));
     else
-        channel = link_join(link, message, PEER_CHANNEL_RELAY, 0, text);
+        channel = link_join(link, &link->relay_lease, message, PEER_CHANNEL_RELAY, 0, text);
     if (channel >= 0)
         relay_run(&link->relay, client, channel);
     else
-        log_error("%s: no relay for the device state: %s", import->name, text);
+        give_up(import, text);
     if (client >= 0)
         close(client);
     if (channel >= 0)
@@ -96,6 +107,7 @@ void link_relay_start(Link *link)
 {
     if (link->relay_started || link->import->incoming[0] == '\0')
         return;
+    link->relay_lease = link->lease; /* that of the link changes when it is built up anew */
     link->relay_started = pthread_create(&link->relay_thread, NULL, run, link) == 0;
 }
 

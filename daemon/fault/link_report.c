@@ -9,7 +9,7 @@
 int link_send(Link *link, PeerMessageType type)
 {
     link->message->type = type;
-    link->message->session = link->session;
+    link->message->session = link->lease.session;
     link->message->cookie = 0;
     return peer_socket_send(link->control, link->message);
 }

@@ -157,6 +157,19 @@ static void end_connections(Export *export, int how)
     atomic_store(&export->relay.stop, true);
 }
 
+/*
+ * Nobody accepts any more.  Shutting the listener down refuses who comes later, but not who is waiting:
+ * a QEMU that had just connected would fill its socket and hang for ever.
+ */
+static void turn_away(int listener)
+{
+    int fd;
+
+    shutdown(listener, SHUT_RDWR);
+    while ((fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC)) >= 0)
+        close(fd);
+}
+
 void export_close(Export *export)
 {
     unregister_export(export);
@@ -164,7 +177,7 @@ void export_close(Export *export)
     pthread_mutex_lock(&export->lock);
     end_connections(export, SHUT_WR);
     if (export->relay_listener >= 0)
-        shutdown(export->relay_listener, SHUT_RDWR);
+        turn_away(export->relay_listener);
     pthread_mutex_unlock(&export->lock);
 }
 

@@ -3,12 +3,14 @@
  * An export's control connection: who holds the lease, what is sent, and that nobody waits for it.
  */
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -236,12 +238,40 @@ static void it_is_found_by_its_token_only(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
+/* The source's QEMU must not wait for a relay that will never be. */
+static void who_waits_for_a_relay_is_turned_away(void **state)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX}; /* the kernel finds a name */
+    socklen_t length = sizeof address;
+    struct pollfd waiting = {.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+    int late = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    (void)state;
+    export->relay_listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    assert_int_equal(bind(export->relay_listener, (struct sockaddr *)&address, sizeof(sa_family_t)),
+                     0);
+    assert_int_equal(listen(export->relay_listener, 1), 0);
+    assert_int_equal(getsockname(export->relay_listener, (struct sockaddr *)&address, &length), 0);
+    assert_int_equal(connect(waiting.fd, (struct sockaddr *)&address, length), 0);
+    assert_int_equal(poll(&waiting, 1, 0), 0);
+    export_close(export);
+    assert_int_equal(poll(&waiting, 1, 0), 1);
+    assert_true(waiting.revents & POLLHUP);
+    assert_int_equal(connect(late, (struct sockaddr *)&address, length), -1);
+    close(waiting.fd);
+    close(late);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(a_lease_tells_the_way_in),       TEST(the_next_lease_ends_the_one_before),
-        TEST(a_closed_export_gives_no_lease), TEST(nobody_waits_for_a_peer_that_does_not_read),
-        TEST(a_fence_is_told_once_and_later), TEST(it_is_found_by_its_token_only),
+        TEST(who_waits_for_a_relay_is_turned_away),
+        TEST(a_lease_tells_the_way_in),
+        TEST(the_next_lease_ends_the_one_before),
+        TEST(a_closed_export_gives_no_lease),
+        TEST(nobody_waits_for_a_peer_that_does_not_read),
+        TEST(a_fence_is_told_once_and_later),
+        TEST(it_is_found_by_its_token_only),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
