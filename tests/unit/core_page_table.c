@@ -439,6 +439,27 @@ static void a_table_that_could_shrink_is_refused(void **state)
     assert_int_equal(adopt_copy(table.size + 4096, all), -EINVAL);
 }
 
+/* Its seals say that it cannot shrink, but its pages may not be there. */
+static void a_table_of_huge_pages_is_refused(void **state)
+{
+    enum { PAGES = 4126752 }; /* whose table is one huge page long */
+    RegionSet set = {0};
+    PageTable made, adopted;
+    int fd;
+
+    (void)state;
+    add_region(&set, PAGES, PAGE, -1);
+    assert_int_equal(page_table_create(&made, &set), 0);
+    assert_int_equal(made.size, 2 << 20);
+    page_table_deinit(&made);
+    fd = memfd_create("table", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB);
+    if (fd < 0)
+        skip(); /* this kernel has no huge pages */
+    assert_int_equal(ftruncate(fd, 2 << 20), 0);
+    assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL), 0);
+    assert_int_equal(page_table_adopt(&adopted, &set, fd), -EINVAL);
+}
+
 static void what_is_no_memfd_is_refused(void **state)
 {
     PageTable adopted;
@@ -503,6 +524,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_table_of_other_regions_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_table_that_could_shrink_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_no_memfd_is_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_table_of_huge_pages_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_table_cannot_be_resized, set_up, tear_down),
         cmocka_unit_test(a_terabyte_costs_nothing_until_it_is_mapped),
     };

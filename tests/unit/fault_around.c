@@ -41,6 +41,16 @@ static void slow_faults_shrink_it_and_fast_ones_grow_it(void **state)
     assert_false(apart);
 }
 
+/* Blocks are aligned, and a shard's end is. */
+static void a_block_is_a_power_of_two(void **state)
+{
+    Around around;
+
+    (void)state;
+    around_init(&around, 200 << 10);
+    assert_int_equal(bytes_of(&around), 128 << 10);
+}
+
 static void a_full_slow_link_and_a_limit_bound_it(void **state)
 {
     Around around;
@@ -73,6 +83,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(slow_faults_shrink_it_and_fast_ones_grow_it),
+        cmocka_unit_test(a_block_is_a_power_of_two),
         cmocka_unit_test(a_full_slow_link_and_a_limit_bound_it),
         cmocka_unit_test(none_is_none),
     };
