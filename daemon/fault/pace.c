@@ -10,6 +10,7 @@ enum {
     FAST_PARTS = 500,      /* of a second: 2 ms */
     FAST_WINDOW = 2 << 20,
     RATE_FORGET = 64,
+    RATE_BYTES = 1 << 20,
     RAMP_PARTS = 8,
     ROUND_SAMPLES = 3,
     PATIENCE_MAX = 1,
@@ -18,6 +19,7 @@ enum {
 
 #define SECOND_NS UINT64_C(1000000000)
 #define PERIOD_NS UINT64_C(3000000000)
+#define RATE_NS   UINT64_C(20000000)
 #define TARGET_NS UINT64_C(250000)
 #define FAST_LINK (UINT64_C(256) << 20) /* bytes/s */
 #define SLACK_NS  UINT64_C(100000)      /* of the latency of faults: what a busy host does to it */
@@ -55,6 +57,7 @@ void pace_init(Pace *pace, uint64_t window_most, uint64_t chunk_most, uint64_t n
         .ramp = UINT64_MAX,
         .starting = true,
         .round_ns = now_ns,
+        .measured_ns = now_ns,
         .round_least = UINT64_MAX,
     };
 }
@@ -135,14 +138,22 @@ static int64_t lack(const Pace *pace, uint64_t wanted)
     return ((int64_t)wanted - (int64_t)queue) * 256 / (int64_t)wanted;
 }
 
+/*
+ * Over more than a round where that is short: a shaper lets a burst pass at the speed of its wire, and a
+ * window made for that speed would be a long queue.
+ */
 static void measure_rate(Pace *pace, uint64_t now_ns)
 {
-    uint64_t rate = pace->answered * SECOND_NS / (now_ns - pace->round_ns + 1);
+    uint64_t time = now_ns - pace->measured_ns + 1;
 
     pace->filled = pace->used;
+    if (pace->measured < RATE_BYTES && time < RATE_NS)
+        return;
     pace->rate -= pace->rate / RATE_FORGET;
-    if (rate > pace->rate)
-        pace->rate = rate;
+    if (pace->measured * SECOND_NS / time > pace->rate)
+        pace->rate = pace->measured * SECOND_NS / time;
+    pace->measured_ns = now_ns;
+    pace->measured = 0;
 }
 
 /* The longer the way beside the queue, the more a step overshoots before it shows: smaller steps. */
@@ -165,7 +176,7 @@ static void adjust(Pace *pace)
 static void begin_round(Pace *pace, uint64_t now_ns)
 {
     pace->round_ns = now_ns;
-    pace->answered = pace->round_bytes = pace->round_sum = 0;
+    pace->round_bytes = pace->round_sum = 0;
     pace->round_least = UINT64_MAX;
     pace->round_n = 0;
     pace->round_urgent = 0;
@@ -189,7 +200,7 @@ void pace_answered(Pace *pace, const PaceSample *sample, uint64_t now_ns)
         least_seen(&pace->urgent, sample->urgent_ns);
         pace->round_urgent = sample->urgent_ns;
     }
-    pace->answered += sample->bytes;
+    pace->measured += sample->bytes;
     if (pace->ramp < pace->window)
         pace->ramp += 2 * sample->bytes;
     if (sample->sent_ns < pace->round_ns)

@@ -25,20 +25,20 @@ typedef struct PaceLeast {
 
 typedef struct Pace {
     uint64_t window_most, chunk_most;
-    uint64_t window;    /* bytes */
-    PaceLeast base;     /* ns until an answer begins */
-    PaceLeast urgent;   /* ns that faults took */
-    uint64_t period_ns; /* when the period of both began */
-    bool starting;      /* the window doubles until there is a queue */
-    bool alone;         /* nothing more is sent until a request went alone, */
-    uint64_t ramp;      /* and then more and more: no burst of a whole window */
-    bool used;          /* in this round all of the window was under way */
-    unsigned patience;  /* the target is divided by 1 << patience */
-    unsigned calm;      /* rounds without a slow fault */
-    uint64_t rate;      /* bytes/s of the best round, slowly forgotten */
-    bool filled;        /* in the last round it was the window that bounded the rate */
-    uint64_t round_ns;  /* requests sent since count */
-    uint64_t answered;  /* bytes of all answers since */
+    uint64_t window;                /* bytes */
+    PaceLeast base;                 /* ns until an answer begins */
+    PaceLeast urgent;               /* ns that faults took */
+    uint64_t period_ns;             /* when the period of both began */
+    bool starting;                  /* the window doubles until there is a queue */
+    bool alone;                     /* nothing more is sent until a request went alone, */
+    uint64_t ramp;                  /* and then more and more: no burst of a whole window */
+    bool used;                      /* in this round all of the window was under way */
+    unsigned patience;              /* the target is divided by 1 << patience */
+    unsigned calm;                  /* rounds without a slow fault */
+    uint64_t rate;                  /* bytes/s of the best round, slowly forgotten */
+    bool filled;                    /* in the last round it was the window that bounded the rate */
+    uint64_t round_ns;              /* requests sent since count */
+    uint64_t measured_ns, measured; /* since when for the rate, and bytes of all answers since */
     uint64_t round_bytes, round_sum, round_least, round_urgent;
     unsigned round_n;
 } Pace;

@@ -20,6 +20,7 @@ enum { REQUESTS = 8192, PAGE = 4096 };
 #define US     UINT64_C(1000)
 #define MS     UINT64_C(1000000)
 #define SECOND UINT64_C(1000000000)
+#define WIRE   UINT64_C(1250000000) /* bytes/s */
 
 typedef struct Request {
     uint64_t sent_ns, begins_ns, ends_ns, bytes, queued_ns;
@@ -31,6 +32,8 @@ typedef struct Link {
     uint64_t jitter_ns; /* a request takes up to so much longer, one in four of them */
     uint64_t free_ns;   /* when the last byte queued leaves */
     uint64_t urgent_ns; /* what faults are said to take */
+    uint64_t burst;     /* bytes that pass at WIRE speed after a pause (a token bucket); 0: none */
+    uint64_t tokens;
     Request requests[REQUESTS];
     unsigned first, n;
     uint64_t in_flight;
@@ -46,6 +49,20 @@ static uint64_t random_below(Link *link, uint64_t n)
     return (link->random >> 33) % n;
 }
 
+static uint64_t passing_ns(Link *link, uint64_t starts, uint64_t bytes)
+{
+    uint64_t idle = starts - link->free_ns;
+    uint64_t fast;
+
+    if (link->burst == 0)
+        return bytes * SECOND / link->bytes_per_s;
+    link->tokens += idle > SECOND ? link->burst : idle * link->bytes_per_s / SECOND;
+    link->tokens = link->tokens < link->burst ? link->tokens : link->burst;
+    fast = bytes < link->tokens ? bytes : link->tokens;
+    link->tokens -= fast;
+    return fast * SECOND / WIRE + (bytes - fast) * SECOND / link->bytes_per_s;
+}
+
 static void send_request(Link *link, uint64_t bytes)
 {
     Request *request = &link->requests[(link->first + link->n++) % REQUESTS];
@@ -58,7 +75,7 @@ static void send_request(Link *link, uint64_t bytes)
                          .queued_ns = link->free_ns > arrives ? starts - arrives : 0};
     if (link->jitter_ns && random_below(link, 4) == 0)
         starts += random_below(link, link->jitter_ns);
-    link->free_ns = starts + bytes * SECOND / link->bytes_per_s;
+    link->free_ns = starts + passing_ns(link, starts, bytes);
     request->begins_ns = starts + PAGE * SECOND / link->bytes_per_s + link->rtt_ns / 2;
     request->ends_ns = link->free_ns + link->rtt_ns / 2;
     link->in_flight += bytes;
@@ -268,6 +285,26 @@ static void an_idle_window_does_not_grow(void **state)
     assert_in_range(pace.window, 32 << 10, 256 << 10);
 }
 
+/* What passes at once after a pause says nothing about the link: no window is made for it. */
+static void a_shaper_s_burst_is_not_its_rate(void **state)
+{
+    Link *link = new_link(125000000, 150 * US);
+    Pace pace;
+
+    (void)state;
+    link->burst = link->tokens = 64 << 10;
+    link->jitter_ns = 300 * US;
+    pace_init(&pace, 64 * MIB, 256 << 10, link->now_ns);
+    run(link, &pace, SECOND);
+    for (unsigned i = 0; i < 20; i++) {
+        run(link, &pace, SECOND / 2);
+        assert_true(link->queue_most < 3 * MS);
+        assert_true(share(link, SECOND / 2) > 0.85);
+        link->now_ns += 2 * MS; /* nothing to do: tokens gather */
+    }
+    free(link);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -277,6 +314,7 @@ int main(void)
         cmocka_unit_test(a_faster_link_is_found_and_a_slower_one),
         cmocka_unit_test(a_longer_way_is_learnt),
         cmocka_unit_test(the_window_keeps_its_bounds),
+        cmocka_unit_test(a_shaper_s_burst_is_not_its_rate),
         cmocka_unit_test(an_idle_window_does_not_grow),
     };
 
