@@ -315,7 +315,10 @@ int armed_add(Armed *armed, const Regions *regions, uint32_t index, const Client
         error = check_region(region, ret_reason);
     if (error)
         return error;
-    error = keep_region(armed, regions, index, ret_reason);
+    /* For good: how it was before is only told by smaps, which walks all memory there is. */
+    if (madvise(region->address, region->length, MADV_DONTFORK) < 0)
+        error =
+            reason_set(ret_reason, -errno, "cannot keep memory from children: %s", strerror(errno));
     if (!error)
         error = register_shards(armed, regions, arm, device_fd, ret_reason);
     if (!error)

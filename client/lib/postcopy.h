@@ -157,7 +157,7 @@ int postcopy_set_vcpus(postcopy *pc, const uint32_t *vcpus, size_t n_vcpus);
  *
  * While a destination's memory is armed: an absent region is added by mapping it and describing it with
  * the same id, guest address, length and page size (-EBUSY: there is no such one); its memory is emptied,
- * and from the return on its faults are served.  A region is removed before it is unmapped: from the
+ * and from the return on its faults are served; it stays MADV_DONTFORK for good.  A region is removed before it is unmapped: from the
  * return on nobody touches it; nothing must use it from the call on.  It is absent again then, and if it
  * is added once more it reads as zero.  One at a time (-EBUSY); both wait up to 30 s for the daemon:
  * -ETIMEDOUT (a change that the daemon knows of goes on), -ECONNRESET: it was not added.  All memory is
