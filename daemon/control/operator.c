@@ -21,13 +21,27 @@ typedef struct Request {
 
 /* --- answers ------------------------------------------------------------------------------- */
 
+/* The generator copies strings as they are, and reasons were cut to fit wherever that happened to be. */
+static char *to_text(JsonNode *node)
+{
+    char *text = json_to_string(node, FALSE);
+
+    if (!g_utf8_validate(text, -1, NULL)) {
+        char *valid = g_utf8_make_valid(text, -1);
+
+        g_free(text);
+        text = valid;
+    }
+    json_node_unref(node);
+    return text;
+}
+
 void operator_reply(Connection *connection, guint32 serial, JsonNode *node)
 {
-    g_autofree char *text = json_to_string(node, FALSE);
+    g_autofree char *text = to_text(node);
     ClientMessage *reply = connection->control->reply;
     gsize length = strlen(text), at = 0;
 
-    json_node_unref(node);
     do {
         gsize part = MIN(length - at, CLIENT_JSON_MAX);
         reply->type = CLIENT_REPLY;

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What operators are answered: readable and whole, whatever clients, peers and monitors say."""
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import threading
+
+from wire import Client, text
+from world import MIB, Vmm, World, expect, mentions
+
+
+def names_not_utf8():
+    """A client whose name or whose problem no JSON could hold is refused, and everybody's status goes on."""
+    with World() as world:
+        for name, problem, region in ((b"\xff", "", "r"), (b"M\xfchle", "", "r"),
+                                      ("x", b"half \xc3", "r"), ("x", "", b"\xed\xa0\x80")):
+            with Client(world.source.socket) as client:
+                client.send(Client.HELLO, Client.hello(
+                    name, [Client.region(region, 1 << 30, MIB)], problem=problem))
+                with Client(world.source.socket) as operator:
+                    expect(not operator.ask(op="status")["sessions"], "it was let in")
+                mentions(client.refusal(), "malformed")
+                expect(client.ended(), "the connection goes on")
+        with Client(world.source.socket) as client:
+            client.send(Client.HELLO, Client.hello("M\u00fchle \U0001f600", [
+                Client.region("r", 1 << 30, MIB)], problem="\u00e4" * 500))
+            expect(client.receive()[0] == Client.WELCOME, "no welcome")
+            mine = world.source.stats("M\u00fchle \U0001f600")["sessions"]
+            expect(len(mine) == 1 and mine[0]["problem"] == "\u00e4" * 500, mine)
+
+
+@contextlib.contextmanager
+def _offered(world, vm):
+    """A VM of this process, offered."""
+    world.add(Vmm(world.destination, "destination", vm, mem=1, fill=1))
+    ram = os.memfd_create("ram")
+    os.ftruncate(ram, MIB)
+    with Client(world.source.socket, timeout=20) as client:
+        client.send(Client.HELLO, Client.hello(
+            vm, [Client.region("region0", 1 << 30, MIB, fd=0)], role=Client.SOURCE), fds=[ram])
+        expect(client.receive()[0] == Client.WELCOME, "no welcome")
+        client.send(Client.OFFER, text(world.destination.address))
+        expect(client.receive()[0] == Client.EXPORT, "no EXPORT")
+        client.send(Client.EXPORTED, struct.pack("<iQ", 0, 0) + text(""))
+        while client.receive()[0] != 15:  # OFFERED
+            pass
+        yield
+    os.close(ram)
+
+
+def _seal(world, vm, answer):
+    """The daemon's answer to a seal by a monitor of this process, which says answer(id) to each question."""
+    ours, theirs = socket.socketpair()
+
+    def monitor():
+        with contextlib.suppress(OSError), ours.makefile("r") as lines:
+            for line in lines:
+                ours.sendall(answer(json.loads(line)["id"]) + b"\r\n")
+
+    with ours, theirs, Client(world.source.socket, timeout=20) as driver:
+        thread = threading.Thread(target=monitor, daemon=True)
+        thread.start()
+        words = json.dumps({"op": "seal", "vm": vm}).encode()
+        driver.send(Client.OPERATOR, struct.pack("<II", 0, len(words)) + words,
+                    fds=[theirs.fileno()])
+        kind, body = driver.receive()
+        expect(kind == Client.REPLY, kind)
+        said = json.loads(body.bytes(body.take("II")[1]))
+        ours.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        return said
+
+
+def reason_cut_short():
+    """A reason that is cut to its bound, in the middle of a character or not, is an answer that parses."""
+    with World() as world, _offered(world, "vm"):
+        for status in ("\u00e4" * 2000, "x" + "\u00e4" * 2000):
+            said = _seal(world, "vm", lambda name, word=status: json.dumps(
+                {"return": {"running": True, "status": word}, "id": name},
+                ensure_ascii=False).encode())
+            mentions(said["error"], "not stopped", "\u00e4\u00e4")
+        return f"{len(said['error'].encode())} bytes"
