@@ -7,6 +7,7 @@
 
 #include "daemon/control/arrival.h"
 #include "daemon/control/departure.h"
+#include "daemon/control/json_depth.h"
 #include "daemon/control/limits.h"
 #include "daemon/control/report.h"
 #include "protocol/rate_text.h"
@@ -372,10 +373,11 @@ void operator_request(Connection *connection, int fd)
     JsonNode *root = NULL;
     const char *op;
 
-    if (json_parser_load_from_data(parser, message->json.text, message->json.length, NULL))
+    if (json_depth_is_bounded(message->json.text, message->json.length) &&
+        json_parser_load_from_data(parser, message->json.text, message->json.length, NULL))
         root = json_parser_get_root(parser);
     if (!root || !JSON_NODE_HOLDS_OBJECT(root)) {
-        refuse(&request, -EINVAL, "the request is not a JSON object");
+        refuse(&request, -EINVAL, "the request is not a JSON object, or nested too deep");
     } else {
         request.object = json_node_get_object(root);
         op = string_field(request.object, "op");

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import struct
+import subprocess
 import threading
 
 from wire import Client, text
@@ -83,3 +84,24 @@ def reason_cut_short():
                 ensure_ascii=False).encode())
             mentions(said["error"], "not stopped", "\u00e4\u00e4")
         return f"{len(said['error'].encode())} bytes"
+
+
+def deep_nesting():
+    """JSON that nests deeper than a stack is large is not parsed, from an operator or from a monitor."""
+    with World() as world, _offered(world, "vm"):
+        subprocess.run(["prlimit", "--pid", str(world.source.process.pid), f"--stack={MIB}:"],
+                       check=True)
+        for words in (b"[" * 48000, b'{"a":' * 9000, b"]" * 20000 + b"[" * 28000,
+                      b'{"a":"' + b"]" * 20000 + b'","b":' + b"[" * 28000,
+                      b'/* " */' + b"[" * 48000, b"{'\"':" + b"[" * 48000):
+            with Client(world.source.socket) as client:
+                client.send(Client.OPERATOR, struct.pack("<II", 0, len(words)) + words)
+                message = client.receive()
+                expect(message and message[0] == Client.REPLY, f"{words[:20]}: {message}")
+                _, length = message[1].take("II")
+                mentions(json.loads(message[1].bytes(length))["error"], "nested")
+        with Client(world.source.socket) as client:
+            named = client.ask(op="cancel", vm="[" * 200)["error"]
+            mentions(named, "not leaving")  # a name may hold whatever it likes
+        for line in (b"[" * MIB, b'{"a":"' + b"]" * MIB + b'","b":' + b"[" * MIB):
+            mentions(_seal(world, "vm", lambda _, said=line: said)["error"], "monitor", "protocol")
