@@ -119,16 +119,29 @@ gboolean connection_is_operator(const Connection *connection)
 
 /* --- sending ------------------------------------------------------------------------------- */
 
+static void on_outbox_emptied(gpointer owner)
+{
+    Connection *connection = owner;
+
+    event_add(connection->event, NULL);
+}
+
 void connection_send(Connection *connection, const int *fds, gsize n_fds)
 {
-    int error = client_message_send(connection->fd, connection->control->reply, fds, n_fds,
-                                    connection->control->packet);
+    Outbox *outbox = &connection->outbox;
+    int error =
+        outbox_send(outbox, connection->control->reply, fds, n_fds, connection->control->packet);
+    gboolean reads = error != -EAGAIN && error != -ENOBUFS;
 
     if (error && error != -EPIPE && error != -ECONNRESET)
         log_warning("%s: cannot answer pid %d: %s", connection_vm(connection), connection->peer.pid,
-                    strerror(-error));
-    if (error == -EAGAIN)
+                    reads ? strerror(-error) : "it does not read");
+    if (!reads)
         shutdown(connection->fd, SHUT_RDWR); /* the loop sees the end and cleans up */
+    if (outbox_is_empty(outbox))
+        event_add(connection->event, NULL);
+    else
+        event_del(connection->event);
 }
 
 void connection_send_status(Connection *connection, ClientMessageType type, guint32 serial,
@@ -400,6 +413,7 @@ void connection_new(Control *control, int fd)
     connection->since_us = g_get_monotonic_time();
     getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &connection->peer, &length);
     client_channel_init(&connection->channel, fd);
+    outbox_init(&connection->outbox, control->base, fd, on_outbox_emptied, connection);
     connection->event = event_new(control->base, fd, EV_READ | EV_PERSIST, on_readable, connection);
     event_add(connection->event, NULL);
     g_ptr_array_add(control->connections, connection);
@@ -415,6 +429,7 @@ void connection_close(Connection *connection)
     if (connection->departure)
         departure_disconnected(connection->departure);
     departure_owner_gone(control, connection->id);
+    outbox_deinit(&connection->outbox);
     event_free(connection->event);
     client_channel_deinit(&connection->channel);
     region_set_deinit(&connection->regions);

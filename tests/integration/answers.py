@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 
 from wire import Client, text
 from world import MIB, Vmm, World, expect, mentions
@@ -105,3 +106,58 @@ def deep_nesting():
             mentions(named, "not leaving")  # a name may hold whatever it likes
         for line in (b"[" * MIB, b'{"a":"' + b"]" * MIB + b'","b":' + b"[" * MIB):
             mentions(_seal(world, "vm", lambda _, said=line: said)["error"], "monitor", "protocol")
+
+
+@contextlib.contextmanager
+def _many_sessions(world, n):
+    """So many clients, of each of which there is much to say."""
+    with contextlib.ExitStack() as many:
+        for i in range(n):
+            client = many.enter_context(Client(world.source.socket))
+            client.send(Client.HELLO, Client.hello(
+                f"vm{i}-" + "n" * 200, [Client.region("r", 1 << 30, MIB)], problem="\"" * 1000))
+            expect(client.receive()[0] == Client.WELCOME, "no welcome")
+        yield
+
+
+def _request(client, **request):
+    words = json.dumps(request).encode()
+    client.send(Client.OPERATOR, struct.pack("<II", 0, len(words)) + words)
+
+
+def _answer(client, pause):
+    """The next answer, read with pauses, whose parts nothing may come between."""
+    parts = []
+    while True:
+        time.sleep(pause)
+        kind, body = client.receive()
+        expect(kind == Client.REPLY, f"message {kind} in the middle of an answer")
+        more, length = body.take("II")
+        parts.append(body.bytes(length))
+        if not more:
+            return json.loads(b"".join(parts)), len(parts)
+
+
+def slow_reader():
+    """An answer longer than a socket holds is whole, however slowly it is read, and nobody waits for it."""
+    with World() as world, _many_sessions(world, 400), contextlib.ExitStack() as others:
+        with Client(world.source.socket) as client:
+            for op in ("status", "limit", "stats"):
+                _request(client, op=op)
+            time.sleep(0.3)
+            expect(len(world.source.stats()["sessions"]) == 400, "others are not served")
+            first, parts = _answer(client, 0.02)
+            expect(len(first["sessions"]) == 400 and parts > 10, parts)
+            expect("sessions" not in _answer(client, 0)[0], "the answers are out of order")
+            expect(len(_answer(client, 0)[0]["sessions"]) == 400, "the last is not whole")
+            expect(client.ask(op="status")["version"], "the connection is of no use any more")
+        for _ in range(5):  # these never read, and then go away
+            _request(others.enter_context(Client(world.source.socket)), op="stats")
+        time.sleep(0.2)
+        pid = world.source.process.pid
+        before = len(os.listdir(f"/proc/{pid}/fd"))
+        others.close()
+        world.source.wait("end of those who do not read",
+                          lambda: len(os.listdir(f"/proc/{pid}/fd")) <= before - 5)
+        expect("cannot answer" not in world.source.log(), world.source.log()[-500:])
+        return f"{parts} parts"
