@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * One connection to the UNIX socket: a client with its VM (after HELLO), or an operator.
- * Who it is comes from SO_PEERCRED; a client acts on its own VM only.  Control thread.
+ * Who it is comes from SO_PEERCRED and SO_PEERGROUPS; a client acts on its own VM only.  Control thread.
  */
 #ifndef POSTCOPYD_CONTROL_CONNECTION_H
 #define POSTCOPYD_CONTROL_CONNECTION_H
@@ -23,6 +23,7 @@ typedef struct Connection {
     ClientChannel channel;
     Outbox outbox;
     struct ucred peer;
+    gboolean is_operator; /* it may act for the operator */
     gint64 since_us;
 
     gboolean greeted; /* HELLO came: the rest describes its VM */

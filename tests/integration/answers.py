@@ -2,6 +2,7 @@
 """What operators are answered: readable and whole, whatever clients, peers and monitors say."""
 
 import contextlib
+import grp
 import json
 import os
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import threading
 import time
 
+from bad_client import as_nobody
 from wire import Client, text
 from world import MIB, Vmm, World, expect, mentions
 
@@ -161,3 +163,24 @@ def slow_reader():
                           lambda: len(os.listdir(f"/proc/{pid}/fd")) <= before - 5)
         expect("cannot answer" not in world.source.log(), world.source.log()[-500:])
         return f"{parts} parts"
+
+
+def operator_group():
+    """Operators are processes of the group, whatever the name service says of their user."""
+    nogroup = grp.getgrnam("nogroup").gr_gid
+    operators = next(group for group in grp.getgrall()
+                     if group.gr_gid not in (0, nogroup) and "nobody" not in group.gr_mem)
+    crowd = [str(gid) for gid in range(100000, 100300)]
+    settings = {"daemon": {"group": "nogroup", "operator_group": operators.gr_name}}
+
+    def errno(group, *groups):
+        words = ("--groups", ",".join(map(str, groups))) if groups else ("--clear-groups",)
+        return as_nobody(world.source.socket, [{"op": "limit"}], group, words)[0].get("errno")
+
+    with World(source=settings) as world:
+        gid = operators.gr_gid
+        for expected, said in ((1, errno(nogroup)), (None, errno(nogroup, gid)),
+                               (None, errno(gid, nogroup)), (1, errno(nogroup, *crowd)),
+                               (None, errno(nogroup, *crowd, gid))):
+            expect(said == expected, f"{said}, not {expected}")
+        return operators.gr_name
