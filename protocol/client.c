@@ -116,7 +116,7 @@ static void write_hello(WireWriter *w, const ClientHello *hello)
     wire_write_u64(w, hello->features);
     wire_write_bytes(w, hello->uuid, LIMIT_UUID);
     wire_write_string(w, hello->name, LIMIT_NAME);
-    wire_write_string(w, hello->problem, LIMIT_TEXT);
+    wire_write_text(w, hello->problem, LIMIT_TEXT);
     wire_write_u32(w, hello->n_regions);
     for (uint32_t i = 0; i < hello->n_regions; i++)
         write_region(w, &hello->regions[i]);
@@ -184,7 +184,7 @@ static void write_body(WireWriter *w, const ClientMessage *m)
     case CLIENT_SEALED:
         wire_write_u32(w, (uint32_t)m->status.status);
         wire_write_u64(w, m->status.seal);
-        wire_write_string(w, m->status.text, LIMIT_TEXT);
+        wire_write_text(w, m->status.text, LIMIT_TEXT);
         break;
     case CLIENT_RELEASE:
         wire_write_u32(w, m->release.flags);
@@ -204,7 +204,7 @@ static void write_body(WireWriter *w, const ClientMessage *m)
         wire_write_u64(w, m->state.populated_bytes);
         wire_write_u64(w, m->state.present_bytes);
         wire_write_u64(w, m->state.faults);
-        wire_write_string(w, m->state.text, LIMIT_TEXT);
+        wire_write_text(w, m->state.text, LIMIT_TEXT);
         break;
     case CLIENT_KEEP:
         wire_write_u32(w, m->keep.length);

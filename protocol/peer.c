@@ -148,7 +148,7 @@ static void write_progress(WireWriter *w, const PeerMessage *m)
     wire_write_u64(w, m->progress.received_bytes);
     wire_write_u64(w, m->progress.fault_p50_ns);
     wire_write_u64(w, m->progress.fault_p99_ns);
-    wire_write_string(w, m->progress.text, LIMIT_TEXT);
+    wire_write_text(w, m->progress.text, LIMIT_TEXT);
 }
 
 static void read_progress(WireReader *r, PeerMessage *m)
@@ -232,7 +232,7 @@ static void write_body(WireWriter *w, const PeerMessage *m)
     case PEER_FENCED:
     case PEER_BYE:
         wire_write_u32(w, m->status.code);
-        wire_write_string(w, m->status.text, LIMIT_TEXT);
+        wire_write_text(w, m->status.text, LIMIT_TEXT);
         wire_write_string(w, m->status.incoming, LIMIT_ADDRESS);
         break;
     case PEER_ATTACH:
@@ -242,7 +242,7 @@ static void write_body(WireWriter *w, const PeerMessage *m)
         break;
     case PEER_ATTACHED:
         wire_write_u32(w, m->attached.code);
-        wire_write_string(w, m->attached.text, LIMIT_TEXT);
+        wire_write_text(w, m->attached.text, LIMIT_TEXT);
         wire_write_u64(w, m->attached.seal);
         wire_write_bytes(w, m->attached.secret, LIMIT_TOKEN);
         write_regions(w, &m->attached.regions);

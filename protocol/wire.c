@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "protocol/text.h"
+
 static void write_little_endian(WireWriter *w, uint64_t value, size_t width)
 {
     uint8_t bytes[8];
@@ -53,6 +55,16 @@ void wire_write_string(WireWriter *w, const char *string, size_t limit)
     }
     wire_write_u16(w, (uint16_t)length);
     wire_write_bytes(w, string, length);
+}
+
+void wire_write_text(WireWriter *w, const char *text, size_t limit)
+{
+    size_t length = text ? text_whole(text, strnlen(text, limit)) : 0;
+
+    wire_write_u16(w, (uint16_t)length);
+    wire_write_bytes(w, text, length);
+    if (!w->failed)
+        text_mend((char *)w->data + w->used - length, length);
 }
 
 void wire_read_bytes(WireReader *r, void *ret_bytes, size_t length)
@@ -120,9 +132,8 @@ void wire_read_string(WireReader *r, char *ret_string, size_t limit)
         return;
     }
     wire_read_bytes(r, ret_string, length);
-    for (size_t i = 0; i < length; i++)
-        if ((uint8_t)ret_string[i] < 0x20 || ret_string[i] == 0x7f)
-            r->failed = true;
+    if (!text_is_plain(ret_string, length))
+        r->failed = true;
     if (r->failed)
         ret_string[0] = '\0';
 }

@@ -34,6 +34,12 @@ void wire_write_bytes(WireWriter *w, const void *bytes, size_t length);
 /* A string of at most limit bytes, as u16 length and bytes without a terminator. */
 void wire_write_string(WireWriter *w, const char *string, size_t limit);
 
+/*
+ * The same for a text meant for people, which may have been cut anywhere or come in another encoding:
+ * it is cut to whole characters of at most limit bytes, and '?' stands for what a reader would refuse.
+ */
+void wire_write_text(WireWriter *w, const char *text, size_t limit);
+
 uint8_t wire_read_u8(WireReader *r);
 uint16_t wire_read_u16(WireReader *r);
 uint32_t wire_read_u32(WireReader *r);
@@ -45,7 +51,7 @@ uint32_t wire_read_count(WireReader *r, uint32_t limit);
 
 /*
  * A string into ret_string[limit + 1], zeroes behind it.  Control characters (they would reach logs and
- * terminals) and embedded zeroes fail the reader.
+ * terminals), embedded zeroes and what is not UTF-8 (JSON could not hold it) fail the reader.
  */
 void wire_read_string(WireReader *r, char *ret_string, size_t limit);
 

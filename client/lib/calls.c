@@ -15,6 +15,7 @@
 #include "client/lib/postcopy.h"
 #include "client/lib/request.h"
 #include "client/lib/stale.h"
+#include "protocol/text.h"
 
 enum { TELL_TIMEOUT_MS = 5000 }; /* for calls without a time of their own */
 
@@ -191,7 +192,8 @@ int postcopy_offer(postcopy *pc, const char *destination, int timeout_ms)
     ClientMessage *message;
     int error;
 
-    if (!destination || !*destination || strlen(destination) > LIMIT_ADDRESS)
+    if (!destination || !*destination || strlen(destination) > LIMIT_ADDRESS ||
+        !text_is_plain(destination, strlen(destination)))
         return error_set(-EINVAL, "the destination is not HOST:PORT");
     message = new_message(CLIENT_OFFER);
     if (!message)

@@ -17,6 +17,7 @@
 #include "client/lib/instance.h"
 #include "client/lib/mapping.h"
 #include "client/lib/request.h"
+#include "protocol/text.h"
 
 static int add_regions(postcopy *pc, const struct postcopy_config *config)
 {
@@ -47,9 +48,8 @@ static int check_config(const struct postcopy_config *config, const char *socket
         return error_set(-EINVAL, "the socket's path is too long");
     if (config->name && strlen(config->name) > LIMIT_NAME)
         return error_set(-EINVAL, "the name is too long");
-    for (const char *c = config->name ? config->name : ""; *c; c++)
-        if ((unsigned char)*c < 0x20 || *c == 0x7f)
-            return error_set(-EINVAL, "the name is not printable");
+    if (config->name && !text_is_plain(config->name, strlen(config->name)))
+        return error_set(-EINVAL, "the name is not printable UTF-8");
     if ((config->n_regions == 0 && !config->refuse) || config->n_regions > LIMIT_REGIONS)
         return error_set(-EINVAL, "the number of regions is out of bounds");
     if (config->n_vcpus > LIMIT_VCPUS)

@@ -70,7 +70,7 @@ enum postcopy_backing {
 /* A contiguous range of guest RAM.  Both sides must have the same ids, guest addresses, lengths and
  * page sizes; the order does not matter. */
 struct postcopy_region {
-    const char *id;         /* at most 127 bytes; NULL or "" if not known to the VMM */
+    const char *id;         /* at most 127 bytes of UTF-8; NULL or "" if not known to the VMM */
     uint64_t guest_address; /* guest physical; POSTCOPY_GUEST_ADDRESS_UNKNOWN if not known */
     void *address;          /* aligned to page_size */
     uint64_t length;        /* bytes, a multiple of page_size */
@@ -109,7 +109,7 @@ struct postcopy_config {
     const char *socket; /* NULL: POSTCOPY_DEFAULT_SOCKET */
     enum postcopy_role role;
     uint8_t uuid[16]; /* all zero: none, the name identifies the VM */
-    const char *name; /* at most 255 bytes */
+    const char *name; /* at most 255 bytes of UTF-8 without control characters */
     const struct postcopy_region *regions;
     size_t n_regions;      /* 1 to 128, or 0 if refuse tells why */
     const uint32_t *vcpus; /* kernel thread ids in vCPU order; may be NULL */

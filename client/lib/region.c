@@ -9,13 +9,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-static bool text_is_plain(const char *text)
-{
-    for (; *text; text++)
-        if ((unsigned char)*text < 0x20 || *text == 0x7f)
-            return false;
-    return true;
-}
+#include "protocol/text.h"
 
 static int check_layout(const struct postcopy_region *region, Reason *ret_reason)
 {
@@ -33,8 +27,9 @@ static int check_layout(const struct postcopy_region *region, Reason *ret_reason
         (region->guest_address != POSTCOPY_GUEST_ADDRESS_UNKNOWN &&
          __builtin_add_overflow(region->guest_address, region->length, &end)))
         return reason_set(ret_reason, -EINVAL, "a region reaches beyond the end of memory");
-    if (region->id && (strlen(region->id) > LIMIT_REGION_ID || !text_is_plain(region->id)))
-        return reason_set(ret_reason, -EINVAL, "a region's id is too long or not printable");
+    if (region->id &&
+        (strlen(region->id) > LIMIT_REGION_ID || !text_is_plain(region->id, strlen(region->id))))
+        return reason_set(ret_reason, -EINVAL, "a region's id is too long or not printable UTF-8");
     return 0;
 }
 

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "client/qemu/process.h"
+#include "protocol/text.h"
 
 /* The command line's arguments one after another, each terminated, and an empty one at the end. */
 static char *read_command_line(void)
@@ -55,7 +56,7 @@ static void parse_name(const char *value, char *ret_name, size_t size)
             break;
         ret_name[used++] = *value;
     }
-    ret_name[used] = '\0';
+    ret_name[text_whole(ret_name, used)] = '\0'; /* it may have been too long */
 }
 
 static int hex_digit(char c)
@@ -114,8 +115,10 @@ bool process_options(QemuOptions *ret_options)
     for (const char *at = text; *at; at += strlen(at) + 1)
         parse_argument(at, at + strlen(at) + 1, ret_options);
     free(text);
-    if (name)
+    if (name) {
         snprintf(ret_options->name, sizeof ret_options->name, "%s", name);
+        ret_options->name[text_whole(ret_options->name, strlen(ret_options->name))] = '\0';
+    }
     if (uuid) {
         memset(ret_options->uuid, 0, sizeof ret_options->uuid);
         parse_uuid(uuid, ret_options->uuid);

@@ -2,14 +2,13 @@
 #include "daemon/control/connection.h"
 
 #include <errno.h>
-#include <grp.h>
-#include <pwd.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "daemon/control/admission.h"
 #include "daemon/control/arrival.h"
 #include "daemon/control/connection_regions.h"
+#include "daemon/control/credentials.h"
 #include "daemon/control/departure.h"
 #include "daemon/control/operator.h"
 #include "daemon/core/log.h"
@@ -92,43 +91,50 @@ Connection *connection_by_text(Control *control, const char *vm)
 
 /* --- who it is ----------------------------------------------------------------------------- */
 
-static gboolean is_in_group(uid_t uid, gid_t primary, gid_t wanted)
+/* What it was when it connected: that does not change. */
+static void identify(Connection *connection)
 {
-    struct passwd *user = getpwuid(uid);
-    gid_t groups[256];
-    int n = G_N_ELEMENTS(groups);
+    const Control *control = connection->control;
+    struct ucred *peer = &connection->peer;
+    socklen_t length = sizeof *peer;
 
-    if (primary == wanted)
-        return TRUE;
-    if (!user || getgrouplist(user->pw_name, primary, groups, &n) < 0)
-        return FALSE;
-    for (int i = 0; i < n; i++)
-        if (groups[i] == wanted)
-            return TRUE;
-    return FALSE;
+    *peer = (struct ucred){.uid = (uid_t)-1, .gid = (gid_t)-1};
+    getsockopt(connection->fd, SOL_SOCKET, SO_PEERCRED, peer, &length);
+    connection->is_operator = peer->uid == 0 || peer->uid == geteuid() ||
+                              (control->has_operator_gid &&
+                               credentials_have_group(connection->fd, peer, control->operator_gid));
 }
 
 gboolean connection_is_operator(const Connection *connection)
 {
-    const Control *control = connection->control;
-
-    return connection->peer.uid == 0 || connection->peer.uid == geteuid() ||
-           (control->has_operator_gid &&
-            is_in_group(connection->peer.uid, connection->peer.gid, control->operator_gid));
+    return connection->is_operator;
 }
 
 /* --- sending ------------------------------------------------------------------------------- */
 
+static void on_outbox_emptied(gpointer owner)
+{
+    Connection *connection = owner;
+
+    event_add(connection->event, NULL);
+}
+
 void connection_send(Connection *connection, const int *fds, gsize n_fds)
 {
-    int error = client_message_send(connection->fd, connection->control->reply, fds, n_fds,
-                                    connection->control->packet);
+    Outbox *outbox = &connection->outbox;
+    int error =
+        outbox_send(outbox, connection->control->reply, fds, n_fds, connection->control->packet);
+    gboolean reads = error != -EAGAIN && error != -ENOBUFS;
 
     if (error && error != -EPIPE && error != -ECONNRESET)
         log_warning("%s: cannot answer pid %d: %s", connection_vm(connection), connection->peer.pid,
-                    strerror(-error));
-    if (error == -EAGAIN)
+                    reads ? strerror(-error) : "it does not read");
+    if (!reads)
         shutdown(connection->fd, SHUT_RDWR); /* the loop sees the end and cleans up */
+    if (outbox_is_empty(outbox))
+        event_add(connection->event, NULL);
+    else
+        event_del(connection->event);
 }
 
 void connection_send_status(Connection *connection, ClientMessageType type, guint32 serial,
@@ -391,15 +397,15 @@ static void on_readable(evutil_socket_t fd, short what, void *argument)
 void connection_new(Control *control, int fd)
 {
     Connection *connection = g_new0(Connection, 1);
-    socklen_t length = sizeof connection->peer;
 
     connection->control = control;
     connection->id = control->next_id++;
     connection->fd = fd;
     connection->limit = control->settings->vm_limit;
     connection->since_us = g_get_monotonic_time();
-    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &connection->peer, &length);
+    identify(connection);
     client_channel_init(&connection->channel, fd);
+    outbox_init(&connection->outbox, control->base, fd, on_outbox_emptied, connection);
     connection->event = event_new(control->base, fd, EV_READ | EV_PERSIST, on_readable, connection);
     event_add(connection->event, NULL);
     g_ptr_array_add(control->connections, connection);
@@ -415,6 +421,7 @@ void connection_close(Connection *connection)
     if (connection->departure)
         departure_disconnected(connection->departure);
     departure_owner_gone(control, connection->id);
+    outbox_deinit(&connection->outbox);
     event_free(connection->event);
     client_channel_deinit(&connection->channel);
     region_set_deinit(&connection->regions);

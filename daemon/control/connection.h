@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * One connection to the UNIX socket: a client with its VM (after HELLO), or an operator.
- * Who it is comes from SO_PEERCRED; a client acts on its own VM only.  Control thread.
+ * Who it is comes from SO_PEERCRED and SO_PEERGROUPS; a client acts on its own VM only.  Control thread.
  */
 #ifndef POSTCOPYD_CONTROL_CONNECTION_H
 #define POSTCOPYD_CONTROL_CONNECTION_H
@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 
 #include "daemon/control/control.h"
+#include "daemon/control/outbox.h"
 #include "daemon/core/region.h"
 
 struct Arrival;
@@ -18,9 +19,11 @@ typedef struct Connection {
     Control *control;
     guint64 id;
     int fd;
-    struct event *event;
+    struct event *event; /* added only while outbox is empty: who does not read is not read from */
     ClientChannel channel;
+    Outbox outbox;
     struct ucred peer;
+    gboolean is_operator; /* it may act for the operator */
     gint64 since_us;
 
     gboolean greeted; /* HELLO came: the rest describes its VM */
@@ -56,7 +59,10 @@ Connection *connection_by_text(Control *control, const char *vm);
 /* True if the peer may act for the operator. */
 gboolean connection_is_operator(const Connection *connection);
 
-/* Sends control->reply, with fds that stay the caller's. A client that does not read loses us. */
+/*
+ * Sends control->reply, with fds that stay the caller's.  A REPLY may wait until its reader has read what
+ * came before, and what follows waits behind it.  Any other client that does not read loses us.
+ */
 void connection_send(Connection *connection, const int *fds, gsize n_fds);
 
 /* Short forms of common replies. */

@@ -9,8 +9,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* The JSON parser recurses: what a hostile QEMU could nest in one line must fit a thread's stack. */
-enum { MONITOR_TIMEOUT_MS = 5000, MONITOR_LINE_MAX = 4 << 20, MONITOR_DEPTH_MAX = 64 };
+#include "daemon/control/json_depth.h"
+
+enum { MONITOR_TIMEOUT_MS = 5000, MONITOR_LINE_MAX = 4 << 20 };
 
 /* States in which a QEMU runs no vCPU and starts none by itself (qapi/run-state.json). */
 static const char *const stopped_states[] = {"finish-migrate", "postmigrate", "paused"};
@@ -65,20 +66,6 @@ static int read_line(int fd, GString *ret_line)
     return -EMSGSIZE;
 }
 
-/* Brackets in strings count too: QEMU's own are in pairs. */
-static gboolean is_nested_too_deep(const char *line)
-{
-    int depth = 0;
-
-    for (; *line; line++) {
-        depth += *line == '[' || *line == '{';
-        depth -= *line == ']' || *line == '}';
-        if (depth > MONITOR_DEPTH_MAX)
-            return TRUE;
-    }
-    return FALSE;
-}
-
 /* 1 and what the command returned (NULL: it failed), if this line answers it; 0 if it is something
  * else; -EPROTO. */
 static int parse_answer(const char *line, const char *id, JsonNode **ret_result)
@@ -87,7 +74,8 @@ static int parse_answer(const char *line, const char *id, JsonNode **ret_result)
     JsonObject *object;
     JsonNode *root;
 
-    if (is_nested_too_deep(line) || !json_parser_load_from_data(parser, line, -1, NULL))
+    if (!json_depth_is_bounded(line, strlen(line)) ||
+        !json_parser_load_from_data(parser, line, -1, NULL))
         return -EPROTO;
     root = json_parser_get_root(parser);
     if (!root || !JSON_NODE_HOLDS_OBJECT(root))
@@ -100,9 +88,8 @@ static int parse_answer(const char *line, const char *id, JsonNode **ret_result)
 }
 
 /* Both at once, as the guest is waiting.  QEMU answers in this order. */
-static const char questions[] =
-    "{\"execute\":\"query-status\",\"id\":\"postcopyd-status\"}\n"
-    "{\"execute\":\"query-cpus-fast\",\"id\":\"postcopyd-vcpus\"}\n";
+static const char questions[] = "{\"execute\":\"query-status\",\"id\":\"postcopyd-status\"}\n"
+                                "{\"execute\":\"query-cpus-fast\",\"id\":\"postcopyd-vcpus\"}\n";
 
 /* 0 and what the question of that id returned; NULL: it failed.  Negative errno: no answer. */
 static int read_answer(int fd, const char *id, JsonNode **ret_result)

@@ -7,6 +7,7 @@
 
 #include "daemon/control/arrival.h"
 #include "daemon/control/departure.h"
+#include "daemon/control/json_depth.h"
 #include "daemon/control/limits.h"
 #include "daemon/control/report.h"
 #include "protocol/rate_text.h"
@@ -21,13 +22,27 @@ typedef struct Request {
 
 /* --- answers ------------------------------------------------------------------------------- */
 
+/* The generator copies strings as they are, and reasons were cut to fit wherever that happened to be. */
+static char *to_text(JsonNode *node)
+{
+    char *text = json_to_string(node, FALSE);
+
+    if (!g_utf8_validate(text, -1, NULL)) {
+        char *valid = g_utf8_make_valid(text, -1);
+
+        g_free(text);
+        text = valid;
+    }
+    json_node_unref(node);
+    return text;
+}
+
 void operator_reply(Connection *connection, guint32 serial, JsonNode *node)
 {
-    g_autofree char *text = json_to_string(node, FALSE);
+    g_autofree char *text = to_text(node);
     ClientMessage *reply = connection->control->reply;
     gsize length = strlen(text), at = 0;
 
-    json_node_unref(node);
     do {
         gsize part = MIN(length - at, CLIENT_JSON_MAX);
         reply->type = CLIENT_REPLY;
@@ -358,10 +373,11 @@ void operator_request(Connection *connection, int fd)
     JsonNode *root = NULL;
     const char *op;
 
-    if (json_parser_load_from_data(parser, message->json.text, message->json.length, NULL))
+    if (json_depth_is_bounded(message->json.text, message->json.length) &&
+        json_parser_load_from_data(parser, message->json.text, message->json.length, NULL))
         root = json_parser_get_root(parser);
     if (!root || !JSON_NODE_HOLDS_OBJECT(root)) {
-        refuse(&request, -EINVAL, "the request is not a JSON object");
+        refuse(&request, -EINVAL, "the request is not a JSON object, or nested too deep");
     } else {
         request.object = json_node_get_object(root);
         op = string_field(request.object, "op");

@@ -18,6 +18,7 @@
 #include "daemon/fault/affinity.h"
 #include "daemon/fault/hotplug.h"
 #include "daemon/fault/uffd.h"
+#include "protocol/text.h"
 
 enum { ADOPT_TRIES = 1000, ADOPT_PAUSE_NS = 200000 };
 
@@ -314,6 +315,18 @@ static int start_data(Import *import)
     return 0;
 }
 
+/* The client could write to the header: these strings are shown to operators. */
+static bool strings_are_plain(const Import *import)
+{
+    bool plain = text_is_plain(import->source, strlen(import->source));
+
+    for (uint32_t i = 0; i < import->regions.n; i++) {
+        const char *id = import->regions.regions[i].id;
+        plain = plain && text_is_plain(id, strlen(id));
+    }
+    return plain;
+}
+
 /*
  * What a dead daemon left: REQUESTED pages are asked again, which is safe only because nobody can
  * place them any more.  Faults it read and did not resolve are not reported again until woken.
@@ -335,7 +348,7 @@ static int take_over(Import *import)
         memcpy(region->id, header->regions[i].id, LIMIT_REGION_ID); /* ends with its own zero */
         region->guest_address = header->regions[i].guest_address;
     }
-    if (!received_are_plausible(import))
+    if (!strings_are_plain(import) || !received_are_plausible(import))
         return -EINVAL;
     hotplug_adopt(import);
     for (uint32_t i = 0; i < import->n_shards; i++)

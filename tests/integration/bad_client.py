@@ -284,7 +284,7 @@ def own_vm_only():
         world.add(Vmm(world.destination, "destination", "own", mem=4, fill=4, user="nobody"))
         mine = world.destination.stats("own")["sessions"]
         expect(len(mine) == 1 and mine[0]["uid"] != 0, mine)
-        answers = _as_nobody(world.destination.socket, [
+        answers = as_nobody(world.destination.socket, [
             {"op": "status"}, {"op": "cancel", "vm": "bystander"},
             {"op": "prepare", "vm": "bystander", "destination": "127.0.0.1:1"},
             {"op": "abandon", "vm": "bystander"}, {"op": "vcpus", "vm": "own", "tids": []}])
@@ -295,8 +295,8 @@ def own_vm_only():
         return answers[1]["error"]
 
 
-def _as_nobody(path, requests):
-    """The answers to requests of a process without privileges."""
+def as_nobody(path, requests, group="nogroup", groups=("--clear-groups",)):
+    """The answers to requests of a process without privileges, of these groups."""
     import json  # pylint: disable=import-outside-toplevel
 
     program = ("import json, sys; from wire import Client\n"
@@ -306,7 +306,7 @@ def _as_nobody(path, requests):
     module = (Path(__file__).parent / "wire.py").read_text()
     code = ("import sys, types; m = types.ModuleType('wire'); "
             "exec(sys.stdin.read(), m.__dict__); sys.modules['wire'] = m\n" + program)
-    done = subprocess.run(["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups",
+    done = subprocess.run(["setpriv", "--reuid", "nobody", "--regid", str(group), *groups,
                            sys.executable, "-B", "-c", code, str(path), json.dumps(requests)],
                           input=module, capture_output=True, text=True, timeout=30, check=False)
     expect(done.returncode == 0, done.stderr[-500:])

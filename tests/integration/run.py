@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 
+import answers
 import bad_client
 import bad_peer
 import bad_setup
@@ -26,7 +27,7 @@ import vcpus
 from world import host
 
 MODULES = (transfer, restart, severed, size, limit, pace, bad_client, bad_peer, bad_setup, removed,
-           rules, regions, vcpus)
+           rules, regions, vcpus, answers)
 SKIPPED = 77
 
 

@@ -11,8 +11,8 @@ PAGE = 4096
 
 
 def text(value):
-    """A string as both protocols have it."""
-    data = value.encode()
+    """A string as both protocols have it, or bytes as such a string."""
+    data = value if isinstance(value, bytes) else value.encode()
     return struct.pack("<H", len(data)) + data
 
 
@@ -102,9 +102,9 @@ class Client:
         return text(name) + struct.pack("<QQQQQIi", guest, address, length, page_size, 0, kind, fd)
 
     @staticmethod
-    def hello(name, regions, role=2, *, vcpus=b"\0\0\0\0"):
+    def hello(name, regions, role=2, *, vcpus=b"\0\0\0\0", problem=""):
         """The body of a HELLO."""
-        return (struct.pack("<BIQ", role, 0, 0) + bytes(16) + text(name) + text("")
+        return (struct.pack("<BIQ", role, 0, 0) + bytes(16) + text(name) + text(problem)
                 + struct.pack("<I", len(regions)) + b"".join(regions) + vcpus + bytes(12))
 
     def ask(self, **request):

@@ -288,6 +288,31 @@ static void test_a_refused_client_is_told(void **state)
     fake_daemon_welcome(pair->daemon); /* it does not give up */
 }
 
+/* What no daemon would take is refused here, with a reason, and not only there. */
+static void test_names_are_utf8(void **state)
+{
+    FakePair *pair = *state;
+    struct postcopy_region region = fake_vmm_region(pair->vmm, 0);
+    struct postcopy_config config = {.size = sizeof config,
+                                     .socket = pair->daemon->path,
+                                     .role = POSTCOPY_SOURCE,
+                                     .name = "M\374hle",
+                                     .regions = &region,
+                                     .n_regions = 1};
+    postcopy *pc;
+
+    assert_int_equal(postcopy_connect(&config, 0, 0, &pc), -EINVAL);
+    assert_string_equal(postcopy_error(NULL), "the name is not printable UTF-8");
+    config.name = "M\303\274hle";
+    region.id = "\377";
+    assert_int_equal(postcopy_connect(&config, 0, 0, &pc), -EINVAL);
+    assert_non_null(strstr(postcopy_error(NULL), "UTF-8"));
+    connect_source(pair);
+    assert_int_equal(postcopy_add_region(pair->vmm->pc, &region), -EINVAL);
+    assert_non_null(strstr(postcopy_error(pair->vmm->pc), "UTF-8"));
+    assert_int_equal(postcopy_offer(pair->vmm->pc, "\377:1", 0), -EINVAL);
+}
+
 static void *connect_and_wait(void *argument)
 {
     const FakeDaemon *daemon = argument;
@@ -359,6 +384,7 @@ int main(void)
         TEST(test_regions_come_and_go),
         TEST(test_unmapped_regions_are_dropped),
         TEST(test_a_refused_client_is_told),
+        TEST(test_names_are_utf8),
         TEST(test_connect_can_wait),
         TEST(test_an_arrived_destination_becomes_a_source),
     };

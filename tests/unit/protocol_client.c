@@ -208,6 +208,26 @@ static void strings_are_short_and_printable(void **state)
     assert_int_equal(pass_name("a\033[2J", 5), -EPROTO);
     assert_int_equal(pass_name("a\177", 2), -EPROTO);
     assert_int_equal(pass_name("M\303\274hle", 6), 0);
+    assert_int_equal(pass_name("M\374hle", 5), -EPROTO);
+    assert_int_equal(pass_name("M\303", 2), -EPROTO);
+}
+
+/* A reason that was cut in the middle of a character, or that another locale worded, is no offence. */
+static void reasons_arrive_readable(void **state)
+{
+    (void)state;
+    in = (ClientMessage){.type = CLIENT_STATE};
+    memset(in.state.text, 'x', LIMIT_TEXT);
+    in.state.text[LIMIT_TEXT - 1] = '\303';
+    assert_int_equal(pass(0), 0);
+    assert_int_equal(strlen(out.state.text), LIMIT_TEXT - 1);
+    in = (ClientMessage){.type = CLIENT_ERROR, .status.text = "kein Ger\344t"};
+    assert_int_equal(pass(0), 0);
+    assert_string_equal(out.status.text, "kein Ger?t");
+    sample_hello();
+    strcpy(in.hello.problem, "\377");
+    assert_int_equal(pass(2), 0);
+    assert_string_equal(out.hello.problem, "?");
 }
 
 static void an_embedded_zero_fails(void **state)
@@ -362,6 +382,7 @@ int main(void)
         cmocka_unit_test(the_encoder_refuses_counts_beyond_its_arrays),
         cmocka_unit_test(the_decoder_refuses_counts_beyond_its_arrays),
         cmocka_unit_test(strings_are_short_and_printable),
+        cmocka_unit_test(reasons_arrive_readable),
         cmocka_unit_test(an_embedded_zero_fails),
         cmocka_unit_test(nothing_stays_behind_a_string),
         cmocka_unit_test(regions_keep_their_bounds),

@@ -271,6 +271,25 @@ static void a_read_bounds_its_items(void **state)
     assert_int_equal(decode(&header), -EPROTO);
 }
 
+static void strings_are_utf8(void **state)
+{
+    PeerHeader header;
+    ssize_t length;
+
+    (void)state;
+    sample("progress");
+    strcpy(in.progress.text, "\303\274x");
+    assert_int_equal(pass(), 0);
+    assert_string_equal(out.progress.text, "\303\274x");
+    length = peer_message_encode(&in, frame, sizeof frame);
+    assert_int_equal(peer_header_decode(frame, &header), 0);
+    frame[length - 1] = 0xff; /* the text is its end */
+    assert_int_equal(decode(&header), -EPROTO);
+    sample("attach");
+    strcpy(in.attach.name, "\377");
+    assert_int_equal(pass(), -EPROTO);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -286,6 +305,7 @@ int main(void)
         cmocka_unit_test(regions_keep_their_bounds),
         cmocka_unit_test(codes_and_kinds_keep_their_bounds),
         cmocka_unit_test(a_read_bounds_its_items),
+        cmocka_unit_test(strings_are_utf8),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What operators are answered: readable and whole, whatever clients, peers and monitors say."""
+
+import contextlib
+import grp
+import json
+import os
+import socket
+import struct
+import subprocess
+import threading
+import time
+
+from bad_client import as_nobody
+from wire import Client, text
+from world import MIB, Vmm, World, expect, mentions
+
+
+def names_not_utf8():
+    """A client whose name or whose problem no JSON could hold is refused, and everybody's status goes on."""
+    with World() as world:
+        for name, problem, region in ((b"\xff", "", "r"), (b"M\xfchle", "", "r"),
+                                      ("x", b"half \xc3", "r"), ("x", "", b"\xed\xa0\x80")):
+            with Client(world.source.socket) as client:
+                client.send(Client.HELLO, Client.hello(
+                    name, [Client.region(region, 1 << 30, MIB)], problem=problem))
+                with Client(world.source.socket) as operator:
+                    expect(not operator.ask(op="status")["sessions"], "it was let in")
+                mentions(client.refusal(), "malformed")
+                expect(client.ended(), "the connection goes on")
+        with Client(world.source.socket) as client:
+            client.send(Client.HELLO, Client.hello("M\u00fchle \U0001f600", [
+                Client.region("r", 1 << 30, MIB)], problem="\u00e4" * 500))
+            expect(client.receive()[0] == Client.WELCOME, "no welcome")
+            mine = world.source.stats("M\u00fchle \U0001f600")["sessions"]
+            expect(len(mine) == 1 and mine[0]["problem"] == "\u00e4" * 500, mine)
+
+
+@contextlib.contextmanager
+def _offered(world, vm):
+    """A VM of this process, offered."""
+    world.add(Vmm(world.destination, "destination", vm, mem=1, fill=1))
+    ram = os.memfd_create("ram")
+    os.ftruncate(ram, MIB)
+    with Client(world.source.socket, timeout=20) as client:
+        client.send(Client.HELLO, Client.hello(
+            vm, [Client.region("region0", 1 << 30, MIB, fd=0)], role=Client.SOURCE), fds=[ram])
+        expect(client.receive()[0] == Client.WELCOME, "no welcome")
+        client.send(Client.OFFER, text(world.destination.address))
+        expect(client.receive()[0] == Client.EXPORT, "no EXPORT")
+        client.send(Client.EXPORTED, struct.pack("<iQ", 0, 0) + text(""))
+        while client.receive()[0] != 15:  # OFFERED
+            pass
+        yield
+    os.close(ram)
+
+
+def _seal(world, vm, answer):
+    """The daemon's answer to a seal by a monitor of this process, which says answer(id) to each question."""
+    ours, theirs = socket.socketpair()
+
+    def monitor():
+        with contextlib.suppress(OSError), ours.makefile("r") as lines:
+            for line in lines:
+                ours.sendall(answer(json.loads(line)["id"]) + b"\r\n")
+
+    with ours, theirs, Client(world.source.socket, timeout=20) as driver:
+        thread = threading.Thread(target=monitor, daemon=True)
+        thread.start()
+        words = json.dumps({"op": "seal", "vm": vm}).encode()
+        driver.send(Client.OPERATOR, struct.pack("<II", 0, len(words)) + words,
+                    fds=[theirs.fileno()])
+        kind, body = driver.receive()
+        expect(kind == Client.REPLY, kind)
+        said = json.loads(body.bytes(body.take("II")[1]))
+        ours.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        return said
+
+
+def reason_cut_short():
+    """A reason that is cut to its bound, in the middle of a character or not, is an answer that parses."""
+    with World() as world, _offered(world, "vm"):
+        for status in ("\u00e4" * 2000, "x" + "\u00e4" * 2000):
+            said = _seal(world, "vm", lambda name, word=status: json.dumps(
+                {"return": {"running": True, "status": word}, "id": name},
+                ensure_ascii=False).encode())
+            mentions(said["error"], "not stopped", "\u00e4\u00e4")
+        return f"{len(said['error'].encode())} bytes"
+
+
+def deep_nesting():
+    """JSON that nests deeper than a stack is large is not parsed, from an operator or from a monitor."""
+    with World() as world, _offered(world, "vm"):
+        subprocess.run(["prlimit", "--pid", str(world.source.process.pid), f"--stack={MIB}:"],
+                       check=True)
+        for words in (b"[" * 48000, b'{"a":' * 9000, b"]" * 20000 + b"[" * 28000,
+                      b'{"a":"' + b"]" * 20000 + b'","b":' + b"[" * 28000,
+                      b'/* " */' + b"[" * 48000, b"{'\"':" + b"[" * 48000):
+            with Client(world.source.socket) as client:
+                client.send(Client.OPERATOR, struct.pack("<II", 0, len(words)) + words)
+                message = client.receive()
+                expect(message and message[0] == Client.REPLY, f"{words[:20]}: {message}")
+                _, length = message[1].take("II")
+                mentions(json.loads(message[1].bytes(length))["error"], "nested")
+        with Client(world.source.socket) as client:
+            named = client.ask(op="cancel", vm="[" * 200)["error"]
+            mentions(named, "not leaving")  # a name may hold whatever it likes
+        for line in (b"[" * MIB, b'{"a":"' + b"]" * MIB + b'","b":' + b"[" * MIB):
+            mentions(_seal(world, "vm", lambda _, said=line: said)["error"], "monitor", "protocol")
+
+
+@contextlib.contextmanager
+def _many_sessions(world, n):
+    """So many clients, of each of which there is much to say."""
+    with contextlib.ExitStack() as many:
+        for i in range(n):
+            client = many.enter_context(Client(world.source.socket))
+            client.send(Client.HELLO, Client.hello(
+                f"vm{i}-" + "n" * 200, [Client.region("r", 1 << 30, MIB)], problem="\"" * 1000))
+            expect(client.receive()[0] == Client.WELCOME, "no welcome")
+        yield
+
+
+def _request(client, **request):
+    words = json.dumps(request).encode()
+    client.send(Client.OPERATOR, struct.pack("<II", 0, len(words)) + words)
+
+
+def _answer(client, pause):
+    """The next answer, read with pauses, whose parts nothing may come between."""
+    parts = []
+    while True:
+        time.sleep(pause)
+        kind, body = client.receive()
+        expect(kind == Client.REPLY, f"message {kind} in the middle of an answer")
+        more, length = body.take("II")
+        parts.append(body.bytes(length))
+        if not more:
+            return json.loads(b"".join(parts)), len(parts)
+
+
+def slow_reader():
+    """An answer longer than a socket holds is whole, however slowly it is read, and nobody waits for it."""
+    with World() as world, _many_sessions(world, 400), contextlib.ExitStack() as others:
+        with Client(world.source.socket) as client:
+            for op in ("status", "limit", "stats"):
+                _request(client, op=op)
+            time.sleep(0.3)
+            expect(len(world.source.stats()["sessions"]) == 400, "others are not served")
+            first, parts = _answer(client, 0.02)
+            expect(len(first["sessions"]) == 400 and parts > 10, parts)
+            expect("sessions" not in _answer(client, 0)[0], "the answers are out of order")
+            expect(len(_answer(client, 0)[0]["sessions"]) == 400, "the last is not whole")
+            expect(client.ask(op="status")["version"], "the connection is of no use any more")
+        for _ in range(5):  # these never read, and then go away
+            _request(others.enter_context(Client(world.source.socket)), op="stats")
+        time.sleep(0.2)
+        pid = world.source.process.pid
+        before = len(os.listdir(f"/proc/{pid}/fd"))
+        others.close()
+        world.source.wait("end of those who do not read",
+                          lambda: len(os.listdir(f"/proc/{pid}/fd")) <= before - 5)
+        expect("cannot answer" not in world.source.log(), world.source.log()[-500:])
+        return f"{parts} parts"
+
+
+def operator_group():
+    """Operators are processes of the group, whatever the name service says of their user."""
+    nogroup = grp.getgrnam("nogroup").gr_gid
+    operators = next(group for group in grp.getgrall()
+                     if group.gr_gid not in (0, nogroup) and "nobody" not in group.gr_mem)
+    crowd = [str(gid) for gid in range(100000, 100300)]
+    settings = {"daemon": {"group": "nogroup", "operator_group": operators.gr_name}}
+
+    def errno(group, *groups):
+        words = ("--groups", ",".join(map(str, groups))) if groups else ("--clear-groups",)
+        return as_nobody(world.source.socket, [{"op": "limit"}], group, words)[0].get("errno")
+
+    with World(source=settings) as world:
+        gid = operators.gr_gid
+        for expected, said in ((1, errno(nogroup)), (None, errno(nogroup, gid)),
+                               (None, errno(gid, nogroup)), (1, errno(nogroup, *crowd)),
+                               (None, errno(nogroup, *crowd, gid))):
+            expect(said == expected, f"{said}, not {expected}")
+        return operators.gr_name
