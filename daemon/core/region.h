@@ -21,7 +21,7 @@ typedef struct Region {
     uint64_t fd_offset;
     ClientRegionKind kind;
     bool removable; /* parts of it may be given back while it arrives */
-    bool absent;    /* not mapped now: it may come, as memory that is plugged in; no address, no fd */
+    bool absent; /* not mapped now: it may come, as memory that is plugged in; no address, no fd */
     unsigned page_shift;
     int fd; /* of shared memory, else -1; owned by the RegionSet */
 } Region;

@@ -15,6 +15,7 @@
 #include "daemon/core/log.h"
 #include "daemon/core/thread.h"
 #include "daemon/fault/import.h"
+#include "daemon/fault/link_attach.h"
 #include "daemon/fault/link_relay.h"
 #include "daemon/fault/link_report.h"
 #include "daemon/transport/address.h"
@@ -41,8 +42,7 @@ static void wake(Link *link)
 
 void link_channel_down(Link *link, const char *reason)
 {
-    (void)reason;
-    atomic_store(&link->channel_down, true);
+    atomic_store(&link->channel_down, reason);
     wake(link);
 }
 
@@ -63,7 +63,7 @@ void link_release(Link *link)
     wake(link);
 }
 
-static unsigned dead_ms(const Link *link)
+unsigned link_dead_ms(const Link *link)
 {
     return 3 * link->import->config.ping_ms;
 }
@@ -114,11 +114,11 @@ static void disconnect(Link *link, const char *reason)
         poll(&none, 0, 1);
     link->joined = link->ready_told = false;
     link->told_release = false;
-    atomic_store(&link->channel_down, false);
+    atomic_store(&link->channel_down, NULL);
 }
 
 /* A guest that has all its memory needs its source no more: it is not stopped, but said aloud. */
-static void take_fence(Link *link, const char *text)
+void link_take_fence(Link *link, const char *text)
 {
     Import *import = link->import;
 
@@ -132,154 +132,6 @@ static void take_fence(Link *link, const char *text)
 }
 
 /* --- building it up ------------------------------------------------------------------------ */
-
-/* The first attach tells the source's order of regions; later ones must tell the same. */
-static int map_regions(Link *link, const PeerRegions *theirs, char *ret_text)
-{
-    Import *import = link->import;
-    uint32_t map[LIMIT_REGIONS];
-    int error = region_set_map(&import->regions, theirs, map, ret_text);
-    size_t size = theirs->n * sizeof map[0];
-
-    if (error)
-        return error;
-    if (link->attached_once && memcmp(map, import->wire_regions, size) != 0) {
-        snprintf(ret_text, LIMIT_TEXT + 1, "the source changed the order of its regions");
-        return -EPROTO;
-    }
-    if (!link->attached_once)
-        memcpy(import->wire_regions, map, size);
-    return 0;
-}
-
-/* What came for an answer; the source's own words if it said good-bye instead. */
-static int check_answer(const PeerMessage *m, PeerMessageType type, int error, const char *what,
-                        char *ret_text)
-{
-    if (!error && m->type == type)
-        return 0;
-    if (!error && m->type == PEER_BYE) {
-        snprintf(ret_text, LIMIT_TEXT + 1, "%.1000s", m->status.text);
-        return m->status.code == PEER_ERROR_TOKEN ? -ENOKEY : -ECONNREFUSED;
-    }
-    if (!error)
-        error = -EPROTO;
-    snprintf(ret_text, LIMIT_TEXT + 1, "%s: %s", what, strerror(-error));
-    return error;
-}
-
-static int take_message(Link *link);
-
-static int attach(Link *link, char *ret_text)
-{
-    Import *import = link->import;
-    PeerMessage *m = link->message;
-    int error;
-
-    memset(m, 0, sizeof *m);
-    m->type = PEER_ATTACH;
-    memcpy(m->attach.uuid, import->uuid, sizeof m->attach.uuid);
-    memcpy(m->attach.name, import->name, sizeof m->attach.name);
-    memcpy(m->attach.token, import->token, sizeof m->attach.token);
-    error = peer_socket_send(link->control, m);
-    if (!error)
-        error = peer_socket_receive(link->control, m, PEER_HANDSHAKE_MS);
-    error = check_answer(m, PEER_ATTACHED, error, "attaching", ret_text);
-    if (error)
-        return error;
-    if (m->attached.code == PEER_ERROR_FENCED)
-        take_fence(link, m->attached.text);
-    if (m->attached.code != PEER_ERROR_NONE) {
-        snprintf(ret_text, LIMIT_TEXT + 1, "%s", m->attached.text);
-        return -ECONNREFUSED;
-    }
-    error = map_regions(link, &m->attached.regions, ret_text);
-    if (error)
-        return error;
-    link->lease.session = m->session;
-    memcpy(link->lease.secret, m->attached.secret, sizeof link->lease.secret);
-    link->seal = m->attached.seal;
-    return 0;
-}
-
-/* So that the destination allocates what it will need before anybody waits for it. */
-static int ask_forecast(Link *link)
-{
-    PeerMessage *m = link->message;
-    uint64_t until = clock_ns() + dead_ms(link) * UINT64_C(1000000);
-    int error;
-
-    memset(m, 0, sizeof *m);
-    m->type = PEER_FORECAST_REQUEST;
-    m->session = link->lease.session;
-    error = peer_socket_send(link->control, m);
-    while (!error) {
-        /* A source that talks without end must not keep whoever joins this thread. */
-        if (atomic_load(&link->stop) || clock_ns() > until)
-            return -ETIMEDOUT;
-        error = peer_socket_receive(link->control, m, (int)dead_ms(link));
-        if (!error && m->type == PEER_FORECAST) {
-            import_take_forecast(link->import, m);
-            return 0;
-        }
-        if (!error)
-            error = take_message(link);
-    }
-    return error;
-}
-
-static int connect_control(Link *link, char *ret_text)
-{
-    int error;
-
-    link->control = peer_socket_connect(link->import->source, (int)dead_ms(link), link->stop_fd,
-                                        link->message, &error, ret_text);
-    if (!link->control)
-        return error;
-    error = attach(link, ret_text);
-    if (!error && !link->attached_once && !link->import->adopted) {
-        error = ask_forecast(link);
-        if (error)
-            snprintf(ret_text, LIMIT_TEXT + 1, "asking for its memory's extent: %s",
-                     strerror(-error));
-    }
-    if (error) {
-        peer_socket_free(link->control);
-        link->control = NULL;
-        return error;
-    }
-    link->heard_ns = clock_ns();
-    link->pinged_ns = link->heard_ns;
-    atomic_store(&link->connected, true);
-    return 0;
-}
-
-int link_join(Link *link, const LinkLease *lease, PeerMessage *message, PeerChannelKind kind,
-              uint32_t index, char *ret_text)
-{
-    PeerSocket *peer;
-    int error;
-
-    peer = peer_socket_connect(link->import->source, (int)dead_ms(link), link->stop_fd, message,
-                               &error, ret_text);
-    if (!peer)
-        return error;
-    memset(message, 0, sizeof *message);
-    message->type = PEER_JOIN;
-    message->session = lease->session;
-    message->generation = link->import->generation;
-    memcpy(message->join.secret, lease->secret, sizeof message->join.secret);
-    message->join.kind = kind;
-    message->join.index = index;
-    error = peer_socket_send(peer, message);
-    if (!error)
-        error = peer_socket_receive(peer, message, PEER_HANDSHAKE_MS);
-    error = check_answer(message, PEER_JOINED, error, "joining a channel", ret_text);
-    if (!error)
-        return peer_socket_steal(peer);
-    peer_socket_free(peer);
-    return error;
-}
 
 /* Before the gate opens already: the first faults after it should not wait for handshakes. */
 static int join_channels(Link *link, char *ret_text)
@@ -311,7 +163,7 @@ static void open_gate_if_due(Link *link)
 }
 
 /* 0, or negative errno: the connection is of no use any more. */
-static int take_message(Link *link)
+int link_take_message(Link *link)
 {
     Import *import = link->import;
     PeerMessage *m = link->message;
@@ -332,7 +184,7 @@ static int take_message(Link *link)
             import->notify(import->owner, import, IMPORT_CANCELLED, "the source took it back");
         return 0;
     case PEER_FENCED:
-        take_fence(link, m->status.text);
+        link_take_fence(link, m->status.text);
         return 0;
     case PEER_RELEASED:
         link->finished = atomic_load(&link->released);
@@ -352,7 +204,7 @@ static int keep_up(Link *link)
     uint64_t now = clock_ns();
     int error = 0;
 
-    if (now - link->heard_ns > UINT64_C(1000000) * dead_ms(link))
+    if (now - link->heard_ns > UINT64_C(1000000) * link_dead_ms(link))
         return -ETIMEDOUT;
     if (now - link->pinged_ns > UINT64_C(1000000) * link->import->config.ping_ms) {
         link->pinged_ns = now;
@@ -432,7 +284,7 @@ static void build_up(Link *link)
 {
     Import *import = link->import;
     char text[LIMIT_TEXT + 1] = "";
-    int error = connect_control(link, text);
+    int error = link_attach(link, text);
 
     if (error) {
         attach_failed(link, error, text);
@@ -484,6 +336,7 @@ static void tell_ready_if_due(Link *link)
 static void serve(Link *link)
 {
     int error = join_if_due(link);
+    const char *down;
     bool spoke;
 
     if (!error)
@@ -491,19 +344,19 @@ static void serve(Link *link)
     spoke = !error && wait_for_something(link, LINK_REPORT_MS / 2) == 1;
 
     if (spoke) {
-        error = peer_socket_receive(link->control, link->message, (int)dead_ms(link));
+        error = peer_socket_receive(link->control, link->message, (int)link_dead_ms(link));
         if (!error) {
             link->heard_ns = clock_ns();
-            error = take_message(link);
+            error = link_take_message(link);
         }
     }
     if (!error)
         error = keep_up(link);
-    if (!error && atomic_load(&link->channel_down) && !atomic_load(&link->released))
-        error = -ECONNRESET;
     if (error)
         disconnect(link, error == -ETIMEDOUT ? "the source's daemon does not answer"
                                              : strerrordesc_np(-error));
+    else if (!atomic_load(&link->released) && (down = atomic_load(&link->channel_down)))
+        disconnect(link, down);
 }
 
 static void *run(void *argument)

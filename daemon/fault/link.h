@@ -34,9 +34,9 @@ typedef struct Link {
     int wake_fd;
     int stop_fd; /* readable from link_stop() on: ends every wait for the network */
     _Atomic bool stop;
-    _Atomic bool armed;    /* the data threads run: their channels may be joined */
-    _Atomic bool released; /* tell the source that everything is here */
-    _Atomic bool channel_down;
+    _Atomic bool armed;                 /* the data threads run: their channels may be joined */
+    _Atomic bool released;              /* tell the source that everything is here */
+    _Atomic(const char *) channel_down; /* why a data channel is; NULL: none is */
 
     PeerSocket *control;
     PeerMessage *message;

@@ -14,6 +14,7 @@
 #include "daemon/core/log.h"
 #include "daemon/core/thread.h"
 #include "daemon/fault/import.h"
+#include "daemon/fault/link_attach.h"
 
 enum { CONNECT_TRIES = 250, CONNECT_PAUSE_MS = 20 };
 

@@ -14,8 +14,4 @@ void link_relay_start(Link *link);
 /* Control thread. */
 void link_relay_stop(Link *link);
 
-/* A joined connection (the caller's), or negative errno with a line in ret_text. Blocks. */
-int link_join(Link *link, const LinkLease *lease, PeerMessage *message, PeerChannelKind kind,
-              uint32_t index, char *ret_text);
-
 #endif

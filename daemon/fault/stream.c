@@ -14,42 +14,18 @@
 #include "daemon/fault/placement.h"
 
 enum {
-    STREAM_NEAR_PAGES = 1024, /* how far ahead of a fault its neighbourhood reaches */
-    STREAM_TICK_MS = 5,       /* while it waits for faults' pages to come, or for a delay */
-    STREAM_HELD_MS = 20,      /* by its rate, before it looks again */
+    STREAM_TICK_MS = 5,  /* while it waits for faults' pages to come, or for a delay */
+    STREAM_HELD_MS = 20, /* by its rate, before it looks again */
     STREAM_ATTEMPTS = 40,
 };
 
 /* --- the map ------------------------------------------------------------------------------- */
 
-static bool may_hold_missing(const Stream *stream, uint32_t region, uint64_t chunk)
-{
-    return stream->chunks[region][chunk / 64] >> (chunk % 64) & 1;
-}
-
-static void set_chunks(Stream *stream, uint32_t region, uint64_t page, uint64_t count)
-{
-    uint64_t last = (page + count - 1) / STREAM_CHUNK_PAGES;
-
-    for (uint64_t chunk = page / STREAM_CHUNK_PAGES; chunk <= last; chunk++)
-        if (!may_hold_missing(stream, region, chunk)) {
-            stream->chunks[region][chunk / 64] |= UINT64_C(1) << (chunk % 64);
-            stream->chunks_left[region]++;
-        }
-}
-
-static void clear_chunk(Stream *stream, uint32_t region, uint64_t chunk)
-{
-    stream->chunks[region][chunk / 64] &= ~(UINT64_C(1) << (chunk % 64));
-    stream->chunks_left[region]--;
-}
-
 static void ask_for_map(Stream *stream)
 {
     TcpChannel *channel = &stream->channels[0].channel;
 
-    if (stream->map_complete || stream->map_asked || channel->fd < 0 ||
-        !import_gate_is_open(stream->import))
+    if (stream->map_complete || stream->map_asked || channel->fd < 0 || !stream->open)
         return;
     stream->map_asked = true;
     tcp_channel_ask_map(channel, stream->map_region, stream->map_page);
@@ -87,7 +63,7 @@ static void map_arrived(void *owner, uint32_t region, const PeerMessage *map)
         const PeerExtent *extent = &map->map.extents[i];
         if (!import_is_gone(import, region)) {
             page_table_mark_missing(&import->table, region, extent->page, extent->count);
-            set_chunks(stream, region, extent->page, extent->count);
+            stream_walk_note(&stream->walk, region, extent->page, extent->count);
         }
         stream->populated_bytes += extent->count * import->page_sizes[region];
     }
@@ -191,119 +167,9 @@ static const FetchSink stream_sink = {
 
 /* --- what to fetch next -------------------------------------------------------------------- */
 
-/* A fault since the last look moves the neighbourhood that goes first. */
-static void follow_faults(Stream *stream)
-{
-    uint64_t key = atomic_load_explicit(&stream->import->last_fault, memory_order_relaxed);
-
-    if (key == stream->near_seen)
-        return;
-    stream->near_seen = key;
-    stream->near_region = (uint32_t)(key >> 48) - 1;
-    stream->near_page = key & ((UINT64_C(1) << 48) - 1);
-    stream->near_end = stream->near_page + STREAM_NEAR_PAGES;
-    if (stream->near_end > stream->import->table.pages[stream->near_region])
-        stream->near_end = stream->import->table.pages[stream->near_region];
-}
-
 static uint64_t chunk_bytes(const Stream *stream)
 {
     return rate_chunk(&stream->rate, pace_chunk(&stream->pace));
-}
-
-static uint64_t claim_at(Stream *stream, uint32_t region, uint64_t *page, uint64_t end)
-{
-    Import *import = stream->import;
-    uint64_t limit = chunk_bytes(stream) / import->page_sizes[region];
-
-    *page = page_table_find_missing(&import->table, region, *page, end);
-    return *page < end ? page_table_claim_run(&import->table, region, *page, limit ? limit : 1) : 0;
-}
-
-static uint64_t claim_near(Stream *stream, uint32_t *ret_region, uint64_t *ret_page)
-{
-    uint64_t count = 0;
-
-    follow_faults(stream);
-    if (!import_wants(stream->import, stream->near_region))
-        return 0;
-    while (count == 0 && stream->near_page < stream->near_end) {
-        *ret_region = stream->near_region;
-        count = claim_at(stream, stream->near_region, &stream->near_page, stream->near_end);
-        *ret_page = stream->near_page;
-        stream->near_page += count;
-    }
-    return count;
-}
-
-static void next_region(Stream *stream)
-{
-    stream->cursor_chunk = 0;
-    stream->cursor_region = (stream->cursor_region + 1) % stream->import->regions.n;
-}
-
-/* True if there is a chunk to look at in a region that may be asked for; the cursor is in one then. */
-static bool has_chunks(Stream *stream)
-{
-    for (uint32_t i = 0; i < stream->import->regions.n; i++) {
-        if (stream->chunks_left[stream->cursor_region] > 0 &&
-            import_wants(stream->import, stream->cursor_region))
-            return true;
-        next_region(stream);
-    }
-    return false;
-}
-
-/* Also in regions that are not there yet; what was removed is not missing. */
-static bool has_missing(const Stream *stream)
-{
-    for (uint32_t i = 0; i < stream->import->regions.n; i++)
-        if (stream->chunks_left[i] > 0 && !import_is_gone(stream->import, i))
-            return true;
-    return false;
-}
-
-static void next_chunk(Stream *stream)
-{
-    const PageTable *table = &stream->import->table;
-    uint64_t chunks =
-        (table->pages[stream->cursor_region] + STREAM_CHUNK_PAGES - 1) / STREAM_CHUNK_PAGES;
-
-    /* Whole words of chunks without content are passed over at once. */
-    if (++stream->cursor_chunk % 64 == 0)
-        while (stream->cursor_chunk < chunks &&
-               stream->chunks[stream->cursor_region][stream->cursor_chunk / 64] == 0)
-            stream->cursor_chunk += 64;
-    if (stream->cursor_chunk < chunks)
-        return;
-    next_region(stream);
-}
-
-/*
- * The next run in a chunk that still holds MISSING pages.  A chunk without any never gets one again
- * (its part of the map is known), so its bit goes, and the loop ends.
- */
-static uint64_t claim_anywhere(Stream *stream, uint32_t *ret_region, uint64_t *ret_page)
-{
-    while (has_chunks(stream)) {
-        uint32_t region = stream->cursor_region;
-        uint64_t page = stream->cursor_chunk * STREAM_CHUNK_PAGES;
-        uint64_t end = page + STREAM_CHUNK_PAGES;
-
-        while (may_hold_missing(stream, region, stream->cursor_chunk)) {
-            uint64_t count = claim_at(stream, region, &page, end);
-            if (count > 0) {
-                *ret_region = region;
-                *ret_page = page;
-                return count;
-            }
-            if (page >= end || page >= stream->import->table.pages[region])
-                clear_chunk(stream, region, stream->cursor_chunk);
-            /* else a resolver was quicker at that page: look again */
-        }
-        next_chunk(stream);
-    }
-    return 0;
 }
 
 static TcpChannel *channel_with_room(Stream *stream)
@@ -350,10 +216,8 @@ static void fetch_more(Stream *stream)
     while (may_send(stream, now) && (channel = channel_with_room(stream))) {
         uint32_t region = 0;
         uint64_t page = 0;
-        uint64_t count = claim_near(stream, &region, &page);
+        uint64_t count = stream_walk_claim(&stream->walk, chunk_bytes(stream), &region, &page);
 
-        if (count == 0)
-            count = claim_anywhere(stream, &region, &page);
         if (count == 0)
             return;
         tcp_channel_fetch(channel, region, page, (uint32_t)count)->since_ns = now;
@@ -370,7 +234,7 @@ static bool may_run(Stream *stream)
     Import *import = stream->import;
     uint64_t gate = atomic_load(&import->gate_ns);
 
-    if (!import_gate_is_open(import) || import_is_halted(import))
+    if (!stream->open || import_is_halted(import))
         return false;
     if (page_table_has(&import->table, PAGE_TABLE_STREAMING))
         return true;
@@ -388,7 +252,7 @@ static void check_complete(Stream *stream)
 {
     Import *import = stream->import;
 
-    if (stream->complete || !stream->map_complete || has_missing(stream) ||
+    if (stream->complete || !stream->map_complete || stream_walk_has_missing(&stream->walk) ||
         atomic_load_explicit(&import->table.unresolved, memory_order_acquire) > 0 ||
         import_is_halted(import))
         return;
@@ -414,15 +278,26 @@ static void heed_retirement(Stream *stream)
     hotplug_settled(import);
 }
 
+/*
+ * Looked at once a step: what is asked for must be answered with a seal that the channels know, and the
+ * gate may open at any moment.
+ */
+static void heed_gate(Stream *stream)
+{
+    uint64_t seal = atomic_load(&stream->import->seal);
+
+    for (unsigned i = 0; i < stream->n_channels; i++)
+        stream->channels[i].channel.seal = seal;
+    stream->open = seal != 0;
+}
+
 static void step(Stream *stream)
 {
     Import *import = stream->import;
 
-    /* The gate may have opened since this thread was last woken; what is asked below must carry its seal. */
-    for (unsigned i = 0; i < stream->n_channels; i++)
-        stream->channels[i].channel.seal = atomic_load(&import->seal);
+    heed_gate(stream);
     heed_retirement(stream);
-    if (stream->populating && !import_gate_is_open(import)) {
+    if (stream->populating && !stream->open) {
         stream->populating =
             mirror_populate(&import->mirror, &import->regions, &import->table, import->present);
         if (!stream->populating)
@@ -454,7 +329,8 @@ static int wait_ms(Stream *stream)
                                                           : STREAM_HELD_MS;
     if (stream->in_flight > 0)
         return -1;
-    if (stream->map_complete && has_missing(stream) && !has_chunks(stream))
+    if (stream->map_complete && stream_walk_has_missing(&stream->walk) &&
+        !stream_walk_has_chunks(&stream->walk))
         return -1; /* only regions that are not there miss something */
     return STREAM_TICK_MS;
 }
@@ -485,25 +361,6 @@ static void *run(void *argument)
     return NULL;
 }
 
-static void set_chunk_of(void *user, uint32_t region, uint64_t page)
-{
-    set_chunks(user, region, page, 1);
-}
-
-static int init_chunks(Stream *stream)
-{
-    for (uint32_t i = 0; i < stream->import->regions.n; i++) {
-        uint64_t chunks = stream->import->table.pages[i] / STREAM_CHUNK_PAGES + 1;
-        stream->chunks[i] = calloc(chunks / 64 + 1, sizeof(uint64_t));
-        if (!stream->chunks[i])
-            return -ENOMEM;
-    }
-    /* A hole that a dead daemon had asked for is MISSING now, and in no extent of the map. */
-    if (stream->import->adopted)
-        page_table_walk_missing(&stream->import->table, set_chunk_of, stream);
-    return 0;
-}
-
 static int init_parts(Stream *stream)
 {
     Import *import = stream->import;
@@ -518,7 +375,7 @@ static int init_parts(Stream *stream)
                                  import->page_sizes, import->wire_regions, import->regions.n,
                                  import_buffer_size(import), i == 0);
     }
-    return error ? error : init_chunks(stream);
+    return error ? error : stream_walk_init(&stream->walk, import);
 }
 
 int stream_start(Stream *stream, Import *import)
@@ -551,8 +408,7 @@ void stream_stop(Stream *stream)
         tcp_channel_deinit(&stream->channels[i].channel);
         offer_deinit(&stream->channels[i].offer);
     }
-    for (uint32_t i = 0; i < stream->import->regions.n; i++)
-        free(stream->chunks[i]);
+    stream_walk_deinit(&stream->walk);
     ring_deinit(&stream->ring);
     stream->initialised = false;
 }

@@ -16,12 +16,13 @@
 #include "daemon/fault/offer.h"
 #include "daemon/fault/pace.h"
 #include "daemon/fault/rate.h"
+#include "daemon/fault/stream_walk.h"
 #include "daemon/transport/tcp_channel.h"
 #include "protocol/limits.h"
 
 struct Import;
 
-enum { STREAM_CHANNELS_MAX = 8, STREAM_CHUNK_PAGES = 512 };
+enum { STREAM_CHANNELS_MAX = 8 };
 
 typedef struct StreamChannel {
     struct Stream *stream;
@@ -38,15 +39,14 @@ typedef struct Stream {
     unsigned n_channels;
     StreamChannel channels[STREAM_CHANNELS_MAX];
     _Atomic bool stop;
+    bool open;       /* the gate is, as far as this thread knows */
     bool populating; /* the mirror, while the gate is shut */
 
-    /* The map: what is known of it, and which chunks of pages may hold MISSING ones. */
+    /* The map: what is known of it. */
     uint32_t map_region;
     uint64_t map_page;
     bool map_asked, map_complete;
     uint64_t populated_bytes;
-    uint64_t *chunks[LIMIT_REGIONS]; /* a bit a chunk of STREAM_CHUNK_PAGES pages */
-    uint64_t chunks_left[LIMIT_REGIONS];
     uint64_t settled; /* up to this retirement nothing is left of what went (hotplug.h) */
 
     uint64_t in_flight; /* bytes asked for */
@@ -54,11 +54,7 @@ typedef struct Stream {
     Rate rate;
     uint64_t urgent_seen; /* bytes that faults took, as far as rate knows of them */
     uint64_t held_ns;     /* rate holds it back for so long */
-    uint32_t cursor_region;
-    uint64_t cursor_chunk;
-    uint64_t near_seen; /* the fault last followed */
-    uint32_t near_region;
-    uint64_t near_page, near_end;
+    StreamWalk walk;
     bool complete;
     _Atomic uint64_t wakeups;
     _Atomic uint64_t window, chunk; /* as last used; for reports */
