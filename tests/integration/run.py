@@ -11,6 +11,7 @@ import time
 import traceback
 
 import bad_client
+import bad_hello
 import bad_peer
 import bad_setup
 import limit
@@ -25,8 +26,8 @@ import transfer
 import vcpus
 from world import host
 
-MODULES = (transfer, restart, severed, size, limit, pace, bad_client, bad_peer, bad_setup, removed,
-           rules, regions, vcpus)
+MODULES = (transfer, restart, severed, size, limit, pace, bad_client, bad_hello, bad_peer, bad_setup,
+           removed, rules, regions, vcpus)
 SKIPPED = 77
 
 

@@ -102,9 +102,9 @@ class Client:
         return text(name) + struct.pack("<QQQQQIi", guest, address, length, page_size, 0, kind, fd)
 
     @staticmethod
-    def hello(name, regions, role=2, *, vcpus=b"\0\0\0\0"):
+    def hello(name, regions, role=2, *, vcpus=b"\0\0\0\0", uuid=bytes(16)):
         """The body of a HELLO."""
-        return (struct.pack("<BIQ", role, 0, 0) + bytes(16) + text(name) + text("")
+        return (struct.pack("<BIQ", role, 0, 0) + uuid + text(name) + text("")
                 + struct.pack("<I", len(regions)) + b"".join(regions) + vcpus + bytes(12))
 
     def ask(self, **request):
