@@ -476,12 +476,13 @@ void arrival_disconnected(Arrival *arrival)
 
 /* --- coming back --------------------------------------------------------------------------- */
 
+/* One that nobody else is connected for: a VM without a name is not told from another by it. */
 static Arrival *find_by_pid(Control *control, const Connection *connection)
 {
     for (guint i = 0; i < control->arrivals->len; i++) {
         Arrival *arrival = control->arrivals->pdata[i];
-        if (arrival->pid == connection->peer.pid && arrival_is_open(arrival) &&
-            strcmp(arrival->import->name, connection->name) == 0)
+        if (arrival->pid == connection->peer.pid && !arrival->connection &&
+            arrival_is_open(arrival) && strcmp(arrival->import->name, connection->name) == 0)
             return arrival;
     }
     return NULL;
@@ -526,6 +527,11 @@ gboolean arrival_resume(Connection *connection, const ClientHello *hello, char *
     }
     if (!arrival)
         return adopt(connection, hello, ret_text);
+    /* Everything of the import is found by a region's place in its connection's list. */
+    if (!region_set_is_same(&arrival->import->regions, &connection->regions)) {
+        g_strlcpy(ret_text, "its regions are not those that its memory arrives in", LIMIT_TEXT + 1);
+        return FALSE;
+    }
     arrival->connection = connection;
     connection->arrival = arrival;
     connection->limit = arrival->limit;

@@ -123,6 +123,7 @@ static gboolean map_region(Arrival *arrival, guint32 index, const ClientRegion *
 
     if (!connection_take_file(arrival->connection, as, &fd, ret_text))
         return FALSE;
+    region_make_absent(region); /* whatever its client said of it when it came back */
     region_init(region, as, fd);
     if (region_set_overlaps(&arrival->connection->regions))
         g_strlcpy(ret_text, "the region overlaps another", LIMIT_TEXT + 1);
@@ -295,12 +296,10 @@ void arrival_compare_regions(Arrival *arrival, const ClientHello *hello)
 
     if (arrival->stage != ARRIVAL_READY && arrival->stage != ARRIVAL_RELEASING)
         return;
-    for (guint32 i = 0; i < import->regions.n && theirs->n == import->regions.n; i++) {
+    for (guint32 i = 0; i < import->regions.n; i++) {
         gboolean present = atomic_load(&import->present[i]);
 
-        if (theirs->regions[i].length != import->regions.regions[i].length ||
-            theirs->regions[i].page_size != import->regions.regions[i].page_size ||
-            arrival->change.kind != CHANGE_NONE)
+        if (arrival->change.kind != CHANGE_NONE)
             continue;
         if (!present && !theirs->regions[i].absent) {
             take_late(arrival, hello, i);

@@ -35,7 +35,8 @@ void arrival_region_armed(Arrival *arrival, const ClientStatus *status, guint32 
 /* No data thread touches the region that goes any more. */
 void arrival_region_settled(Arrival *arrival);
 
-/* The client is back at an import that lived on: what it has of its regions by now. */
+/* The client is back at an import that lived on, with its regions (region_set_is_same()): what it has of
+ * them by now. */
 void arrival_compare_regions(Arrival *arrival, const ClientHello *hello);
 
 /* The client's connection ended, or the arrival does. */

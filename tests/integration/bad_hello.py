@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a client says of itself and its memory in a HELLO, and that is not or cannot be so."""
 
+import contextlib
+import ctypes
+import fcntl
 import os
+import struct
 
 from bad_client import _busy_world, _ended
-from wire import Client
-from world import MIB, expect
+from wire import Client, text
+from world import MIB, Vmm, expect
+
+SYSCALL_USERFAULTFD = 323
+UFFDIO_API = 0xc018aa3f
 
 
 def another_name():
@@ -28,4 +35,62 @@ def another_name():
                 client.send(Client.HELLO, Client.hello("other", [region], uuid=uuid))
                 expect(client.receive()[0] == Client.WELCOME, "no welcome")
                 expect(first.ended() and second.ended(), "its earlier connections go on")
+        return said
+
+
+@contextlib.contextmanager
+def _userfaultfd():
+    """One of our own, with nothing registered."""
+    fd = ctypes.CDLL(None, use_errno=True).syscall(SYSCALL_USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK)
+    expect(fd >= 0, f"userfaultfd: {os.strerror(ctypes.get_errno())}")
+    try:
+        fcntl.ioctl(fd, UFFDIO_API, struct.pack("<QQQ", 0xaa, 0, 0))
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _regions(n, size):
+    """As many of the tests' VMM's regions."""
+    return [Client.region(f"region{i}", (i + 1) << 30, size, guest=i * (size + (1 << 30)))
+            for i in range(n)]
+
+
+def _arm(world, client, source, hello, uffd):
+    """This process becomes the destination of a VM, which is offered to it and not sealed."""
+    client.send(Client.HELLO, hello)
+    expect(client.receive()[0] == Client.WELCOME, "no welcome")
+    begun = source.begin(f"offer {world.destination.address}")
+    kind, body = client.receive()
+    expect(kind == Client.ARM, f"message {kind} instead of ARM")
+    _, _, n = body.take("IQI")
+    client.send_raw(Client.HEADER.pack(Client.ARMED, 1, client.serial, n)
+                    + struct.pack("<iQ", 0, 0) + text(""), [uffd] * n)
+    expect(source.answered(begun) is None, "the offer failed")
+
+
+def other_regions():
+    """A client that comes back to its import with other regions than it has is refused."""
+    size = 2 * MIB
+    with _busy_world() as world, _userfaultfd() as uffd:
+        source = world.add(Vmm(world.source, "source", "back", mem=4, fill=4, regions=2))
+        with Client(world.destination.socket) as client:
+            _arm(world, client, source, Client.hello("back", _regions(2, size)), uffd)
+        world.destination.wait("end of the session", lambda: not world.destination.stats(
+            "back")["sessions"])
+        good = _regions(2, size)
+        for there in (good[:1], [*good, Client.region("more", 3 << 30, size, guest=1 << 40)],
+                      [good[0], Client.region("region1", 2 << 30, MIB, guest=size + (1 << 30))],
+                      [good[0], Client.region("other", 2 << 30, size, guest=size + (1 << 30))],
+                      good[::-1]):
+            with Client(world.destination.socket) as client:
+                client.send(Client.HELLO, Client.hello("back", there, shards=[(0, MIB)]),
+                            fds=[uffd, uffd])
+                said = _ended(client, "regions are not those")
+        with Client(world.destination.socket) as client:
+            client.send(Client.HELLO, Client.hello("back", good, shards=[(0, MIB)]),
+                        fds=[uffd, uffd])
+            expect(client.receive()[0] == Client.WELCOME, "its own regions are refused as well")
+            expect(world.destination.imported("back")["state"] == "armed", "another import")
+        source.do("cancel")
         return said

@@ -42,7 +42,7 @@ class Body:
 class Client:
     """A connection to a daemon's UNIX socket."""
 
-    ERROR, HELLO, WELCOME, ARM, EXPORT, EXPORTED = 2, 3, 4, 5, 9, 10
+    ERROR, HELLO, WELCOME, ARM, ARMED, EXPORT, EXPORTED = 2, 3, 4, 5, 6, 9, 10
     VCPUS, REGION_ADD, OFFER, SEAL, CANCEL, OPERATOR, REPLY = 11, 12, 14, 16, 18, 22, 23
     OK = 24
     SOURCE, DESTINATION = 1, 2
@@ -54,6 +54,7 @@ class Client:
         self.socket.connect(str(path))  # waits while the daemon has others to accept
         self.socket.settimeout(timeout)
         self._serial = 0
+        self.serial = 0  # of the last message that came
 
     def __enter__(self):
         return self
@@ -77,7 +78,8 @@ class Client:
         packet = self.socket.recv(1 << 16)
         if not packet:
             return None
-        return self.HEADER.unpack_from(packet)[0], Body(packet[self.HEADER.size:])
+        kind, _, self.serial, _ = self.HEADER.unpack_from(packet)
+        return kind, Body(packet[self.HEADER.size:])
 
     def refusal(self):
         """The text of the ERROR that has to come next."""
@@ -102,10 +104,13 @@ class Client:
         return text(name) + struct.pack("<QQQQQIi", guest, address, length, page_size, 0, kind, fd)
 
     @staticmethod
-    def hello(name, regions, role=2, *, vcpus=b"\0\0\0\0", uuid=bytes(16)):
-        """The body of a HELLO."""
-        return (struct.pack("<BIQ", role, 0, 0) + uuid + text(name) + text("")
-                + struct.pack("<I", len(regions)) + b"".join(regions) + vcpus + bytes(12))
+    def hello(name, regions, role=2, *, vcpus=b"\0\0\0\0", uuid=bytes(16), shards=(), table=0):
+        """The body of a HELLO; with shards (region, length) it is armed, table is the fd's index."""
+        return (struct.pack("<BIQ", role, 1 if shards else 0, 0) + uuid + text(name) + text("")
+                + struct.pack("<I", len(regions)) + b"".join(regions) + vcpus
+                + struct.pack("<I", len(shards))
+                + b"".join(struct.pack("<HHQQ", region, 0, 0, length) for region, length in shards)
+                + struct.pack("<II", table, 0))
 
     def ask(self, **request):
         """The answer to an operator's request."""
