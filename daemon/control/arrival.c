@@ -337,7 +337,8 @@ static Import *make_import(Arrival *arrival, Invitation *invitation, char *ret_t
                   LIMIT_TEXT + 1);
         return NULL;
     }
-    if (region_set_map(&arrival->connection->regions, &invitation->message->invite.regions, map,
+    if (!arrival_pages_fit(&arrival->connection->regions, ret_text) ||
+        region_set_map(&arrival->connection->regions, &invitation->message->invite.regions, map,
                        ret_text))
         return NULL;
     guint32 shared = region_set_shared_with(&arrival->connection->regions,
@@ -521,6 +522,8 @@ gboolean arrival_resume(Connection *connection, const ClientHello *hello, char *
     Arrival *arrival = find_by_pid(connection->control, connection);
 
     connection->role = CLIENT_ROLE_DESTINATION;
+    if (!arrival_pages_fit(&connection->regions, ret_text))
+        return FALSE;
     if (!arrival_shards_fit(connection, hello)) {
         g_strlcpy(ret_text, "its shards do not fit its regions", LIMIT_TEXT + 1);
         return FALSE;

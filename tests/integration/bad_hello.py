@@ -9,7 +9,7 @@ import struct
 
 from bad_client import _busy_world, _ended
 from wire import Client, text
-from world import MIB, Vmm, expect
+from world import MIB, Vmm, expect, mentions
 
 SYSCALL_USERFAULTFD = 323
 UFFDIO_API = 0xc018aa3f
@@ -67,6 +67,27 @@ def _arm(world, client, source, hello, uffd):
     client.send_raw(Client.HEADER.pack(Client.ARMED, 1, client.serial, n)
                     + struct.pack("<iQ", 0, 0) + text(""), [uffd] * n)
     expect(source.answered(begun) is None, "the offer failed")
+
+
+def large_pages():
+    """Memory in pages too large to be asked for is refused by its name, also where it is absent."""
+    huge = 1 << 30
+    size = 4 * MIB
+    with _busy_world() as world:
+        source = world.add(Vmm(world.source, "source", "large", mem=4, fill=4))
+        first = Client.region("region0", 1 << 30, size)
+        mapped = Client.region("huge", 4 << 30, huge, page_size=huge, guest=1 << 40)
+        absent = Client.region("huge", 0, huge, page_size=huge, guest=1 << 40, absent=True)
+        for regions in ([mapped], [first, mapped], [first, absent]):
+            with Client(world.destination.socket) as client:
+                client.send(Client.HELLO, Client.hello("large", regions))
+                expect(client.receive()[0] == Client.WELCOME, "no welcome")
+                mentions(source.refused(f"offer {world.destination.address}"), "'huge'", "1024 MiB")
+            with Client(world.destination.socket) as client, open("/dev/null", "rb") as null:
+                client.send(Client.HELLO, Client.hello("large", regions, shards=[(0, huge)]),
+                            fds=[null.fileno()] * 2)
+                said = _ended(client, "'huge'", "1024 MiB")
+        return said
 
 
 def other_regions():

@@ -47,6 +47,7 @@ class Client:
     OK = 24
     SOURCE, DESTINATION = 1, 2
     ANONYMOUS, SHARED = 0, 1
+    ABSENT = 2
     HEADER = struct.Struct("<HHII")
 
     def __init__(self, path, timeout=10.0):
@@ -98,10 +99,11 @@ class Client:
             return True
 
     @staticmethod
-    def region(name, address, length, *, fd=-1, page_size=PAGE, guest=0):
+    def region(name, address, length, *, fd=-1, page_size=PAGE, guest=0, absent=False):
         """A region of a HELLO, shared if it has a fd (an index)."""
         kind = Client.SHARED if fd >= 0 else Client.ANONYMOUS
-        return text(name) + struct.pack("<QQQQQIi", guest, address, length, page_size, 0, kind, fd)
+        return text(name) + struct.pack("<QQQQQHHi", guest, address, length, page_size, 0, kind,
+                                        Client.ABSENT if absent else 0, fd)
 
     @staticmethod
     def hello(name, regions, role=2, *, vcpus=b"\0\0\0\0", uuid=bytes(16), shards=(), table=0):
