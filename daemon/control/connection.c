@@ -5,6 +5,7 @@
 #include <grp.h>
 #include <pwd.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "daemon/control/admission.h"
@@ -115,6 +116,16 @@ gboolean connection_is_operator(const Connection *connection)
     return connection->peer.uid == 0 || connection->peer.uid == geteuid() ||
            (control->has_operator_gid &&
             is_in_group(connection->peer.uid, connection->peer.gid, control->operator_gid));
+}
+
+int connection_open_process(const Connection *connection, char *ret_text)
+{
+    int fd = (int)syscall(SYS_pidfd_open, connection->peer.pid, 0);
+
+    if (fd < 0)
+        g_snprintf(ret_text, LIMIT_TEXT + 1, "cannot watch over the VM's process %d: %s",
+                   connection->peer.pid, strerror(errno));
+    return fd;
 }
 
 /* --- sending ------------------------------------------------------------------------------- */

@@ -5,7 +5,10 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import socket
 import struct
+import subprocess
+import sys
 
 from bad_client import _busy_world, _ended
 from wire import Client, text
@@ -13,6 +16,13 @@ from world import MIB, Vmm, expect, mentions
 
 SYSCALL_USERFAULTFD = 323
 UFFDIO_API = 0xc018aa3f
+
+CONNECTS = """
+import socket, sys
+client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+client.connect(sys.argv[1])
+socket.send_fds(socket.socket(fileno=int(sys.argv[2])), [b"x"], [client.fileno()])
+"""
 
 
 def another_name():
@@ -87,6 +97,43 @@ def large_pages():
                 client.send(Client.HELLO, Client.hello("large", regions, shards=[(0, huge)]),
                             fds=[null.fileno()] * 2)
                 said = _ended(client, "'huge'", "1024 MiB")
+        return said
+
+
+@contextlib.contextmanager
+def _orphan(daemon):
+    """A connection whose process has ended, and left it to us."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        subprocess.run([sys.executable, "-c", CONNECTS, str(daemon.socket), str(theirs.fileno())],
+                       pass_fds=[theirs.fileno()], check=True)
+        _, fds, _, _ = socket.recv_fds(ours, 1, 1)
+    with Client(fd=fds[0]) as client:
+        yield client
+
+
+def process_is_gone():
+    """A VM whose process cannot be watched neither comes nor goes: nobody would notice its end."""
+    size = 4 * MIB
+    region = Client.region("region0", 1 << 30, size)
+    with _busy_world() as world:
+        source = world.add(Vmm(world.source, "source", "gone", mem=4, fill=4))
+        with _orphan(world.destination) as client:
+            client.send(Client.HELLO, Client.hello("gone", [region]))
+            expect(client.receive()[0] == Client.WELCOME, "no welcome")
+            said = source.refused(f"offer {world.destination.address}")
+            mentions(said, "process", "No such process")
+        with _orphan(world.destination) as client, _userfaultfd() as uffd:
+            client.send(Client.HELLO, Client.hello("gone", [region], shards=[(0, size)]),
+                        fds=[uffd, uffd])
+            _ended(client, "process", "No such process")
+        with _orphan(world.destination) as client:
+            client.send(Client.HELLO, Client.hello("gone", [region], role=Client.SOURCE))
+            expect(client.receive()[0] == Client.WELCOME, "no welcome")
+            client.send(Client.OFFER, text(world.source.address))
+            kind, body = client.receive()
+            expect(kind == Client.OFFERED and body.take("iQ")[0] < 0, f"message {kind}")
+            mentions(body.text(), "process", "No such process")
         return said
 
 

@@ -43,16 +43,18 @@ class Client:
     """A connection to a daemon's UNIX socket."""
 
     ERROR, HELLO, WELCOME, ARM, ARMED, EXPORT, EXPORTED = 2, 3, 4, 5, 6, 9, 10
-    VCPUS, REGION_ADD, OFFER, SEAL, CANCEL, OPERATOR, REPLY = 11, 12, 14, 16, 18, 22, 23
+    VCPUS, REGION_ADD, OFFER, OFFERED, SEAL, CANCEL = 11, 12, 14, 15, 16, 18
+    OPERATOR, REPLY = 22, 23
     OK = 24
     SOURCE, DESTINATION = 1, 2
     ANONYMOUS, SHARED = 0, 1
     ABSENT = 2
     HEADER = struct.Struct("<HHII")
 
-    def __init__(self, path, timeout=10.0):
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.socket.connect(str(path))  # waits while the daemon has others to accept
+    def __init__(self, path=None, timeout=10.0, *, fd=None):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=fd)
+        if path:
+            self.socket.connect(str(path))  # waits while the daemon has others to accept
         self.socket.settimeout(timeout)
         self._serial = 0
         self.serial = 0  # of the last message that came
