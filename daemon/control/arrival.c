@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "daemon/control/arrival_regions.h"
@@ -101,11 +100,9 @@ void arrival_free(Arrival *arrival)
     remove_incoming(arrival);
     if (arrival->connection)
         arrival->connection->arrival = NULL;
-    if (arrival->pid_event)
-        event_free(arrival->pid_event);
+    event_free(arrival->pid_event);
     event_free(arrival->timer);
-    if (arrival->pidfd >= 0)
-        close(arrival->pidfd);
+    close(arrival->pidfd);
     import_free(arrival->import);
     g_ptr_array_remove(arrival->control->arrivals, arrival);
     g_free(arrival);
@@ -252,21 +249,24 @@ static void on_timer(evutil_socket_t fd, short what, void *argument)
         send_release(arrival, 0);
 }
 
-static Arrival *arrival_new(Connection *connection)
+/* NULL with a line in ret_text: its process cannot be watched. */
+static Arrival *arrival_new(Connection *connection, char *ret_text)
 {
-    Arrival *arrival = g_new0(Arrival, 1);
+    int pidfd = connection_open_process(connection, ret_text);
+    Arrival *arrival;
 
+    if (pidfd < 0)
+        return NULL;
+    arrival = g_new0(Arrival, 1);
     arrival->control = connection->control;
     arrival->id = connection->control->next_id++;
     arrival->connection = connection;
     arrival->limit = connection->limit;
     arrival->pid = connection->peer.pid;
-    arrival->pidfd = (int)syscall(SYS_pidfd_open, arrival->pid, 0);
-    if (arrival->pidfd >= 0) {
-        arrival->pid_event =
-            event_new(arrival->control->base, arrival->pidfd, EV_READ, on_process_gone, arrival);
-        event_add(arrival->pid_event, NULL);
-    }
+    arrival->pidfd = pidfd;
+    arrival->pid_event =
+        event_new(arrival->control->base, arrival->pidfd, EV_READ, on_process_gone, arrival);
+    event_add(arrival->pid_event, NULL);
     arrival->timer = event_new(arrival->control->base, -1, 0, on_timer, arrival);
     connection->arrival = arrival;
     g_ptr_array_add(arrival->control->arrivals, arrival);
@@ -337,7 +337,8 @@ static Import *make_import(Arrival *arrival, Invitation *invitation, char *ret_t
                   LIMIT_TEXT + 1);
         return NULL;
     }
-    if (region_set_map(&arrival->connection->regions, &invitation->message->invite.regions, map,
+    if (!arrival_pages_fit(&arrival->connection->regions, ret_text) ||
+        region_set_map(&arrival->connection->regions, &invitation->message->invite.regions, map,
                        ret_text))
         return NULL;
     guint32 shared = region_set_shared_with(&arrival->connection->regions,
@@ -364,6 +365,13 @@ static Import *make_import(Arrival *arrival, Invitation *invitation, char *ret_t
     return import;
 }
 
+static void refuse(Invitation *invitation, const Connection *connection, PeerErrorCode code,
+                   const char *text)
+{
+    log_warning("%s: invitation refused: %s", connection_vm(connection), text);
+    answer(invitation, code, text, "");
+}
+
 void arrival_invite(Control *control, gpointer data)
 {
     const struct timeval timeout = {.tv_sec = INVITE_TIMEOUT_S};
@@ -381,13 +389,16 @@ void arrival_invite(Control *control, gpointer data)
     }
     if (connection->arrival)
         arrival_free(connection->arrival);
-    arrival = arrival_new(connection);
+    arrival = arrival_new(connection, text);
+    if (!arrival) {
+        refuse(invitation, connection, PEER_ERROR_REFUSED, text);
+        return;
+    }
     g_snprintf(arrival->incoming, sizeof arrival->incoming, "%s/relay/in-%d-%" G_GUINT64_FORMAT,
                control->settings->runtime_dir, connection->peer.pid, control->next_id++);
     arrival->import = make_import(arrival, invitation, text);
     if (!arrival->import) {
-        log_warning("%s: invitation refused: %s", connection_vm(connection), text);
-        answer(invitation, PEER_ERROR_REGIONS, text, "");
+        refuse(invitation, connection, PEER_ERROR_REGIONS, text);
         arrival->incoming[0] = '\0';
         arrival_free(arrival);
         return;
@@ -476,12 +487,13 @@ void arrival_disconnected(Arrival *arrival)
 
 /* --- coming back --------------------------------------------------------------------------- */
 
+/* One that nobody else is connected for: a VM without a name is not told from another by it. */
 static Arrival *find_by_pid(Control *control, const Connection *connection)
 {
     for (guint i = 0; i < control->arrivals->len; i++) {
         Arrival *arrival = control->arrivals->pdata[i];
-        if (arrival->pid == connection->peer.pid && arrival_is_open(arrival) &&
-            strcmp(arrival->import->name, connection->name) == 0)
+        if (arrival->pid == connection->peer.pid && !arrival->connection &&
+            arrival_is_open(arrival) && strcmp(arrival->import->name, connection->name) == 0)
             return arrival;
     }
     return NULL;
@@ -490,12 +502,15 @@ static Arrival *find_by_pid(Control *control, const Connection *connection)
 static gboolean adopt(Connection *connection, const ClientHello *hello, char *ret_text)
 {
     Control *control = connection->control;
-    Arrival *arrival = arrival_new(connection);
-    ImportIdentity identity = identity_of(connection, arrival);
-    Shard *shards =
-        arrival_take_shards(connection, hello->shards, hello->n_shards, hello->table_fd + 1);
+    Arrival *arrival = arrival_new(connection, ret_text);
+    ImportIdentity identity;
     int error = -EPROTO;
+    Shard *shards;
 
+    if (!arrival)
+        return FALSE;
+    identity = identity_of(connection, arrival);
+    shards = arrival_take_shards(connection, hello->shards, hello->n_shards, hello->table_fd + 1);
     arrival->stage = ARRIVAL_READY;
     arrival->n_shards = hello->n_shards;
     memcpy(arrival->shards, hello->shards, hello->n_shards * sizeof hello->shards[0]);
@@ -520,12 +535,19 @@ gboolean arrival_resume(Connection *connection, const ClientHello *hello, char *
     Arrival *arrival = find_by_pid(connection->control, connection);
 
     connection->role = CLIENT_ROLE_DESTINATION;
+    if (!arrival_pages_fit(&connection->regions, ret_text))
+        return FALSE;
     if (!arrival_shards_fit(connection, hello)) {
         g_strlcpy(ret_text, "its shards do not fit its regions", LIMIT_TEXT + 1);
         return FALSE;
     }
     if (!arrival)
         return adopt(connection, hello, ret_text);
+    /* Everything of the import is found by a region's place in its connection's list. */
+    if (!region_set_is_same(&arrival->import->regions, &connection->regions)) {
+        g_strlcpy(ret_text, "its regions are not those that its memory arrives in", LIMIT_TEXT + 1);
+        return FALSE;
+    }
     arrival->connection = connection;
     connection->arrival = arrival;
     connection->limit = arrival->limit;

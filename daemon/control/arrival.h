@@ -56,7 +56,7 @@ typedef struct Arrival {
     guint64 id;
     Connection *connection; /* NULL while its client is reconnecting */
     int pid;
-    int pidfd;
+    int pidfd; /* of its client's process */
     struct event *pid_event, *timer;
     ArrivalStage stage;
     Import *import;

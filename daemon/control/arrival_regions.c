@@ -48,12 +48,26 @@ Shard *arrival_take_shards(Connection *connection, const ClientShard *shards, gu
     return NULL;
 }
 
+gboolean arrival_pages_fit(const RegionSet *regions, char *ret_text)
+{
+    for (guint32 i = 0; i < regions->n; i++) {
+        const Region *region = &regions->regions[i];
+        if (region->page_size <= PEER_PAGE_SIZE_MAX)
+            continue;
+        g_snprintf(ret_text, LIMIT_TEXT + 1,
+                   "region '%s' has pages of %" G_GUINT64_FORMAT
+                   " MiB: memory can arrive in pages of at most %" G_GUINT64_FORMAT " MiB",
+                   region->id, region->page_size >> 20, (guint64)PEER_PAGE_SIZE_MAX >> 20);
+        return FALSE;
+    }
+    return TRUE;
+}
+
 gboolean arrival_shards_fit(const Connection *connection, const ClientHello *hello)
 {
     for (guint32 i = 0; i < hello->n_shards; i++) {
         const Region *region = &connection->regions.regions[hello->shards[i].region];
-        if (region->absent || region->page_size > PEER_PAGE_SIZE_MAX ||
-            hello->shards[i].start > region->length ||
+        if (region->absent || hello->shards[i].start > region->length ||
             hello->shards[i].length > region->length - hello->shards[i].start ||
             (hello->shards[i].start | hello->shards[i].length) & (region->page_size - 1))
             return FALSE;
@@ -123,6 +137,7 @@ static gboolean map_region(Arrival *arrival, guint32 index, const ClientRegion *
 
     if (!connection_take_file(arrival->connection, as, &fd, ret_text))
         return FALSE;
+    region_make_absent(region); /* whatever its client said of it when it came back */
     region_init(region, as, fd);
     if (region_set_overlaps(&arrival->connection->regions))
         g_strlcpy(ret_text, "the region overlaps another", LIMIT_TEXT + 1);
@@ -295,12 +310,10 @@ void arrival_compare_regions(Arrival *arrival, const ClientHello *hello)
 
     if (arrival->stage != ARRIVAL_READY && arrival->stage != ARRIVAL_RELEASING)
         return;
-    for (guint32 i = 0; i < import->regions.n && theirs->n == import->regions.n; i++) {
+    for (guint32 i = 0; i < import->regions.n; i++) {
         gboolean present = atomic_load(&import->present[i]);
 
-        if (theirs->regions[i].length != import->regions.regions[i].length ||
-            theirs->regions[i].page_size != import->regions.regions[i].page_size ||
-            arrival->change.kind != CHANGE_NONE)
+        if (arrival->change.kind != CHANGE_NONE)
             continue;
         if (!present && !theirs->regions[i].absent) {
             take_late(arrival, hello, i);

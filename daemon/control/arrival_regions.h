@@ -22,7 +22,11 @@
 Shard *arrival_take_shards(Connection *connection, const ClientShard *shards, guint32 n,
                            guint32 first);
 
-/* True if a HELLO's shards lie in its regions. */
+/* False with a line in ret_text[LIMIT_TEXT + 1] if pages of a region, of an absent one too as it may
+ * come, are too large to be asked for one by one. */
+gboolean arrival_pages_fit(const RegionSet *regions, char *ret_text);
+
+/* True if a HELLO's shards lie in its regions, whose pages fit. */
 gboolean arrival_shards_fit(const Connection *connection, const ClientHello *hello);
 
 /* Begin, or refuse, the REGION_ADD or REGION_REMOVE in control->message. */
@@ -35,7 +39,8 @@ void arrival_region_armed(Arrival *arrival, const ClientStatus *status, guint32 
 /* No data thread touches the region that goes any more. */
 void arrival_region_settled(Arrival *arrival);
 
-/* The client is back at an import that lived on: what it has of its regions by now. */
+/* The client is back at an import that lived on, with its regions (region_set_is_same()): what it has of
+ * them by now. */
 void arrival_compare_regions(Arrival *arrival, const ClientHello *hello);
 
 /* The client's connection ended, or the arrival does. */

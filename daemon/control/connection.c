@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "daemon/control/admission.h"
@@ -110,6 +111,16 @@ gboolean connection_is_operator(const Connection *connection)
     return connection->is_operator;
 }
 
+int connection_open_process(const Connection *connection, char *ret_text)
+{
+    int fd = (int)syscall(SYS_pidfd_open, connection->peer.pid, 0);
+
+    if (fd < 0)
+        g_snprintf(ret_text, LIMIT_TEXT + 1, "cannot watch over the VM's process %d: %s",
+                   connection->peer.pid, strerror(errno));
+    return fd;
+}
+
 /* --- sending ------------------------------------------------------------------------------- */
 
 static void on_outbox_emptied(gpointer owner)
@@ -183,24 +194,34 @@ void connection_set_vcpus(Connection *connection, const guint32 *tids, guint32 n
         import_set_vcpus(connection->arrival->import, tids, n);
 }
 
-/* One VM, one connection: a second process cannot take a name over. */
-static gboolean check_unique(Connection *connection, const ClientHello *hello, char *ret_text)
+/* Either key names the VM: everything else finds it by one of them alone. */
+static gboolean is_same_vm(const Connection *other, const ClientHello *hello)
 {
-    Connection *other = connection_by_vm(connection->control, hello->uuid, hello->name);
+    return other->greeted &&
+           ((uuid_is_set(hello->uuid) && memcmp(other->uuid, hello->uuid, LIMIT_UUID) == 0) ||
+            (hello->name[0] && strcmp(other->name, hello->name) == 0));
+}
 
-    if (!other)
-        other = connection_by_vm(connection->control, NULL, hello->name);
+/* One VM, one connection: a second process cannot take a uuid or a name over. */
+static gboolean check_unique(const Connection *connection, const ClientHello *hello, char *ret_text)
+{
+    GPtrArray *all = connection->control->connections;
 
-    if (!other)
-        return TRUE;
-    if (other->peer.pid == connection->peer.pid) {
-        connection_close(other); /* its process came back before its old end was noticed */
-        return TRUE;
+    for (guint i = 0; i < all->len; i++) {
+        const Connection *other = all->pdata[i];
+        if (!is_same_vm(other, hello) || other->peer.pid == connection->peer.pid)
+            continue;
+        g_snprintf(
+            ret_text, LIMIT_TEXT + 1,
+            "VM '%s' is already served for process %d: give one of them another name or uuid",
+            hello->name, other->peer.pid);
+        return FALSE;
     }
-    g_snprintf(ret_text, LIMIT_TEXT + 1,
-               "VM '%s' is already served for process %d: give one of them another name or uuid",
-               hello->name, other->peer.pid);
-    return FALSE;
+    /* Its process came back before its old end was noticed.  The last one moves into a gap. */
+    for (guint i = all->len; i-- > 0;)
+        if (is_same_vm(all->pdata[i], hello))
+            connection_close(all->pdata[i]);
+    return TRUE;
 }
 
 static gboolean greet(Connection *connection, const ClientHello *hello, char *ret_text)

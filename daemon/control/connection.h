@@ -56,6 +56,12 @@ Connection *connection_by_vm(Control *control, const guint8 *uuid, const char *n
 /* The same by what an operator typed: a name or a uuid. */
 Connection *connection_by_text(Control *control, const char *vm);
 
+/*
+ * A new pidfd of its process: without one, nobody would notice that it died.  -1 with a line in
+ * ret_text[LIMIT_TEXT + 1]: no fd is free, or the process has ended and left its connection to another.
+ */
+int connection_open_process(const Connection *connection, char *ret_text);
+
 /* True if the peer may act for the operator. */
 gboolean connection_is_operator(const Connection *connection);
 

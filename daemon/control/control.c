@@ -62,6 +62,16 @@ void control_post(Control *control, ControlFunction function, gpointer data)
         ;
 }
 
+static guint count_posted(Control *control)
+{
+    guint n;
+
+    pthread_mutex_lock(&control->posted_lock);
+    n = g_queue_get_length(&control->posted);
+    pthread_mutex_unlock(&control->posted_lock);
+    return n;
+}
+
 static Posted *next_posted(Control *control)
 {
     Posted *posted;
@@ -72,18 +82,22 @@ static Posted *next_posted(Control *control)
     return posted;
 }
 
+/*
+ * Only what is there now, so that threads that post without end do not keep the loop from clients and
+ * operators.  Whatever comes later makes the fd readable again: it is counted there after its entry,
+ * and the count was taken before the entries are counted.
+ */
 static void on_posted(evutil_socket_t fd, short what, void *argument)
 {
     Control *control = argument;
     uint64_t count;
-    Posted *posted;
 
     (void)what;
     if (read(fd, &count, sizeof count) < 0)
         return;
-    while ((posted = next_posted(control))) {
+    for (guint left = count_posted(control); left > 0; left--) {
+        g_autofree Posted *posted = next_posted(control);
         posted->function(control, posted->data);
-        g_free(posted);
     }
 }
 

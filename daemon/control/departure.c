@@ -5,7 +5,6 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "daemon/control/departure_keep.h"
@@ -184,8 +183,7 @@ void departure_free(Departure *departure)
     if (departure->export)
         export_close(departure->export); /* however it came here: nobody may find it any more */
     export_unref(departure->export);
-    if (departure->pidfd >= 0)
-        close(departure->pidfd);
+    close(departure->pidfd);
     g_ptr_array_remove(departure->control->departures, departure);
     g_free(departure->vcpus);
     g_free(departure);
@@ -289,15 +287,19 @@ gboolean departure_start_thread(void *(*function)(void *), void *argument)
     return error == 0;
 }
 
-Departure *departure_new(Connection *connection)
+Departure *departure_new(Connection *connection, char *ret_text)
 {
-    Departure *departure = g_new0(Departure, 1);
+    int pidfd = connection_open_process(connection, ret_text);
+    Departure *departure;
 
+    if (pidfd < 0)
+        return NULL;
+    departure = g_new0(Departure, 1);
     departure->control = connection->control;
     departure->connection = connection;
     departure->id = connection->control->next_id++;
     departure->pid = connection->peer.pid;
-    departure->pidfd = (int)syscall(SYS_pidfd_open, departure->pid, 0);
+    departure->pidfd = pidfd;
     departure->n_vcpus = connection->n_vcpus;
     departure->vcpus =
         g_memdup2(connection->vcpus, connection->n_vcpus * sizeof *connection->vcpus);
@@ -335,7 +337,9 @@ gboolean departure_restore(Connection *connection, char *ret_text)
     }
     if (connection->blob_length == 0)
         return TRUE;
-    departure = departure_new(connection);
+    departure = departure_new(connection, ret_text);
+    if (!departure)
+        return FALSE;
     departure->stage = DEPARTURE_ENDED; /* until it is whole: nothing to undo */
     if (!departure_unpack(departure, connection, departure_notify, ret_text)) {
         departure_free(departure);

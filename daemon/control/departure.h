@@ -48,7 +48,7 @@ typedef struct Departure {
     Connection *connection; /* NULL once its client is gone */
     guint64 id;
     int pid;
-    int pidfd; /* of its client's process; -1 */
+    int pidfd; /* of its client's process */
     DepartureStage stage;
     Export *export;
     char destination[LIMIT_ADDRESS + 1];

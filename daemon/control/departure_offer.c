@@ -177,6 +177,7 @@ void departure_offer(Connection *connection, const char *destination, const Driv
 {
     const char *reason = check_offer(connection, destination);
     Control *control = connection->control;
+    char text[LIMIT_TEXT + 1];
     Departure *departure;
 
     if (reason) {
@@ -185,7 +186,11 @@ void departure_offer(Connection *connection, const char *destination, const Driv
     }
     if (connection->departure)
         departure_free(connection->departure);
-    departure = departure_new(connection);
+    departure = departure_new(connection, text);
+    if (!departure) {
+        asker_answer(control, &asker, -EIO, 0, text);
+        return;
+    }
     departure->relay = relay;
     departure->asker = asker;
     departure->waiting = TRUE;

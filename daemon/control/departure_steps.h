@@ -6,8 +6,9 @@
 
 #include "daemon/control/departure.h"
 
-/* A departure of this client, in its first stage. */
-Departure *departure_new(Connection *connection);
+/* A departure of this client, in its first stage. NULL with a line in ret_text: its process cannot be
+ * watched. */
+Departure *departure_new(Connection *connection, char *ret_text);
 
 Departure *departure_by_id(Control *control, guint64 id);
 

@@ -165,6 +165,21 @@ static bool is_nameless(const Region *region)
     return region->id[0] == '\0' && region->guest_address == GUEST_ADDRESS_UNKNOWN;
 }
 
+bool region_set_is_same(const RegionSet *set, const RegionSet *told)
+{
+    if (set->n != told->n)
+        return false;
+    for (uint32_t i = 0; i < set->n; i++) {
+        const Region *a = &set->regions[i], *b = &told->regions[i];
+
+        if (a->length != b->length || a->page_size != b->page_size ||
+            (!is_nameless(b) &&
+             (a->guest_address != b->guest_address || strcmp(a->id, b->id) != 0)))
+            return false;
+    }
+    return true;
+}
+
 static bool is_counterpart(const Region *region, const PeerRegion *theirs)
 {
     if (is_nameless(region))

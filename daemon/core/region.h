@@ -46,6 +46,12 @@ void region_set_drop_absent(RegionSet *set);
 /* The absent region that this one is, by id, guest address, length and page size; set->n: none. */
 uint32_t region_set_find_absent(const RegionSet *set, const ClientRegion *wanted);
 
+/*
+ * True if these are a set's regions in its own order, by length, page size, id and guest address.  Of one
+ * that has neither of the latter, as its client could not know them, only the sizes count.
+ */
+bool region_set_is_same(const RegionSet *set, const RegionSet *told);
+
 /* A copy with its own fds.  0 or negative errno, then empty. */
 int region_set_copy(const RegionSet *from, RegionSet *ret_set);
 

@@ -404,6 +404,19 @@ static void keep_progress(Export *export, const PeerMessage *m)
     pthread_mutex_unlock(&export->lock);
 }
 
+/*
+ * Nobody has everything of a guest that may not be read.  Told once, however often it is said: the
+ * answer goes to whoever holds the lease by then, so one that came back and says it again hears it too.
+ */
+static int take_release(Export *export)
+{
+    if (export_refuses(export) != PEER_ERROR_NONE)
+        return -EPROTO;
+    if (!atomic_exchange(&export->released, true))
+        export->notify(export->owner, export, EXPORT_RELEASED);
+    return 0;
+}
+
 static int serve_message(Export *export, const PeerSocket *peer, PeerMessage *m)
 {
     if (!holds_lease(export, peer))
@@ -419,9 +432,7 @@ static int serve_message(Export *export, const PeerSocket *peer, PeerMessage *m)
         keep_progress(export, m);
         return 0;
     case PEER_RELEASED:
-        atomic_store(&export->released, true);
-        export->notify(export->owner, export, EXPORT_RELEASED);
-        return 0;
+        return take_release(export);
     default:
         return -EPROTO;
     }

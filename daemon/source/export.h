@@ -27,7 +27,7 @@ enum { EXPORT_CHANNELS_MAX = 32 };
 typedef enum ExportEvent {
     EXPORT_LEASED,   /* a destination attached */
     EXPORT_RELAYED,  /* its relay channel is joined */
-    EXPORT_RELEASED, /* it has everything */
+    EXPORT_RELEASED, /* it has everything; once, and never before the seal */
     EXPORT_LOST,     /* its control connection ended */
 } ExportEvent;
 

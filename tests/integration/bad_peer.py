@@ -192,6 +192,23 @@ def cancelled():
         expect(control.receive() is None, "the connection goes on")
 
 
+def released_too_early():
+    """A destination that has everything before there is anything to have is lost: all is undone."""
+    with World() as world:
+        source, destination, invitation, begun = _offered(world)
+        control, _, _ = _attached(world, invitation)
+        destination.accept()
+        expect(source.answered(begun) is None, "the offer failed")
+        control.send(Peer.RELEASED)
+        while control.receive():  # CANCEL may still come
+            pass
+        source.wait_event("cancelled")
+        source.refused("seal")
+        source.do("run")
+        source.verified(1)
+        return world.source.wait_log("destination lost")
+
+
 def silent_peer():
     """A destination that never answers the invitation: the source says so and runs on."""
     with World() as world:

@@ -12,6 +12,7 @@ import traceback
 
 import answers
 import bad_client
+import bad_hello
 import bad_peer
 import bad_setup
 import limit
@@ -26,8 +27,13 @@ import transfer
 import vcpus
 from world import host
 
+<<<<<<< HEAD
 MODULES = (transfer, restart, severed, size, limit, pace, bad_client, bad_peer, bad_setup, removed,
            rules, regions, vcpus, answers)
+=======
+MODULES = (transfer, restart, severed, size, limit, pace, bad_client, bad_hello, bad_peer, bad_setup,
+           removed, rules, regions, vcpus)
+>>>>>>> w-control
 SKIPPED = 77
 
 

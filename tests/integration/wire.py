@@ -42,18 +42,22 @@ class Body:
 class Client:
     """A connection to a daemon's UNIX socket."""
 
-    ERROR, HELLO, WELCOME, ARM, EXPORT, EXPORTED = 2, 3, 4, 5, 9, 10
-    VCPUS, REGION_ADD, OFFER, SEAL, CANCEL, OPERATOR, REPLY = 11, 12, 14, 16, 18, 22, 23
+    ERROR, HELLO, WELCOME, ARM, ARMED, EXPORT, EXPORTED = 2, 3, 4, 5, 6, 9, 10
+    VCPUS, REGION_ADD, OFFER, OFFERED, SEAL, CANCEL = 11, 12, 14, 15, 16, 18
+    OPERATOR, REPLY = 22, 23
     OK = 24
     SOURCE, DESTINATION = 1, 2
     ANONYMOUS, SHARED = 0, 1
+    ABSENT = 2
     HEADER = struct.Struct("<HHII")
 
-    def __init__(self, path, timeout=10.0):
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.socket.connect(str(path))  # waits while the daemon has others to accept
+    def __init__(self, path=None, timeout=10.0, *, fd=None):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=fd)
+        if path:
+            self.socket.connect(str(path))  # waits while the daemon has others to accept
         self.socket.settimeout(timeout)
         self._serial = 0
+        self.serial = 0  # of the last message that came
 
     def __enter__(self):
         return self
@@ -77,7 +81,8 @@ class Client:
         packet = self.socket.recv(1 << 16)
         if not packet:
             return None
-        return self.HEADER.unpack_from(packet)[0], Body(packet[self.HEADER.size:])
+        kind, _, self.serial, _ = self.HEADER.unpack_from(packet)
+        return kind, Body(packet[self.HEADER.size:])
 
     def refusal(self):
         """The text of the ERROR that has to come next."""
@@ -96,16 +101,27 @@ class Client:
             return True
 
     @staticmethod
-    def region(name, address, length, *, fd=-1, page_size=PAGE, guest=0):
+    def region(name, address, length, *, fd=-1, page_size=PAGE, guest=0, absent=False):
         """A region of a HELLO, shared if it has a fd (an index)."""
         kind = Client.SHARED if fd >= 0 else Client.ANONYMOUS
-        return text(name) + struct.pack("<QQQQQIi", guest, address, length, page_size, 0, kind, fd)
+        return text(name) + struct.pack("<QQQQQHHi", guest, address, length, page_size, 0, kind,
+                                        Client.ABSENT if absent else 0, fd)
 
     @staticmethod
+<<<<<<< HEAD
     def hello(name, regions, role=2, *, vcpus=b"\0\0\0\0", problem=""):
         """The body of a HELLO."""
         return (struct.pack("<BIQ", role, 0, 0) + bytes(16) + text(name) + text(problem)
                 + struct.pack("<I", len(regions)) + b"".join(regions) + vcpus + bytes(12))
+=======
+    def hello(name, regions, role=2, *, vcpus=b"\0\0\0\0", uuid=bytes(16), shards=(), table=0):
+        """The body of a HELLO; with shards (region, length) it is armed, table is the fd's index."""
+        return (struct.pack("<BIQ", role, 1 if shards else 0, 0) + uuid + text(name) + text("")
+                + struct.pack("<I", len(regions)) + b"".join(regions) + vcpus
+                + struct.pack("<I", len(shards))
+                + b"".join(struct.pack("<HHQQ", region, 0, 0, length) for region, length in shards)
+                + struct.pack("<II", table, 0))
+>>>>>>> w-control
 
     def ask(self, **request):
         """The answer to an operator's request."""

@@ -159,6 +159,34 @@ static void a_driver_names_by_address(void **state)
     assert_non_null(strstr(text, "not known to the guest's monitor"));
 }
 
+/* A client that comes back tells its regions again; what it could never know does not count. */
+static void the_same_regions_are_recognised(void **state)
+{
+    RegionSet told = here;
+
+    (void)state;
+    told.regions[0].address += PAGE;
+    region_make_absent(&told.regions[2]);
+    nameless(&told.regions[1]);
+    assert_true(region_set_is_same(&here, &told));
+    assert_false(region_set_is_same(&told, &here)); /* by then it was known */
+    told.regions[1].length -= HUGE_PAGE;
+    assert_false(region_set_is_same(&here, &told));
+    told = here;
+    told.regions[1].page_size = PAGE;
+    assert_false(region_set_is_same(&here, &told));
+    told = here;
+    told.regions[2].guest_address++;
+    assert_false(region_set_is_same(&here, &told));
+    told = here;
+    strcpy(told.regions[2].id, "other");
+    assert_false(region_set_is_same(&here, &told));
+    told = here;
+    told.n--;
+    assert_false(region_set_is_same(&here, &told));
+    assert_false(region_set_is_same(&told, &here));
+}
+
 static void overlaps_are_noticed(void **state)
 {
     (void)state;
@@ -245,6 +273,7 @@ int main(void)
         cmocka_unit_test_setup(nameless_regions_are_found_by_the_hint, set_up),
         cmocka_unit_test_setup(nameless_regions_without_a_hint_are_refused, set_up),
         cmocka_unit_test_setup(a_driver_names_by_address, set_up),
+        cmocka_unit_test_setup(the_same_regions_are_recognised, set_up),
         cmocka_unit_test_setup(overlaps_are_noticed, set_up),
         cmocka_unit_test_setup(the_same_file_is_recognised, set_up),
         cmocka_unit_test_setup(a_copy_without_fds_to_spare_leaks_none, set_up),

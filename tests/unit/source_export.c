@@ -140,6 +140,7 @@ static void the_next_lease_ends_the_one_before(void **state)
     uint32_t session;
 
     (void)state;
+    export_seal(export);
     attach(0);
     assert_int_equal(hear(0), 0);
     session = message.session;
@@ -160,6 +161,48 @@ static void the_next_lease_ends_the_one_before(void **state)
     assert_int_equal(atomic_load(&leased), 2);
     assert_int_equal(atomic_load(&released), 1);
     assert_int_equal(atomic_load(&lost), 0);
+}
+
+/* Nobody has everything of what may not be read: its connection ends, and that is no good end. */
+static void none_has_everything_before_the_seal_or_after_the_fence(void **state)
+{
+    (void)state;
+    attach(0);
+    assert_int_equal(hear(0), 0);
+    say(0, PEER_RELEASED);
+    assert_int_equal(hear(0), -ECONNRESET);
+    hang_up(0);
+    assert_int_equal(atomic_load(&lost), 1);
+    export_seal(export);
+    export_fence(export, "it ran");
+    attach(0);
+    assert_int_equal(hear(0), 0);
+    say(0, PEER_RELEASED);
+    assert_int_equal(hear(0), -ECONNRESET);
+    hang_up(0);
+    assert_int_equal(atomic_load(&lost), 2);
+    assert_int_equal(atomic_load(&released), 0);
+}
+
+/* However often it is said, also over a connection that took the place of the first. */
+static void that_all_is_there_is_told_once(void **state)
+{
+    (void)state;
+    export_seal(export);
+    for (unsigned line = 0; line < LINES; line++) {
+        attach(line);
+        assert_int_equal(hear(line), 0);
+        for (unsigned i = 0; i < 100; i++)
+            say(line, PEER_RELEASED);
+        say(line, PEER_PING);
+        assert_int_equal(hear(line), 0);
+        assert_int_equal(message.type, PEER_PONG);
+    }
+    assert_int_equal(atomic_load(&released), 1);
+    message = (PeerMessage){.type = PEER_RELEASED};
+    assert_int_equal(export_order(export, &message), 0);
+    assert_int_equal(hear(1), 0);
+    assert_int_equal(message.type, PEER_RELEASED);
 }
 
 static void a_closed_export_gives_no_lease(void **state)
@@ -268,6 +311,8 @@ int main(void)
         TEST(who_waits_for_a_relay_is_turned_away),
         TEST(a_lease_tells_the_way_in),
         TEST(the_next_lease_ends_the_one_before),
+        TEST(none_has_everything_before_the_seal_or_after_the_fence),
+        TEST(that_all_is_there_is_told_once),
         TEST(a_closed_export_gives_no_lease),
         TEST(nobody_waits_for_a_peer_that_does_not_read),
         TEST(a_fence_is_told_once_and_later),
