@@ -58,6 +58,13 @@ check_shell() {
     shell_files | xargs -0 -r shellcheck -x
 }
 
+check_python() {
+    files '*.py' | xargs -0 -r python3 -c '
+import ast, sys
+for path in sys.argv[1:]:
+    ast.parse(open(path, encoding="utf-8").read(), path)'
+}
+
 # The compile commands come from a preset that uses clang, so clang-tidy knows every flag.
 check_tidy() {
     cmake --preset asan >/dev/null || return 1
@@ -105,7 +112,7 @@ check() {
 }
 
 scripts/deps.sh --sanitize --check
-for name in format layering shell units tidy; do
+for name in format layering shell python units tidy; do
     check "$name"
 done
 if [[ $static == no ]]; then

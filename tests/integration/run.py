@@ -27,13 +27,8 @@ import transfer
 import vcpus
 from world import host
 
-<<<<<<< HEAD
-MODULES = (transfer, restart, severed, size, limit, pace, bad_client, bad_peer, bad_setup, removed,
-           rules, regions, vcpus, answers)
-=======
 MODULES = (transfer, restart, severed, size, limit, pace, bad_client, bad_hello, bad_peer, bad_setup,
-           removed, rules, regions, vcpus)
->>>>>>> w-control
+           removed, rules, regions, vcpus, answers)
 SKIPPED = 77
 
 

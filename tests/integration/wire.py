@@ -108,20 +108,14 @@ class Client:
                                         Client.ABSENT if absent else 0, fd)
 
     @staticmethod
-<<<<<<< HEAD
-    def hello(name, regions, role=2, *, vcpus=b"\0\0\0\0", problem=""):
-        """The body of a HELLO."""
-        return (struct.pack("<BIQ", role, 0, 0) + bytes(16) + text(name) + text(problem)
-                + struct.pack("<I", len(regions)) + b"".join(regions) + vcpus + bytes(12))
-=======
-    def hello(name, regions, role=2, *, vcpus=b"\0\0\0\0", uuid=bytes(16), shards=(), table=0):
+    def hello(name, regions, role=2, *, vcpus=b"\0\0\0\0", problem="", uuid=bytes(16), shards=(),
+              table=0):
         """The body of a HELLO; with shards (region, length) it is armed, table is the fd's index."""
-        return (struct.pack("<BIQ", role, 1 if shards else 0, 0) + uuid + text(name) + text("")
-                + struct.pack("<I", len(regions)) + b"".join(regions) + vcpus
+        return (struct.pack("<BIQ", role, 1 if shards else 0, 0) + uuid + text(name)
+                + text(problem) + struct.pack("<I", len(regions)) + b"".join(regions) + vcpus
                 + struct.pack("<I", len(shards))
                 + b"".join(struct.pack("<HHQQ", region, 0, 0, length) for region, length in shards)
                 + struct.pack("<II", table, 0))
->>>>>>> w-control
 
     def ask(self, **request):
         """The answer to an operator's request."""
