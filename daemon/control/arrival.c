@@ -28,7 +28,16 @@ static void answer(Invitation *invitation, PeerErrorCode code, const char *text,
     g_strlcpy(invitation->text, text, sizeof invitation->text);
     g_strlcpy(invitation->incoming, incoming, sizeof invitation->incoming);
     invitation->answered = TRUE;
-    pthread_cond_signal(&invitation->answered_cond);
+    pthread_cond_signal(&invitation->changed);
+    pthread_mutex_unlock(&invitation->lock);
+}
+
+static void accept_invitation(Arrival *arrival, Invitation *invitation)
+{
+    arrival->invitation = invitation;
+    pthread_mutex_lock(&invitation->lock);
+    invitation->accepted = TRUE;
+    pthread_cond_signal(&invitation->changed);
     pthread_mutex_unlock(&invitation->lock);
 }
 
@@ -403,7 +412,7 @@ void arrival_invite(Control *control, gpointer data)
         arrival_free(arrival);
         return;
     }
-    arrival->invitation = invitation;
+    accept_invitation(arrival, invitation);
     limits_apply(control);
     event_add(arrival->timer, &timeout);
 }

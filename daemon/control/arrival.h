@@ -28,7 +28,8 @@ typedef enum ArrivalStage {
 /* An invitation waiting for its answer on a peer connection's thread. */
 typedef struct Invitation {
     pthread_mutex_t lock;
-    pthread_cond_t answered_cond;
+    pthread_cond_t changed; /* accepted or answered */
+    gboolean accepted;      /* the VM is being armed: an answer will come */
     gboolean answered;
     const PeerMessage *message; /* the INVITE; the thread's, which waits */
     const char *peer_host;

@@ -12,6 +12,7 @@
 #include <glib.h>
 #include <pthread.h>
 
+#include "daemon/control/peer_crowd.h"
 #include "daemon/control/settings.h"
 #include "daemon/core/log.h"
 #include "protocol/client.h"
@@ -36,6 +37,7 @@ typedef struct Control {
     GPtrArray *departures;  /* of Departure, owned */
     GHashTable *refusals;   /* by pid: the last refusal of a HELLO that was logged */
     LogLimit crowd_limit;   /* for the line about too many connections */
+    PeerCrowd peers;        /* connections of other daemons; their threads count too */
     guint64 limit;          /* bytes/s at which memory may arrive; 0: none */
     guint64 next_id;
     guint64 ticks;

@@ -16,17 +16,15 @@
 #include "daemon/transport/address.h"
 
 enum {
-    PEER_SESSIONS_MAX = 1024,
     PEER_DEAD_MS = 15000,
     BULK_UNSENT = 512 * 1024, /* enough to keep a connection busy while its thread reads memory */
 };
-
-static _Atomic int sessions;
 
 typedef struct PeerSession {
     Control *control;
     PeerSocket *peer;
     PeerMessage *message;
+    gboolean proven; /* it belongs to a migration (peer_crowd.h) */
     char host[LIMIT_ADDRESS + 1];
 } PeerSession;
 
@@ -36,19 +34,38 @@ static void refuse(PeerSession *session, PeerErrorCode code, const char *text)
     peer_socket_refuse(session->peer, session->message, code, text);
 }
 
+static void prove(PeerSession *session)
+{
+    session->proven = peer_crowd_prove(&session->control->peers, session->host);
+}
+
+/* It showed what only a destination knows.  FALSE: it was told that there is no room. */
+static gboolean let_in(PeerSession *session)
+{
+    prove(session);
+    if (!session->proven)
+        peer_socket_refuse(session->peer, session->message, PEER_ERROR_BUSY,
+                           "too many connections to this daemon");
+    return session->proven;
+}
+
 static void on_invite(PeerSession *session)
 {
     Invitation invitation = {.message = session->message, .peer_host = session->host};
     PeerMessage *reply;
 
     pthread_mutex_init(&invitation.lock, NULL);
-    pthread_cond_init(&invitation.answered_cond, NULL);
+    pthread_cond_init(&invitation.changed, NULL);
     control_post(session->control, arrival_invite, &invitation);
     pthread_mutex_lock(&invitation.lock);
+    while (!invitation.accepted && !invitation.answered)
+        pthread_cond_wait(&invitation.changed, &invitation.lock);
+    if (invitation.accepted)
+        prove(session); /* arming takes a while; without room it is no worse off than before */
     while (!invitation.answered)
-        pthread_cond_wait(&invitation.answered_cond, &invitation.lock);
+        pthread_cond_wait(&invitation.changed, &invitation.lock);
     pthread_mutex_unlock(&invitation.lock);
-    pthread_cond_destroy(&invitation.answered_cond);
+    pthread_cond_destroy(&invitation.changed);
     pthread_mutex_destroy(&invitation.lock);
 
     reply = session->message;
@@ -71,6 +88,10 @@ static void on_attach(PeerSession *session)
     }
     if (!export) {
         refuse(session, PEER_ERROR_TOKEN, "no VM is exported for that token");
+        return;
+    }
+    if (!let_in(session)) {
+        export_unref(export);
         return;
     }
     pthread_mutex_lock(&export->lock);
@@ -113,6 +134,10 @@ static void on_join(PeerSession *session)
 
     if (!export) {
         refuse(session, PEER_ERROR_TOKEN, "no session has that secret");
+        return;
+    }
+    if (!let_in(session)) {
+        export_unref(export);
         return;
     }
     if (kind != PEER_CHANNEL_CONTROL)
@@ -164,9 +189,9 @@ static void serve(PeerSession *session)
 static void session_free(PeerSession *session)
 {
     peer_socket_free(session->peer);
+    peer_crowd_leave(&session->control->peers, session->host, session->proven);
     g_free(session->message);
     g_free(session);
-    atomic_fetch_sub(&sessions, 1);
 }
 
 static void *run(void *argument)
@@ -179,23 +204,36 @@ static void *run(void *argument)
     return NULL;
 }
 
-void peer_session_start(Control *control, int fd)
+/* Takes fd. NULL: there is no room for it, or no memory. */
+static PeerSession *session_new(Control *control, int fd)
 {
     PeerSession *session = g_new0(PeerSession, 1);
+
+    session->control = control;
+    if (address_peer_host(fd, session->host, sizeof session->host))
+        g_strlcpy(session->host, "unknown", sizeof session->host);
+    if (!peer_crowd_enter(&control->peers, session->host)) {
+        close(fd);
+        g_free(session);
+        return NULL;
+    }
+    session->message = g_new0(PeerMessage, 1);
+    address_tune(fd, PEER_DEAD_MS);
+    session->peer = peer_socket_new(fd);
+    if (session->peer)
+        return session;
+    session_free(session);
+    return NULL;
+}
+
+void peer_session_start(Control *control, int fd)
+{
+    PeerSession *session = session_new(control, fd);
     pthread_attr_t attributes;
     pthread_t thread;
 
-    session->control = control;
-    session->message = g_new0(PeerMessage, 1);
-    if (address_peer_host(fd, session->host, sizeof session->host))
-        g_strlcpy(session->host, "unknown", sizeof session->host);
-    address_tune(fd, PEER_DEAD_MS);
-    session->peer = peer_socket_new(fd);
-    if (atomic_fetch_add(&sessions, 1) >= PEER_SESSIONS_MAX || !session->peer) {
-        log_warning("daemon at %s refused: too many connections", session->host);
-        session_free(session);
+    if (!session)
         return;
-    }
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     if (pthread_create(&thread, &attributes, run, session))

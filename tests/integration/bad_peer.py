@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What comes wrong over TCP, from strangers and from peers: one clear line each."""
 
+import contextlib
 import os
 import random
+import select
+import socket
 import struct
 import time
 
@@ -86,6 +89,42 @@ def strangers():
                 peer.greet().send(kind, struct.pack("<I", 0))
                 _refused(peer, "")
         return said
+
+
+def _idle_strangers(crowd, world, n):
+    """So many connections from another address, all silent."""
+    host, port = world.source.address.rsplit(":", 1)
+    return [crowd.enter_context(socket.create_connection((host, int(port)), 5, ("127.0.0.2", 0)))
+            for _ in range(n)]
+
+
+def _still_open(connections):
+    """Those that the daemon holds."""
+    ended = select.poll()
+    for connection in connections:
+        ended.register(connection, select.POLLIN)
+    return len(connections) - len(ended.poll(0))
+
+
+def idle_strangers():
+    """However many connect and say nothing, an import that lost its link comes back meanwhile."""
+    with World(proxied=True) as world, contextlib.ExitStack() as crowd:
+        world.proxy.slow(4 * MIB)
+        source, destination = world.vms(mem=48, fill=48)
+        world.move(source, destination)
+        world.destination.wait_import("vm", lambda i: i["present_bytes"] > MIB)
+        strangers = _idle_strangers(crowd, world, 1100)
+        world.source.wait("end of most", lambda: _still_open(strangers) <= 64)
+        world.proxy.cut()
+        world.destination.wait_import("vm", lambda i: i["state"] == "paused")
+        world.proxy.mend()
+        world.destination.wait_import("vm", lambda i: i["state"] == "running", timeout=5)
+        expect(_still_open(strangers) > 0, "it came back only when the strangers were gone")
+        said = [line for line in world.source.log().splitlines() if "too many connections" in line]
+        expect(len(said) == 1, f"{len(said)} lines in the log")
+        world.proxy.undisturbed()
+        world.complete(source, destination)
+        return said[0]
 
 
 def _offered(world, vm="prey"):
