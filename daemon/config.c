@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "daemon/config.h"
 
+#include <grp.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -274,6 +275,15 @@ static gboolean check_plaintext(const Settings *settings, GError **error)
     return TRUE;
 }
 
+static gboolean check_group(const char *name, GError **error)
+{
+    if (!name || !*name || getgrnam(name))
+        return TRUE;
+    g_set_error(error, config_error(), 0,
+                "group '%s' does not exist: create it, or change the config", name);
+    return FALSE;
+}
+
 static gboolean check(Settings *settings, GError **error)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
@@ -291,7 +301,8 @@ static gboolean check(Settings *settings, GError **error)
     if (settings->import.shards == 0)
         settings->import.shards = settings->import.resolvers;
     return check_address("listen", settings->listen, error) &&
-           check_advertise(settings->advertise, error) && check_plaintext(settings, error);
+           check_advertise(settings->advertise, error) && check_plaintext(settings, error) &&
+           check_group(settings->group, error) && check_group(settings->operator_group, error);
 }
 
 gboolean config_load(int *argc, char ***argv, Settings *ret_settings, CommandLine *ret_command,

@@ -28,7 +28,8 @@ static void set_connect_error(const char *path, int error_number, GError **error
     case ENOENT:
     case ECONNREFUSED:
         g_set_error(error, CTL_ERROR, CTL_ERROR_CLOSED,
-                    "no daemon answers at %s: start postcopyd, or name its socket with --socket",
+                    "no daemon answers at %s: start postcopyd, or name its socket: postcopyctl "
+                    "--socket PATH COMMAND",
                     path);
         break;
     case EACCES:
