@@ -2,8 +2,10 @@
 #include "daemon/control/arrival.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "daemon/control/arrival_regions.h"
@@ -508,7 +510,25 @@ static Arrival *find_by_pid(Control *control, const Connection *connection)
     return NULL;
 }
 
-static gboolean adopt(Connection *connection, const ClientHello *hello, char *ret_text)
+/* Two imports over one page table would both place its pages.  Only what has seals is looked at. */
+static gboolean is_held(const Control *control, int table)
+{
+    struct stat offered, held;
+
+    if (fcntl(table, F_GET_SEALS) < 0 || fstat(table, &offered))
+        return FALSE;
+    for (guint i = 0; i < control->arrivals->len; i++) {
+        const Arrival *arrival = control->arrivals->pdata[i];
+
+        if (arrival->import && arrival->import->table.fd >= 0 &&
+            fstat(arrival->import->table.fd, &held) == 0 && held.st_ino == offered.st_ino &&
+            held.st_dev == offered.st_dev)
+            return TRUE;
+    }
+    return FALSE;
+}
+
+static gboolean adopt(Connection *connection, const ClientHello *hello, int table, char *ret_text)
 {
     Control *control = connection->control;
     Arrival *arrival = arrival_new(connection, ret_text);
@@ -516,18 +536,20 @@ static gboolean adopt(Connection *connection, const ClientHello *hello, char *re
     int error = -EPROTO;
     Shard *shards;
 
-    if (!arrival)
+    if (!arrival) {
+        close(table);
         return FALSE;
+    }
     identity = identity_of(connection, arrival);
     shards = arrival_take_shards(connection, hello->shards, hello->n_shards, hello->table_fd + 1);
     arrival->stage = ARRIVAL_READY;
     arrival->n_shards = hello->n_shards;
     memcpy(arrival->shards, hello->shards, hello->n_shards * sizeof hello->shards[0]);
     if (shards)
-        arrival->import =
-            import_adopt(&control->settings->import, &identity, &connection->regions,
-                         client_channel_take_fd(&connection->channel, hello->table_fd), shards,
-                         hello->n_shards, notify, control, &error);
+        arrival->import = import_adopt(&control->settings->import, &identity, &connection->regions,
+                                       table, shards, hello->n_shards, notify, control, &error);
+    else
+        close(table);
     if (!arrival->import) {
         g_snprintf(ret_text, LIMIT_TEXT + 1, "cannot take over its memory: %s", strerror(-error));
         arrival_free(arrival);
@@ -536,6 +558,18 @@ static gboolean adopt(Connection *connection, const ClientHello *hello, char *re
     log_info("%s: taken over from an earlier daemon, fetching from %s", arrival->import->name,
              arrival->import->source);
     return TRUE;
+}
+
+static gboolean take_over(Connection *connection, const ClientHello *hello, char *ret_text)
+{
+    int table = client_channel_take_fd(&connection->channel, hello->table_fd);
+
+    if (!is_held(connection->control, table))
+        return adopt(connection, hello, table, ret_text);
+    close(table);
+    g_strlcpy(ret_text, "its memory arrives here already, over a connection that has not ended yet",
+              LIMIT_TEXT + 1);
+    return FALSE;
 }
 
 gboolean arrival_resume(Connection *connection, const ClientHello *hello, char *ret_text)
@@ -551,7 +585,7 @@ gboolean arrival_resume(Connection *connection, const ClientHello *hello, char *
         return FALSE;
     }
     if (!arrival)
-        return adopt(connection, hello, ret_text);
+        return take_over(connection, hello, ret_text);
     /* Everything of the import is found by a region's place in its connection's list. */
     if (!region_set_is_same(&arrival->import->regions, &connection->regions)) {
         g_strlcpy(ret_text, "its regions are not those that its memory arrives in", LIMIT_TEXT + 1);

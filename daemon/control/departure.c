@@ -244,6 +244,7 @@ static void on_released(Departure *departure)
 
 static void on_relayed(Departure *departure)
 {
+    departure->relayed = TRUE;
     if (departure->relay_waiting)
         asker_answer(departure->control, &departure->relay_asker, 0, 0, "");
     departure->relay_waiting = FALSE;
@@ -353,8 +354,8 @@ void departure_relay(Departure *departure, Asker asker)
 {
     int error = departure->stage == DEPARTURE_OFFERED && departure->relay ? 0 : -EINVAL;
 
-    if (departure->relay_waiting) {
-        asker_answer(departure->control, &asker, -EALREADY, 0, "the relay is being made");
+    if (departure->relay_waiting || departure->relayed) {
+        asker_answer(departure->control, &asker, -EALREADY, 0, "the relay was made already");
         return;
     }
     if (!error)

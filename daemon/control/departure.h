@@ -59,7 +59,7 @@ typedef struct Departure {
     Asker asker;                        /* of the step under way */
     gboolean waiting;                   /* it has not been answered */
     Asker relay_asker;
-    gboolean relay_waiting;
+    gboolean relay_waiting, relayed;
     gint64 ended_us; /* DONE or ENDED since */
     guint64 owner;   /* the connection whose end undoes it before the seal; 0 */
     guint32 n_vcpus;

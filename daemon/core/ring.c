@@ -59,7 +59,8 @@ int ring_start(Ring *ring, unsigned entries)
     };
     int error = io_uring_queue_init_params(entries, &ring->uring, &params);
 
-    if (error == -EINVAL) { /* before Linux 6.1 */
+    ring->plain = error == -EINVAL;
+    if (ring->plain) { /* before Linux 6.1 */
         params = (struct io_uring_params){0};
         error = io_uring_queue_init_params(entries, &ring->uring, &params);
     }
@@ -126,7 +127,7 @@ void ring_receive_message(Ring *ring, RingWatch *watch, int socket, struct msghd
     struct io_uring_sqe *entry = take_entry(ring, watch);
 
     io_uring_prep_recvmsg(entry, socket, message, 0);
-    if (later)
+    if (later && !ring->plain)
         entry->ioprio |= IORING_RECVSEND_POLL_FIRST;
     io_uring_sqe_set_data(entry, watch);
 }
@@ -153,8 +154,13 @@ void ring_send(Ring *ring, RingWatch *watch, int socket, const void *data, size_
  */
 void ring_send_now(Ring *ring, RingWatch *watch, int socket, const void *data, size_t length)
 {
-    struct io_uring_sqe *entry = take_entry(ring, watch);
+    struct io_uring_sqe *entry;
 
+    if (ring->plain) {
+        ring_send(ring, watch, socket, data, length);
+        return;
+    }
+    entry = take_entry(ring, watch);
     io_uring_prep_send(entry, socket, data, length, MSG_NOSIGNAL | MSG_WAITALL | MSG_DONTWAIT);
     entry->flags |= IOSQE_CQE_SKIP_SUCCESS;
     io_uring_sqe_set_data(entry, watch);
@@ -202,7 +208,8 @@ static bool look(Ring *ring, uint64_t budget)
     uint64_t until = clock_ns() + budget;
     bool found;
 
-    io_uring_submit(&ring->uring);
+    if (io_uring_submit(&ring->uring) < 0)
+        return false;
     while (!(found = has_work(ring)) && clock_ns() < until)
         for (unsigned i = 0; i < 32 && !has_work(ring); i++)
             spin_relax();
@@ -228,6 +235,11 @@ int ring_wait(Ring *ring, int timeout_ms)
         result = io_uring_submit_and_wait(&ring->uring, 1);
     else
         result = io_uring_submit_and_wait_timeout(&ring->uring, &cqe, 1, &timeout, NULL);
+    /* What the kernel did not take is not left over: who asked to send it may use its memory again. */
+    while ((result == -EAGAIN || result == -EBUSY) && io_uring_sq_ready(&ring->uring) > 0) {
+        dispatch(ring);
+        result = io_uring_submit(&ring->uring);
+    }
     if (result < 0 && result != -EINTR && result != -ETIME && result != -EAGAIN && result != -EBUSY)
         return result;
     dispatch(ring);

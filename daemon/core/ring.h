@@ -31,6 +31,7 @@ typedef struct Ring {
     RingWatch wake;
     void (*woken)(void *owner); /* called on the ring's thread after ring_wake(), once for many */
     uint64_t waits;             /* system calls made to wait */
+    bool plain;                 /* a kernel before 6.1: without what makes the others faster */
     Spin spin;                  /* looks for completions before it sleeps; off unless initialised */
 } Ring;
 
@@ -65,8 +66,8 @@ void ring_send(Ring *ring, RingWatch *watch, int socket, const void *data, size_
 
 /*
  * Sends what the socket takes at once, with the next ring_wait(), before it waits.  watch is called only
- * if that was not all: with the bytes that went, or a negative errno (-EAGAIN: none did).  It is not
- * busy meanwhile; data must stay until ring_wait() returned.
+ * if that was not all: with the bytes that went, or a negative errno (-EAGAIN: none did); on a kernel
+ * before 6.1 always.  It is not busy meanwhile (there it is); data must stay until ring_wait() returned.
  */
 void ring_send_now(Ring *ring, RingWatch *watch, int socket, const void *data, size_t length);
 

@@ -473,10 +473,16 @@ static bool poison_page(Batch *batch)
     Import *import = batch->import;
     uint64_t page_size = import->page_sizes[batch->region];
     uint64_t address = address_of(import, batch->region, batch->page);
+    bool removed = false;
     int result = UFFD_AGAIN;
 
-    for (; result == UFFD_AGAIN && batch->tries < AGAIN_TRIES; batch->tries++) {
-        bool removed;
+    for (; result == UFFD_AGAIN && !removed; batch->tries++) {
+        uint64_t by_all = atomic_load_explicit(&import->counters.removed, memory_order_relaxed);
+
+        /* As long as memory is being removed, that is the reason. */
+        if (by_all != batch->removed)
+            batch->tries = 0;
+        batch->removed = by_all;
 
         if (batch->tries > 0 && batch->shard->removable)
             let_events_pass(batch);
@@ -488,7 +494,8 @@ static bool poison_page(Batch *batch)
         result = uffd_poison(batch->shard->uffd, address, page_size);
         if (result == UFFD_PLACED)
             atomic_fetch_add_explicit(&import->counters.poisoned, 1, memory_order_relaxed);
-        else if (result != UFFD_AGAIN && !(result == UFFD_PRESENT && import->adopted)) {
+        else if (!(result == UFFD_AGAIN && batch->tries < AGAIN_TRIES) &&
+                 !(result == UFFD_PRESENT && import->adopted)) {
             halt_at(import, batch->region, batch->page,
                     "cannot be read at the source, nor poisoned here");
             return false;

@@ -4,18 +4,23 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { RELAY_BUFFER = 256 * 1024 };
+enum { BUFFER_FIRST = 256 * 1024, BUFFER_MOST = 256 * 1024 * 1024 };
 
-/* One direction. */
+/*
+ * One direction.  The buffer grows while one side writes and the other does not read: a destination that
+ * loads its devices may stand still for a page until its source has written all of its own (the gate
+ * opens only then), and the source must not wait for it meanwhile.
+ */
 typedef struct Flow {
     int from, to;
     bool ended; /* nothing more comes */
     bool shut;  /* and the other side knows */
-    size_t head, tail;
-    char buffer[RELAY_BUFFER];
+    size_t head, tail, size;
+    char *buffer;
 } Flow;
 
 static bool is_transient(int error)
@@ -23,16 +28,54 @@ static bool is_transient(int error)
     return error == EAGAIN || error == EINTR;
 }
 
+static bool is_empty(const Flow *flow)
+{
+    return flow->head == flow->tail;
+}
+
+static bool may_take(const Flow *flow)
+{
+    return !flow->ended && flow->tail - flow->head < BUFFER_MOST;
+}
+
+/* Room behind the tail: by moving what is little, or by growing. 0 or -ENOMEM. */
+static int make_room(Flow *flow)
+{
+    size_t used = flow->tail - flow->head;
+
+    if (flow->tail < flow->size)
+        return 0;
+    if (used > flow->size / 2 && flow->size < BUFFER_MOST) {
+        char *larger = realloc(flow->buffer, flow->size * 2);
+
+        if (!larger)
+            return -ENOMEM;
+        flow->buffer = larger;
+        flow->size *= 2;
+        return 0;
+    }
+    memmove(flow->buffer, flow->buffer + flow->head, used);
+    flow->head = 0;
+    flow->tail = used;
+    return 0;
+}
+
 static int flow_fill(Flow *flow)
 {
-    ssize_t n = recv(flow->from, flow->buffer, sizeof flow->buffer, MSG_DONTWAIT);
+    int error;
+    ssize_t n;
 
+    if (is_empty(flow))
+        flow->head = flow->tail = 0;
+    error = make_room(flow);
+    if (error)
+        return error;
+    n = recv(flow->from, flow->buffer + flow->tail, flow->size - flow->tail, MSG_DONTWAIT);
     if (n < 0)
         return is_transient(errno) ? 0 : -errno;
     if (n == 0)
         flow->ended = true;
-    flow->head = 0;
-    flow->tail = (size_t)n;
+    flow->tail += (size_t)n;
     return 0;
 }
 
@@ -48,16 +91,11 @@ static int flow_drain(Flow *flow, Relay *relay)
     return 0;
 }
 
-static bool is_empty(const Flow *flow)
-{
-    return flow->head == flow->tail;
-}
-
 static int flow_step(Flow *flow, Relay *relay)
 {
     int error = 0;
 
-    if (is_empty(flow) && !flow->ended)
+    if (may_take(flow))
         error = flow_fill(flow);
     if (!error && !is_empty(flow))
         error = flow_drain(flow, relay);
@@ -72,7 +110,7 @@ static void poll_for(const Flow *flow, struct pollfd *from, struct pollfd *to)
 {
     if (!is_empty(flow))
         to->events |= POLLOUT;
-    else if (!flow->ended)
+    if (may_take(flow))
         from->events |= POLLIN;
 }
 
@@ -91,12 +129,13 @@ static int wait_for_either(const Flow *there, const Flow *back)
 
 int relay_run(Relay *relay, int left, int right)
 {
-    Flow *flows = calloc(2, sizeof *flows);
-    int error = flows ? 0 : -ENOMEM;
+    Flow flows[2] = {{.from = left, .to = right}, {.from = right, .to = left}};
+    int error = 0;
 
-    if (flows) {
-        flows[0].from = flows[1].to = left;
-        flows[0].to = flows[1].from = right;
+    for (int i = 0; i < 2; i++) {
+        flows[i].size = BUFFER_FIRST;
+        flows[i].buffer = malloc(BUFFER_FIRST);
+        error = flows[i].buffer ? error : -ENOMEM;
     }
     while (!error && !atomic_load(&relay->stop) && !(flows[0].shut && flows[1].shut)) {
         error = flow_step(&flows[0], relay);
@@ -105,6 +144,7 @@ int relay_run(Relay *relay, int left, int right)
         if (!error && !(flows[0].shut && flows[1].shut))
             error = wait_for_either(&flows[0], &flows[1]);
     }
-    free(flows);
+    free(flows[0].buffer);
+    free(flows[1].buffer);
     return error;
 }

@@ -17,7 +17,8 @@ typedef struct Relay {
 
 /*
  * Copies until both ends are closed, one failed, or stop is set; an end of stream on one side is
- * passed on as one.  Blocks; the fds stay the caller's. 0 or negative errno.
+ * passed on as one.  What one side does not read is kept, up to 256 MiB a direction: the other need not
+ * wait for it.  Blocks; the fds stay the caller's. 0 or negative errno.
  */
 int relay_run(Relay *relay, int left, int right);
 

@@ -126,6 +126,21 @@ static void bytes_go_both_ways(void **state)
     assert_int_equal(atomic_load(&relay.bytes), 2 * BYTES);
 }
 
+/* A source can write all it has before its destination reads any of it. */
+static void a_writer_does_not_wait_for_its_reader(void **state)
+{
+    Writing there = {.fd = left[0], .key = 1};
+    struct timeval patience = {.tv_sec = 20};
+
+    (void)state;
+    setsockopt(left[0], SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    write_all(&there);
+    assert_stream(right[0], 1);
+    close_fd(&right[0]);
+    pthread_join(thread, NULL);
+    assert_int_equal(result, 0);
+}
+
 static void one_direction_may_end_before_the_other(void **state)
 {
     char byte = 'a';
@@ -168,6 +183,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(bytes_go_both_ways, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_writer_does_not_wait_for_its_reader, set_up, tear_down),
         cmocka_unit_test_setup_teardown(one_direction_may_end_before_the_other, set_up, tear_down),
         cmocka_unit_test_setup_teardown(it_stops_when_told, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_broken_end_is_an_error, set_up, tear_down),
