@@ -14,8 +14,8 @@
 enum {
     SERVER_IN = PEER_HEADER_SIZE + PEER_CONTROL_MAX,
     SERVER_REPLIES = 256,      /* frames sent with one system call */
-    SERVER_FLUSH = 256 * 1024, /* bytes after which a batch is sent */
-    SERVER_PIECE = 256 * 1024, /* bytes read at once, at least a page; sent from the cache */
+    SERVER_FLUSH = 128 * 1024, /* bytes after which a batch is sent */
+    SERVER_PIECE = 128 * 1024, /* bytes read at once, at least a page; sent from the cache */
     SERVER_HOLE = 64 * 1024,   /* from here on asking for a hole costs less than reading one */
     SERVER_BAD_RUNS = 8,       /* told apart in an item; the destination keeps each on its own */
     SERVER_REPLY_HEAD = PEER_HEADER_SIZE + PEER_PLACEMENT_SIZE,
