@@ -520,7 +520,7 @@ static gboolean is_held(const Control *control, int table)
     for (guint i = 0; i < control->arrivals->len; i++) {
         const Arrival *arrival = control->arrivals->pdata[i];
 
-        if (arrival->import && arrival->import->table.fd >= 0 &&
+        if (arrival_is_open(arrival) && arrival->import && arrival->import->table.fd >= 0 &&
             fstat(arrival->import->table.fd, &held) == 0 && held.st_ino == offered.st_ino &&
             held.st_dev == offered.st_dev)
             return TRUE;

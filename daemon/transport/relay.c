@@ -33,9 +33,11 @@ static bool is_empty(const Flow *flow)
     return flow->head == flow->tail;
 }
 
+/* Much is never moved for little room: a full buffer of the largest size is first half emptied. */
 static bool may_take(const Flow *flow)
 {
-    return !flow->ended && flow->tail - flow->head < BUFFER_MOST;
+    return !flow->ended && (flow->tail < flow->size || flow->size < BUFFER_MOST ||
+                            flow->tail - flow->head <= flow->size / 2);
 }
 
 /* Room behind the tail: by moving what is little, or by growing. 0 or -ENOMEM. */
@@ -45,7 +47,7 @@ static int make_room(Flow *flow)
 
     if (flow->tail < flow->size)
         return 0;
-    if (used > flow->size / 2 && flow->size < BUFFER_MOST) {
+    if (used > flow->size / 2) {
         char *larger = realloc(flow->buffer, flow->size * 2);
 
         if (!larger)
