@@ -161,6 +161,42 @@ static void read_hello(WireReader *r, ClientHello *ret_hello, uint32_t n_fds)
         r->failed = true;
 }
 
+static void write_plan(WireWriter *w, const ClientMessage *m)
+{
+    wire_write_u32(w, m->plan.flags);
+    wire_write_u64(w, m->plan.table_size);
+    wire_write_u32(w, m->plan.n_ranges);
+    for (uint32_t i = 0; i < m->plan.n_ranges; i++) {
+        wire_write_u64(w, m->plan.ranges[i].address);
+        wire_write_u64(w, m->plan.ranges[i].length);
+        wire_write_u64(w, m->plan.ranges[i].page_size);
+    }
+    write_shards(w, m->plan.shards, m->plan.n_shards);
+}
+
+static void read_plan(WireReader *r, ClientMessage *m)
+{
+    m->plan.flags = wire_read_u32(r);
+    m->plan.table_size = wire_read_u64(r);
+    m->plan.n_ranges = wire_read_count(r, LIMIT_REGIONS);
+    for (uint32_t i = 0; i < m->plan.n_ranges; i++) {
+        ClientRange *range = &m->plan.ranges[i];
+        uint64_t end;
+
+        range->address = wire_read_u64(r);
+        range->length = wire_read_u64(r);
+        range->page_size = wire_read_u64(r);
+        if (!limits_region_fits(range->length, range->page_size) ||
+            range->address & (range->page_size - 1) ||
+            __builtin_add_overflow(range->address, range->length, &end))
+            r->failed = true;
+    }
+    m->plan.n_shards = read_shards(r, m->plan.shards);
+    for (uint32_t i = 0; i < m->plan.n_shards; i++)
+        if (m->plan.shards[i].region >= m->plan.n_ranges)
+            r->failed = true;
+}
+
 static void write_body(WireWriter *w, const ClientMessage *m)
 {
     switch (m->type) {
@@ -216,12 +252,22 @@ static void write_body(WireWriter *w, const ClientMessage *m)
         wire_write_u32(w, m->json.length);
         wire_write_bytes(w, m->json.text, m->json.length);
         break;
+    case CLIENT_ASSIST:
+        wire_write_bytes(w, m->assist.uuid, LIMIT_UUID);
+        wire_write_string(w, m->assist.name, LIMIT_NAME);
+        break;
+    case CLIENT_PLAN:
+        write_plan(w, m);
+        break;
     case CLIENT_FDS:
     case CLIENT_EXPORT:
     case CLIENT_SEAL:
     case CLIENT_CANCEL:
     case CLIENT_RUNNING:
     case CLIENT_OK:
+    case CLIENT_DEVICE:
+    case CLIENT_LISTEN:
+    case CLIENT_END:
         break;
     case CLIENT_UNKNOWN:
     default:
@@ -235,6 +281,8 @@ static bool counts_fit(const ClientMessage *m)
     switch (m->type) {
     case CLIENT_ARM:
         return m->arm.n_shards <= LIMIT_SHARDS;
+    case CLIENT_PLAN:
+        return m->plan.n_shards <= LIMIT_SHARDS && m->plan.n_ranges <= LIMIT_REGIONS;
     case CLIENT_VCPUS:
         return m->vcpus.n <= LIMIT_VCPUS;
     case CLIENT_KEEP:
@@ -329,12 +377,22 @@ static void read_body(WireReader *r, ClientMessage *m)
     case CLIENT_REPLY:
         read_json(r, m);
         break;
+    case CLIENT_ASSIST:
+        wire_read_bytes(r, m->assist.uuid, LIMIT_UUID);
+        wire_read_string(r, m->assist.name, LIMIT_NAME);
+        break;
+    case CLIENT_PLAN:
+        read_plan(r, m);
+        break;
     case CLIENT_FDS:
     case CLIENT_EXPORT:
     case CLIENT_SEAL:
     case CLIENT_CANCEL:
     case CLIENT_RUNNING:
     case CLIENT_OK:
+    case CLIENT_DEVICE:
+    case CLIENT_LISTEN:
+    case CLIENT_END:
         break;
     case CLIENT_UNKNOWN:
     default:

@@ -52,6 +52,13 @@ typedef enum ClientMessageType {
     CLIENT_OPERATOR = 22, /* operator: a request as JSON [; fds: the source's monitor] */
     CLIENT_REPLY = 23,    /* daemon: the answer as JSON, in parts */
     CLIENT_OK = 24,       /* both ways: the message with this serial was done */
+    /* Without a HELLO: */
+    CLIENT_DEVICE = 25, /* client: may I have /dev/userfaultfd? daemon: here it is; fds: it */
+    /* Assist mode, on a connection of its own (client/qemu/assist.h): */
+    CLIENT_ASSIST = 26, /* client: QEMU may soon receive memory by its own post-copy */
+    CLIENT_PLAN = 27,   /* daemon: its source is found; what to register; fds: table [, device] */
+    CLIENT_LISTEN = 28, /* client: it is registered; fds: one uffd a shard, in the order of PLAN */
+    CLIENT_END = 29,    /* client: QEMU unregistered it: all memory is here, or it gave up */
 } ClientMessageType;
 
 typedef enum ClientRole {
@@ -152,6 +159,13 @@ typedef struct ClientStatus {
     char text[LIMIT_TEXT + 1];
 } ClientStatus;
 
+/* A part of the guest's RAM, as PLAN names it. */
+typedef struct ClientRange {
+    uint64_t address; /* in the client's address space */
+    uint64_t length;
+    uint64_t page_size;
+} ClientRange;
+
 typedef struct ClientMessage {
     ClientMessageType type;
     uint32_t serial;
@@ -168,6 +182,18 @@ typedef struct ClientMessage {
             uint32_t n_shards;
             ClientShard shards[LIMIT_SHARDS];
         } arm;
+        struct {
+            uint8_t uuid[LIMIT_UUID];
+            char name[LIMIT_NAME + 1];
+        } assist;
+        struct {
+            uint32_t flags; /* CLIENT_ARM_DEVICE */
+            uint64_t table_size;
+            uint32_t n_ranges; /* the table's regions, in its order */
+            ClientRange ranges[LIMIT_REGIONS];
+            uint32_t n_shards;
+            ClientShard shards[LIMIT_SHARDS];
+        } plan;
         ClientStatus status; /* ERROR ARMED RELEASED EXPORTED OFFERED SEALED */
         struct {
             uint32_t flags;

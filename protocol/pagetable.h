@@ -49,7 +49,8 @@ enum {
     PAGE_TABLE_BITS = 4,
     PAGE_TABLE_PAGES_PER_WORD = 64 / PAGE_TABLE_BITS,
     PAGE_TABLE_HEADER_SIZE = 32768,
-    PAGE_TABLE_VERSION = 2,
+    PAGE_TABLE_BUSY = 16,
+    PAGE_TABLE_VERSION = 3,
     PAGE_TABLE_CHUNK_SHIFT = 21,
 };
 
@@ -86,6 +87,15 @@ typedef struct PageTableHeader {
     PageTableRegion regions[LIMIT_REGIONS];
     uint64_t removed[LIMIT_REGIONS / 64]; /* a bit a region that was removed whole: its pages are
                                              REMOVED, or HOLEs that count as such */
+    /*
+     * Assist mode, where QEMU's own post-copy goes on whatever becomes of the daemon (rule 9).  Each
+     * word has one side that writes it; all are atomic.
+     */
+    uint32_t serving;  /* the daemon: it reads faults and resolves them */
+    uint32_t relaying; /* the client: it reads the faults itself, for QEMU; the daemon keeps off */
+    uint64_t busy_since[PAGE_TABLE_BUSY]; /* the daemon, a resolver each, CLOCK_MONOTONIC in ns: all
+                                             faults that it read before then are resolved; set before it
+                                             reads one, 0 while it has none */
 } PageTableHeader;
 
 _Static_assert(sizeof(PageTableHeader) <= PAGE_TABLE_HEADER_SIZE, "the header outgrew its pages");

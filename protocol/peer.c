@@ -226,6 +226,18 @@ static void write_body(WireWriter *w, const PeerMessage *m)
         wire_write_string(w, m->invite.source, LIMIT_ADDRESS);
         write_regions(w, &m->invite.regions);
         write_vcpus(w, m->invite.vcpus, m->invite.n_vcpus);
+        wire_write_u32(w, m->invite.flags);
+        break;
+    case PEER_ASK:
+        wire_write_bytes(w, m->ask.uuid, LIMIT_UUID);
+        wire_write_string(w, m->ask.name, LIMIT_NAME);
+        wire_write_bytes(w, m->ask.token, LIMIT_TOKEN);
+        wire_write_string(w, m->ask.connection, LIMIT_ADDRESS);
+        break;
+    case PEER_ASKED:
+        wire_write_u32(w, m->asked.code);
+        wire_write_text(w, m->asked.text, LIMIT_TEXT);
+        wire_write_bytes(w, m->asked.token, LIMIT_TOKEN);
         break;
     case PEER_INVITED:
     case PEER_JOINED:
@@ -283,6 +295,7 @@ static void write_body(WireWriter *w, const PeerMessage *m)
     case PEER_PING:
     case PEER_PONG:
     case PEER_FORECAST_REQUEST:
+    case PEER_SEAL:
         break;
     case PEER_UNKNOWN:
     default:
@@ -388,6 +401,14 @@ static void read_invite(WireReader *r, PeerMessage *m)
     m->invite.n_vcpus = wire_read_count(r, LIMIT_VCPUS);
     for (uint32_t i = 0; i < m->invite.n_vcpus; i++)
         m->invite.vcpus[i] = wire_read_u32(r);
+    m->invite.flags = wire_read_u32(r);
+}
+
+static void read_asked(WireReader *r, PeerMessage *m)
+{
+    m->asked.code = wire_read_count(r, PEER_ERROR_LAST);
+    wire_read_string(r, m->asked.text, LIMIT_TEXT);
+    wire_read_bytes(r, m->asked.token, LIMIT_TOKEN);
 }
 
 static void read_status(WireReader *r, PeerMessage *m)
@@ -419,6 +440,15 @@ static void read_body(WireReader *r, PeerMessage *m)
         break;
     case PEER_INVITE:
         read_invite(r, m);
+        break;
+    case PEER_ASK:
+        wire_read_bytes(r, m->ask.uuid, LIMIT_UUID);
+        wire_read_string(r, m->ask.name, LIMIT_NAME);
+        wire_read_bytes(r, m->ask.token, LIMIT_TOKEN);
+        wire_read_string(r, m->ask.connection, LIMIT_ADDRESS);
+        break;
+    case PEER_ASKED:
+        read_asked(r, m);
         break;
     case PEER_INVITED:
     case PEER_JOINED:
@@ -469,6 +499,7 @@ static void read_body(WireReader *r, PeerMessage *m)
     case PEER_PING:
     case PEER_PONG:
     case PEER_FORECAST_REQUEST:
+    case PEER_SEAL:
         break;
     case PEER_DATA:
     case PEER_UNKNOWN:

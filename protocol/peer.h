@@ -66,7 +66,14 @@ typedef enum PeerMessageType {
     PEER_BYE = 25,
     PEER_FORECAST_REQUEST = 26, /* control, destination, before the seal */
     PEER_FORECAST = 27,         /* control, source */
+    /* Assist mode: the source was not offered to anybody, its destination asks for it. */
+    PEER_ASK = 28,   /* destination -> source: this VM comes to me over that connection */
+    PEER_ASKED = 29, /* source -> destination: the token to attach with, or why not */
+    PEER_SEAL = 30,  /* control, destination: its QEMU listens, so yours must have stopped */
 } PeerMessageType;
+
+/* INVITE.flags */
+#define PEER_INVITE_AWAIT UINT32_C(1) /* the VM is not there yet: wait for it to be started */
 
 typedef enum PeerChannelKind {
     PEER_CHANNEL_CONTROL = 0,
@@ -164,7 +171,20 @@ typedef struct PeerMessage {
             PeerRegions regions;
             uint32_t n_vcpus;
             uint32_t vcpus[LIMIT_VCPUS]; /* the destination's thread ids, if a driver knows them */
+            uint32_t flags;              /* PEER_INVITE_* */
         } invite;
+        struct {
+            uint8_t uuid[LIMIT_UUID];
+            char name[LIMIT_NAME + 1];
+            uint8_t token[LIMIT_TOKEN]; /* of the VM, as its management layer brought it along */
+            char
+                connection[LIMIT_ADDRESS + 1]; /* ADDRESS:PORT at which the asker's QEMU receives */
+        } ask;
+        struct {
+            uint32_t code; /* PeerErrorCode */
+            char text[LIMIT_TEXT + 1];
+            uint8_t token[LIMIT_TOKEN]; /* of the export */
+        } asked;
         struct {
             uint32_t code; /* PeerErrorCode */
             char text[LIMIT_TEXT + 1];

@@ -9,6 +9,7 @@ set -euo pipefail
 base=(
     gcc libc6-dev cmake ninja-build pkg-config
     liburing-dev libevent-dev libglib2.0-dev libjson-glib-dev libcmocka-dev libsystemd-dev
+    libvirt-dev libxml2-dev libvirt-daemon-system libvirt-clients
     qemu-system-x86 python3 iproute2 iptables spin
 )
 # llvm names the functions in the sanitizers' reports.

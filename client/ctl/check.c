@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <string.h>
 
-#include "client/ctl/blocks.h"
 #include "client/ctl/error.h"
-#include "client/ctl/json.h"
 #include "client/ctl/migration.h"
+#include "protocol/qmp/blocks.h"
+#include "protocol/qmp/json.h"
 
 static gboolean check_source(Migration *m, GError **error)
 {
@@ -18,12 +18,12 @@ static gboolean check_source(Migration *m, GError **error)
         return FALSE;
     m->was_running = strcmp(status, "running") == 0;
     if (!m->was_running && strcmp(status, "paused") != 0) {
-        g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
+        g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
                     "the source's guest is '%s'; it must be running or paused", status);
         return FALSE;
     }
     if (g_strv_contains(busy, m->source.migration)) {
-        g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
+        g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
                     "the source is already migrating ('%s'); wait for it or cancel it",
                     m->source.migration);
         return FALSE;
@@ -38,14 +38,14 @@ static gboolean check_destination(Migration *m, GError **error)
     if (!status || !side_refresh(&m->destination, error))
         return FALSE;
     if (strcmp(status, "inmigrate") != 0) {
-        g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
+        g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
                     "the destination's QEMU is '%s', it does not wait for a migration; start it "
                     "with -incoming defer -S",
                     status);
         return FALSE;
     }
     if (*m->destination.migration && !side_migration_is(&m->destination, "none")) {
-        g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
+        g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
                     "the destination's QEMU already has a migration ('%s'); start it again with "
                     "-incoming defer -S",
                     m->destination.migration);
@@ -71,7 +71,7 @@ static gboolean check_same_vm(Migration *m, GError **error)
         return FALSE;
     if (strcmp(source, destination) == 0)
         return TRUE;
-    g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
+    g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
                 "the two QEMUs are not the same VM: uuid %s on the source, %s on the destination; "
                 "start both with the same -uuid",
                 source, destination);
@@ -87,7 +87,7 @@ static gboolean check_vcpus(Migration *m, GError **error)
         return FALSE;
     if (element_count(source) == element_count(destination))
         return TRUE;
-    g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
+    g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
                 "the source has %u vCPUs, the destination %u; start both QEMUs with the same -smp",
                 element_count(source), element_count(destination));
     return FALSE;
@@ -107,9 +107,11 @@ static void add_region(JsonArray *regions, const RamBlock *source, const RamBloc
 
 static gboolean check_memory(Migration *m, GError **error)
 {
-    g_autoptr(GPtrArray) source = blocks_query(m->source.qmp, m->source.word, error);
+    const Monitor at_source = qmp_monitor(m->source.qmp);
+    const Monitor at_destination = qmp_monitor(m->destination.qmp);
+    g_autoptr(GPtrArray) source = blocks_query(&at_source, m->source.word, error);
     g_autoptr(GPtrArray) destination =
-        source ? blocks_query(m->destination.qmp, m->destination.word, error) : NULL;
+        source ? blocks_query(&at_destination, m->destination.word, error) : NULL;
 
     if (!destination || !layout_compare(source, destination, error))
         return FALSE;

@@ -24,8 +24,8 @@ gboolean command_parse_words(const char *parameters, const char *summary,
     if (!g_option_context_parse(context, &argc, &words, error))
         return FALSE;
     if ((guint)argc > most + 1) {
-        g_set_error(error, CTL_ERROR, CTL_ERROR_USAGE, "%s does not know what '%s' is for", command,
-                    words[most + 1]);
+        g_set_error(error, CALL_ERROR, CALL_ERROR_USAGE, "%s does not know what '%s' is for",
+                    command, words[most + 1]);
         return FALSE;
     }
     *ret_words = g_strdupv(words + 1);
@@ -42,7 +42,7 @@ gboolean command_parse(const char *parameters, const char *summary, const GOptio
                              error))
         return FALSE;
     if (required && !words[0]) {
-        g_set_error(error, CTL_ERROR, CTL_ERROR_USAGE, "%s needs the name or uuid of a VM",
+        g_set_error(error, CALL_ERROR, CALL_ERROR_USAGE, "%s needs the name or uuid of a VM",
                     argv[0]);
         return FALSE;
     }

@@ -8,8 +8,8 @@
 #include <unistd.h>
 
 #include "client/ctl/error.h"
-#include "client/ctl/json.h"
 #include "protocol/client.h"
+#include "protocol/qmp/json.h"
 
 enum { ANSWER_MAX = 64 * 1024 * 1024 };
 
@@ -27,20 +27,20 @@ static void set_connect_error(const char *path, int error_number, GError **error
     switch (error_number) {
     case ENOENT:
     case ECONNREFUSED:
-        g_set_error(error, CTL_ERROR, CTL_ERROR_CLOSED,
+        g_set_error(error, CALL_ERROR, CALL_ERROR_CLOSED,
                     "no daemon answers at %s: start postcopyd, or name its socket: postcopyctl "
                     "--socket PATH COMMAND",
                     path);
         break;
     case EACCES:
     case EPERM:
-        g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
+        g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
                     "no permission to connect to %s: run as root or as a member of the daemon's "
                     "operator group",
                     path);
         break;
     default:
-        g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED, "cannot connect to %s: %s", path,
+        g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "cannot connect to %s: %s", path,
                     g_strerror(error_number));
     }
 }
@@ -82,7 +82,7 @@ static gboolean send_request(Daemon *daemon, char *text, int fd, GError **error)
     int result;
 
     if (length > CLIENT_JSON_MAX) {
-        g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED, "the request is too long");
+        g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "the request is too long");
         return FALSE;
     }
     message->type = CLIENT_OPERATOR;
@@ -92,8 +92,8 @@ static gboolean send_request(Daemon *daemon, char *text, int fd, GError **error)
     memcpy(message->json.text, text, length + 1);
     result = client_message_send(daemon->socket, message, &fd, fd >= 0 ? 1 : 0, daemon->scratch);
     if (result) {
-        g_set_error(error, CTL_ERROR, CTL_ERROR_CLOSED, "the connection to the daemon is lost: %s",
-                    g_strerror(-result));
+        g_set_error(error, CALL_ERROR, CALL_ERROR_CLOSED,
+                    "the connection to the daemon is lost: %s", g_strerror(-result));
         return FALSE;
     }
     return TRUE;
@@ -111,7 +111,7 @@ static gboolean receive_reply(Daemon *daemon, const char *op, gint64 deadline, G
         }
         result = client_channel_receive(&daemon->channel, &daemon->message);
         if (result <= 0) {
-            g_set_error(error, CTL_ERROR, CTL_ERROR_CLOSED,
+            g_set_error(error, CALL_ERROR, CALL_ERROR_CLOSED,
                         "the daemon ended the connection during \"%s\"%s%s", op, result ? ": " : "",
                         result ? g_strerror(-result) : "");
             return FALSE;
@@ -128,11 +128,11 @@ static GString *receive_text(Daemon *daemon, const char *op, gint64 deadline, GE
         if (!receive_reply(daemon, op, deadline, error))
             return NULL;
         if (daemon->message.type == CLIENT_ERROR) {
-            g_set_error(error, CTL_ERROR, CTL_ERROR_REFUSED, "%s", daemon->message.status.text);
+            g_set_error(error, CALL_ERROR, CALL_ERROR_REFUSED, "%s", daemon->message.status.text);
             return NULL;
         }
         if (daemon->message.type != CLIENT_REPLY || text->len > ANSWER_MAX) {
-            g_set_error(error, CTL_ERROR, CTL_ERROR_CLOSED,
+            g_set_error(error, CALL_ERROR, CALL_ERROR_CLOSED,
                         "the daemon's answer to \"%s\" is not understood", op);
             return NULL;
         }
@@ -163,7 +163,7 @@ JsonNode *daemon_call(Daemon *daemon, const char *op, JsonObject *request, int f
         return NULL;
     reason = member_string(node_object(node), "error");
     if (*reason) {
-        g_set_error(error, CTL_ERROR, CTL_ERROR_REFUSED, "%s", reason);
+        g_set_error(error, CALL_ERROR, CALL_ERROR_REFUSED, "%s", reason);
         return NULL;
     }
     return g_steal_pointer(&node);

@@ -5,7 +5,7 @@
 
 #include <json-glib/json-glib.h>
 
-#include "client/ctl/wait.h"
+#include "protocol/qmp/wait.h"
 
 typedef struct Daemon Daemon;
 
@@ -17,7 +17,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Daemon, daemon_free)
 /*
  * Sends a request and waits for its answer.  Takes request, which may be NULL; "op" is set here.
  * fd goes along unless it is negative, and stays the caller's.
- * CTL_ERROR_REFUSED: the daemon's own words.  CTL_ERROR_CLOSED, _TIMEOUT, _INTERRUPTED: whether the
+ * CALL_ERROR_REFUSED: the daemon's own words.  CALL_ERROR_CLOSED, _TIMEOUT, _INTERRUPTED: whether the
  * daemon acted on the request is not known.
  */
 JsonNode *daemon_call(Daemon *daemon, const char *op, JsonObject *request, int fd,

@@ -2,8 +2,8 @@
 #include <string.h>
 
 #include "client/ctl/error.h"
-#include "client/ctl/json.h"
 #include "client/ctl/migration.h"
+#include "protocol/qmp/json.h"
 
 enum {
     POLL_MS = 100,
@@ -45,7 +45,7 @@ static gboolean ask(Migration *m, GError **error)
         progress_update(&m->progress, node_object(answer), g_get_monotonic_time());
         return TRUE;
     }
-    if (g_error_matches(local, CTL_ERROR, CTL_ERROR_CLOSED))
+    if (g_error_matches(local, CALL_ERROR, CALL_ERROR_CLOSED))
         return reconnect(m, error);
     g_propagate_error(error, g_steal_pointer(&local));
     return FALSE;
@@ -70,7 +70,7 @@ static gboolean fail_import(Migration *m, GError **error)
     const char *reason =
         m->progress.text && *m->progress.text ? m->progress.text : "no reason given";
 
-    g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
+    g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
                 "the import is %s (%s); the guest on the destination cannot go on",
                 m->progress.state, reason);
     return FALSE;
@@ -115,7 +115,7 @@ static gboolean verify_destination(Migration *m, GError **error)
 
     if (status && strcmp(status, m->was_running ? "running" : "paused") == 0)
         return TRUE;
-    g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
+    g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
                 "all memory is on the destination, but its guest is not as expected: %s",
                 status ? status : local->message);
     return FALSE;
@@ -129,7 +129,7 @@ static gboolean verify_source(Migration *m, GError **error)
         report_note(&m->report, "the source's QEMU does not answer");
     if (!status || strcmp(status, "running") != 0)
         return TRUE;
-    g_set_error(error, CTL_ERROR, CTL_ERROR_UNSAFE,
+    g_set_error(error, CALL_ERROR, CALL_ERROR_UNSAFE,
                 "CAUTION: the guest runs on the source as well; stop it at once, both write to the "
                 "same disks");
     return FALSE;
@@ -138,7 +138,7 @@ static gboolean verify_source(Migration *m, GError **error)
 gboolean migration_follow(Migration *m, GError **error)
 {
     if (!watch(m, error)) {
-        if (g_error_matches(*error, CTL_ERROR, CTL_ERROR_INTERRUPTED))
+        if (g_error_matches(*error, CALL_ERROR, CALL_ERROR_INTERRUPTED))
             g_prefix_error(error, "the guest runs on the destination and its memory goes on coming "
                                   "('postcopyctl status' shows it): ");
         return FALSE;

@@ -5,7 +5,7 @@
 #include "client/ctl/daemon.h"
 #include "client/ctl/error.h"
 #include "client/ctl/format.h"
-#include "client/ctl/json.h"
+#include "protocol/qmp/json.h"
 #include "protocol/rate_text.h"
 
 enum { ANSWER_MS = 30 * 1000 };
@@ -22,7 +22,7 @@ static gboolean parse_rate(const char *text, guint64 *ret_rate, GError **error)
     uint64_t rate;
 
     if (rate_from_text(text, &rate)) {
-        g_set_error(error, CTL_ERROR, CTL_ERROR_USAGE, "limit: '%s' is no rate: %s", text,
+        g_set_error(error, CALL_ERROR, CALL_ERROR_USAGE, "limit: '%s' is no rate: %s", text,
                     RATE_TEXT);
         return FALSE;
     }

@@ -39,7 +39,8 @@ static const Command *find_command(const char *name, GError **error)
     for (guint i = 0; i < G_N_ELEMENTS(commands); i++)
         if (strcmp(commands[i].name, name) == 0)
             return &commands[i];
-    g_set_error(error, CTL_ERROR, CTL_ERROR_USAGE, "no command '%s'; see postcopyctl --help", name);
+    g_set_error(error, CALL_ERROR, CALL_ERROR_USAGE, "no command '%s'; see postcopyctl --help",
+                name);
     return NULL;
 }
 
@@ -87,7 +88,7 @@ int main(int argc, char **argv)
         return 0;
     }
     if (argc < 2) {
-        g_set_error(&error, CTL_ERROR, CTL_ERROR_USAGE, "no command; see postcopyctl --help");
+        g_set_error(&error, CALL_ERROR, CALL_ERROR_USAGE, "no command; see postcopyctl --help");
         return fail(error, FALSE);
     }
     command = find_command(argv[1], &error);

@@ -4,8 +4,8 @@
 #include "client/ctl/command.h"
 #include "client/ctl/error.h"
 #include "client/ctl/format.h"
-#include "client/ctl/json.h"
 #include "client/ctl/migration.h"
+#include "protocol/qmp/json.h"
 
 enum { TIMEOUT_S = 60 };
 
@@ -125,17 +125,17 @@ static gboolean check_options(const MigrationOptions *options, GError **error)
                                                       : NULL;
 
     if (missing) {
-        g_set_error(error, CTL_ERROR, CTL_ERROR_USAGE, "migrate needs %s", missing);
+        g_set_error(error, CALL_ERROR, CALL_ERROR_USAGE, "migrate needs %s", missing);
         return FALSE;
     }
     if (!strchr(options->destination, ':')) {
-        g_set_error(error, CTL_ERROR, CTL_ERROR_USAGE,
+        g_set_error(error, CALL_ERROR, CALL_ERROR_USAGE,
                     "--destination '%s' has no port; it wants the other daemon's HOST:PORT",
                     options->destination);
         return FALSE;
     }
     if (options->timeout_s <= 0) {
-        g_set_error(error, CTL_ERROR, CTL_ERROR_USAGE, "--timeout must be at least 1 second");
+        g_set_error(error, CALL_ERROR, CALL_ERROR_USAGE, "--timeout must be at least 1 second");
         return FALSE;
     }
     return TRUE;

@@ -71,7 +71,7 @@ gboolean migration_switch_over(Migration *migration, GError **error);
 
 /*
  * undo.c: after a failure up to CONTINUED, sees to it that exactly one side runs.  Extends the
- * error's message by what was done and what is left to do, and may make it CTL_ERROR_UNSAFE.
+ * error's message by what was done and what is left to do, and may make it CALL_ERROR_UNSAFE.
  */
 void migration_undo(Migration *migration, GError **error);
 

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "client/ctl/format.h"
-#include "client/ctl/json.h"
+#include "protocol/qmp/json.h"
 
 /* Rates over shorter times than this are noise. */
 #define RATE_MIN_US (G_USEC_PER_SEC / 5)

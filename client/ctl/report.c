@@ -7,7 +7,7 @@
 
 #include "client/ctl/error.h"
 #include "client/ctl/format.h"
-#include "client/ctl/json.h"
+#include "protocol/qmp/json.h"
 
 enum { BAR_COLUMNS = 24 };
 

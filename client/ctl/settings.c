@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "client/ctl/error.h"
-#include "client/ctl/json.h"
+#include "protocol/qmp/json.h"
 
 /* As fast as can be: what is left in QEMU's stream is small, and the guest is waiting. */
 #define DOWNTIME_LIMIT_MS G_GINT64_CONSTANT(2000000)
@@ -68,7 +68,7 @@ static gboolean check_needed(JsonArray *present, GError **error)
     for (const char *const *names = needed; *names; names++) {
         if (has_capability(present, *names))
             continue;
-        g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
+        g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
                     "this QEMU has no migration capability '%s'; QEMU 4.0 or newer is needed",
                     *names);
         return FALSE;

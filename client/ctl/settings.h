@@ -7,7 +7,7 @@
 #ifndef POSTCOPYD_CTL_SETTINGS_H
 #define POSTCOPYD_CTL_SETTINGS_H
 
-#include "client/ctl/qmp.h"
+#include "protocol/qmp/qmp.h"
 
 typedef struct Settings {
     JsonArray *capabilities; /* as they were, only those that were changed */

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "client/ctl/error.h"
-#include "client/ctl/json.h"
+#include "protocol/qmp/json.h"
 
 static void on_event(void *user, const char *event, JsonObject *data, gint64 time_us)
 {
@@ -163,7 +163,7 @@ gboolean side_destroy(Side *side, gint64 timeout_ms, GError **error)
         return TRUE;
     if (process_ended(side, 0) || kill_process(side, timeout_ms))
         return TRUE;
-    g_set_error(error, CTL_ERROR, CTL_ERROR_UNSAFE,
+    g_set_error(error, CALL_ERROR, CALL_ERROR_UNSAFE,
                 "the %s's QEMU cannot be proven to be gone (its monitor %s)", side->word,
                 qmp_is_closed(side->qmp) ? "is closed, its process is not to be seen from here"
                                          : "does not answer");

@@ -5,8 +5,8 @@
 #ifndef POSTCOPYD_CTL_SIDE_H
 #define POSTCOPYD_CTL_SIDE_H
 
-#include "client/ctl/qmp.h"
 #include "client/ctl/settings.h"
+#include "protocol/qmp/qmp.h"
 
 typedef struct Side {
     const char *word; /* "source" or "destination" */

@@ -8,7 +8,7 @@
 #include "client/ctl/daemon.h"
 #include "client/ctl/error.h"
 #include "client/ctl/format.h"
-#include "client/ctl/json.h"
+#include "protocol/qmp/json.h"
 
 enum { ANSWER_MS = 30 * 1000 };
 
@@ -59,7 +59,7 @@ static gboolean print_pages(const StatsOptions *options, Daemon *daemon, const I
         print_page(options, answer);
         next += (gint64)(options->interval_s * G_USEC_PER_SEC);
     } while (options->interval_s > 0 && wait_until(interrupt, next, &local));
-    if (!local || g_error_matches(local, CTL_ERROR, CTL_ERROR_INTERRUPTED))
+    if (!local || g_error_matches(local, CALL_ERROR, CALL_ERROR_INTERRUPTED))
         return TRUE;
     g_propagate_error(error, g_steal_pointer(&local));
     return FALSE;
@@ -106,8 +106,8 @@ static gboolean check_interval(double interval_s, GError **error)
 {
     if (interval_s == 0 || (interval_s >= INTERVAL_MIN_S && interval_s <= INTERVAL_MAX_S))
         return TRUE;
-    g_set_error(error, CTL_ERROR, CTL_ERROR_USAGE, "--watch takes %g to %g seconds", INTERVAL_MIN_S,
-                INTERVAL_MAX_S);
+    g_set_error(error, CALL_ERROR, CALL_ERROR_USAGE, "--watch takes %g to %g seconds",
+                INTERVAL_MIN_S, INTERVAL_MAX_S);
     return FALSE;
 }
 

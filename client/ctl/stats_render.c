@@ -2,8 +2,8 @@
 #include <inttypes.h>
 
 #include "client/ctl/format.h"
-#include "client/ctl/json.h"
 #include "client/ctl/stats.h"
+#include "protocol/qmp/json.h"
 
 enum {
     BUCKETS_MAX = 63,

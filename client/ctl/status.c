@@ -5,7 +5,7 @@
 #include "client/ctl/command.h"
 #include "client/ctl/daemon.h"
 #include "client/ctl/format.h"
-#include "client/ctl/json.h"
+#include "protocol/qmp/json.h"
 
 enum { ANSWER_MS = 30 * 1000 };
 

@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "client/ctl/error.h"
-#include "client/ctl/json.h"
 #include "client/ctl/migration.h"
+#include "protocol/qmp/json.h"
 
 /* An event may be lost to whoever the monitor was lent to: so often QEMU is asked after all. */
 enum { ASK_INTERVAL_MS = 250 };
@@ -60,7 +60,7 @@ static gboolean prepare(Migration *m, GError **error)
     answer =
         daemon_call(m->daemon, "prepare", prepare_request(m), -1, migration_time_left(m), &local);
     if (!answer) {
-        if (g_error_matches(local, CTL_ERROR, CTL_ERROR_REFUSED))
+        if (g_error_matches(local, CALL_ERROR, CALL_ERROR_REFUSED))
             m->step = MIGRATION_SETTINGS;
         g_propagate_error(error, g_steal_pointer(&local));
         return FALSE;
@@ -69,7 +69,8 @@ static gboolean prepare(Migration *m, GError **error)
     m->destination_uri = g_strdup(member_string(node_object(answer), "destination_uri"));
     if (*m->source_uri && *m->destination_uri)
         return TRUE;
-    g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED, "the daemon names no way for the device state");
+    g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
+                "the daemon names no way for the device state");
     return FALSE;
 }
 
@@ -97,7 +98,7 @@ static gboolean fail_source(Migration *m, GError **error)
     g_autoptr(JsonNode) answer = qmp_call(m->source.qmp, "query-migrate", NULL, NULL);
     const char *reason = member_string(node_object(answer), "error-desc");
 
-    g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED, "the source's QEMU %s%s%s",
+    g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "the source's QEMU %s%s%s",
                 qmp_is_closed(m->source.qmp) ? "is gone" : "gave up the migration",
                 *reason ? ": " : "", reason);
     return FALSE;
@@ -109,7 +110,7 @@ static gboolean still_possible(Migration *m, GError **error)
         return fail_source(m, error);
     if (!qmp_is_closed(m->destination.qmp) && !side_migration_failed(&m->destination))
         return TRUE;
-    g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
+    g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
                 "the destination's QEMU %s; its own log says why",
                 qmp_is_closed(m->destination.qmp) ? "is gone, or could not load the guest's devices"
                                                   : "could not load the guest's devices");
@@ -156,12 +157,12 @@ static gboolean wait_for(Migration *m, gboolean (*reached)(Migration *), const c
             return FALSE;
         if (qmp_wait(both, G_N_ELEMENTS(both), &m->interrupt, deadline, &local))
             continue;
-        if (!g_error_matches(local, CTL_ERROR, CTL_ERROR_TIMEOUT)) {
+        if (!g_error_matches(local, CALL_ERROR, CALL_ERROR_TIMEOUT)) {
             g_propagate_error(error, g_steal_pointer(&local));
             return FALSE;
         }
         if (g_get_monotonic_time() >= m->deadline) {
-            g_set_error(error, CTL_ERROR, CTL_ERROR_TIMEOUT, "%s within %d s (--timeout)", what,
+            g_set_error(error, CALL_ERROR, CALL_ERROR_TIMEOUT, "%s within %d s (--timeout)", what,
                         m->options->timeout_s);
             return FALSE;
         }
@@ -185,7 +186,7 @@ static gboolean seal(Migration *m, GError **error)
                          &local);
     qmp_resume(m->source.qmp);
     if (!answer) {
-        if (g_error_matches(local, CTL_ERROR, CTL_ERROR_REFUSED))
+        if (g_error_matches(local, CALL_ERROR, CALL_ERROR_REFUSED))
             m->step = MIGRATION_STARTED;
         g_propagate_error(error, g_steal_pointer(&local));
         return FALSE;
@@ -213,7 +214,7 @@ static gboolean continue_destination(Migration *m, GError **error)
     m->step = MIGRATION_CONTINUED;
     if (qmp_run(m->destination.qmp, "cont", NULL, &local))
         return TRUE;
-    if (g_error_matches(local, CTL_ERROR, CTL_ERROR_REFUSED)) {
+    if (g_error_matches(local, CALL_ERROR, CALL_ERROR_REFUSED)) {
         g_autofree char *status = qmp_query_status(m->destination.qmp, "query-status", NULL);
 
         if (status && strcmp(status, "running") != 0)

@@ -41,7 +41,7 @@ static gboolean order(Migration *m, const char *op, GError **error)
 
     if (daemon_vm_call(m->daemon, op, m->options->vm, CANCEL_MS, &local))
         return TRUE;
-    if (g_error_matches(local, CTL_ERROR, CTL_ERROR_CLOSED)) {
+    if (g_error_matches(local, CALL_ERROR, CALL_ERROR_CLOSED)) {
         g_autoptr(Daemon) daemon = daemon_connect(m->options->socket, &m->interrupt, NULL);
 
         if (daemon && daemon_vm_call(daemon, op, m->options->vm, CANCEL_MS, NULL))
@@ -144,7 +144,7 @@ static void make_unsafe(GError **error, const char *text)
 {
     g_autoptr(GError) cause = g_steal_pointer(error);
 
-    *error = g_error_new(CTL_ERROR, CTL_ERROR_UNSAFE, "%s; %s", cause->message, text);
+    *error = g_error_new(CALL_ERROR, CALL_ERROR_UNSAFE, "%s; %s", cause->message, text);
 }
 
 static void undo_after_gate(Migration *m, GError **error)

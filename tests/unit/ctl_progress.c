@@ -7,9 +7,9 @@
 
 #include <cmocka.h>
 
-#include "client/ctl/json.h"
 #include "client/ctl/progress.h"
 #include "client/ctl/stats.h"
+#include "protocol/qmp/json.h"
 
 #define MIB (G_GINT64_CONSTANT(1) << 20)
 

@@ -42,7 +42,7 @@ static int pass(uint32_t n_fds)
 
 static void every_type_comes_back_as_it_went(void **state)
 {
-    bool seen[CLIENT_OK + 1] = {false};
+    bool seen[CLIENT_END + 1] = {false};
     uint32_t n_fds;
 
     (void)state;
@@ -57,7 +57,7 @@ static void every_type_comes_back_as_it_went(void **state)
         assert_memory_equal(packet, again, (size_t)length);
         seen[in.type] = true;
     }
-    for (unsigned type = CLIENT_FDS; type <= CLIENT_OK; type++)
+    for (unsigned type = CLIENT_FDS; type <= CLIENT_END; type++)
         assert_true(seen[type]);
 }
 
@@ -105,7 +105,7 @@ static void another_version_and_type_are_told_apart(void **state)
     packet[2] = CLIENT_VERSION + 1;
     assert_int_equal(decode(packet, (size_t)length), -EPROTONOSUPPORT);
     packet[2] = CLIENT_VERSION;
-    packet[0] = CLIENT_OK + 1;
+    packet[0] = CLIENT_END + 1;
     packet[length] = 9; /* whatever its body is */
     assert_int_equal(decode(packet, (size_t)length + 1), 0);
     assert_int_equal(out.type, CLIENT_UNKNOWN);

@@ -119,6 +119,22 @@ static void json(ClientMessage *m)
     m->json.flags = m->type == CLIENT_REPLY ? CLIENT_REPLY_MORE : 0;
 }
 
+static void plan(ClientMessage *m)
+{
+    m->plan.flags = CLIENT_ARM_DEVICE;
+    m->plan.table_size = 65536;
+    m->plan.n_ranges = 2;
+    for (uint32_t i = 0; i < m->plan.n_ranges; i++)
+        m->plan.ranges[i] = (ClientRange){
+            .address = UINT64_C(0x7f0000000000) + i * 64 * MIB,
+            .length = 32 * MIB,
+            .page_size = i % 2 ? 2 * MIB : PAGE,
+        };
+    m->plan.n_shards = 2;
+    for (uint32_t i = 0; i < m->plan.n_shards; i++)
+        m->plan.shards[i] = (ClientShard){.region = (uint16_t)i, .length = 32 * MIB};
+}
+
 /* The bodies that are more than a status. */
 static uint32_t client_body(ClientMessage *m)
 {
@@ -157,6 +173,17 @@ static uint32_t client_body(ClientMessage *m)
     case CLIENT_REPLY:
         json(m);
         return 0;
+    case CLIENT_ASSIST:
+        fill_bytes(m->assist.uuid, sizeof m->assist.uuid, 1);
+        strcpy(m->assist.name, "guest");
+        return 0;
+    case CLIENT_PLAN:
+        plan(m);
+        return 2;
+    case CLIENT_DEVICE:
+        return 1;
+    case CLIENT_LISTEN:
+        return 2;
     case CLIENT_RELEASE:
         m->release.flags = CLIENT_RELEASE_DISARM;
         return 0;
@@ -193,6 +220,11 @@ static const struct {
     {CLIENT_OPERATOR, "operator"},
     {CLIENT_REPLY, "reply"},
     {CLIENT_OK, "ok"},
+    {CLIENT_DEVICE, "device"},
+    {CLIENT_ASSIST, "assist"},
+    {CLIENT_PLAN, "plan"},
+    {CLIENT_LISTEN, "listen"},
+    {CLIENT_END, "end"},
     {CLIENT_HELLO, "hello_armed"},
     {CLIENT_HELLO, "hello_largest"},
 };
@@ -252,6 +284,7 @@ static void peer_invite(PeerMessage *m)
     strcpy(m->invite.name, "guest");
     fill_bytes(m->invite.token, sizeof m->invite.token, 100);
     strcpy(m->invite.source, ":16520");
+    m->invite.flags = PEER_INVITE_AWAIT;
     peer_regions(&m->invite.regions);
 }
 
@@ -359,6 +392,15 @@ static void peer_body(PeerMessage *m)
         m->forecast.n = 32;
         fill_bytes(m->forecast.bits, 32, 9);
         break;
+    case PEER_ASK:
+        fill_bytes(m->ask.uuid, sizeof m->ask.uuid, 1);
+        fill_bytes(m->ask.token, sizeof m->ask.token, 7);
+        strcpy(m->ask.name, "guest");
+        strcpy(m->ask.connection, "192.0.2.1:49152");
+        break;
+    case PEER_ASKED:
+        fill_bytes(m->asked.token, sizeof m->asked.token, 8);
+        break;
     case PEER_READ:
         peer_read(m);
         break;
@@ -388,7 +430,8 @@ const char *peer_sample(unsigned number, PeerMessage *ret_message)
         "zero",        "error",
         "ping",        "pong",
         "bye",         "forecast_request",
-        "forecast",
+        "forecast",    "ask",
+        "asked",       "seal",
     };
 
     if (number >= sizeof names / sizeof names[0])

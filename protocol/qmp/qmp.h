@@ -5,13 +5,14 @@
  * The connection may be lent to the daemon for the seal: nothing is read or kept here then that
  * belongs to it (qmp_drain()), and what it left half read is stepped over afterwards.
  */
-#ifndef POSTCOPYD_CTL_QMP_H
-#define POSTCOPYD_CTL_QMP_H
+#ifndef POSTCOPYD_QMP_QMP_H
+#define POSTCOPYD_QMP_QMP_H
 
 #include <json-glib/json-glib.h>
 #include <sys/types.h>
 
-#include "client/ctl/wait.h"
+#include "protocol/qmp/monitor.h"
+#include "protocol/qmp/wait.h"
 
 typedef struct Qmp Qmp;
 
@@ -33,7 +34,7 @@ void qmp_set_timeout(Qmp *qmp, gint64 milliseconds);
 
 /*
  * Runs a command; takes arguments, which may be NULL.  The answer is the caller's.
- * CTL_ERROR_REFUSED: QEMU's own words; CTL_ERROR_CLOSED, _TIMEOUT, _INTERRUPTED.
+ * CALL_ERROR_REFUSED: QEMU's own words; CALL_ERROR_CLOSED, _TIMEOUT, _INTERRUPTED.
  */
 JsonNode *qmp_call(Qmp *qmp, const char *command, JsonObject *arguments, GError **error);
 
@@ -42,9 +43,6 @@ gboolean qmp_run(Qmp *qmp, const char *command, JsonObject *arguments, GError **
 
 /* The member "status" of a query's answer ("" if it has none); NULL with error. */
 char *qmp_query_status(Qmp *qmp, const char *query, GError **error);
-
-/* What the human monitor prints for this line. */
-char *qmp_human(Qmp *qmp, const char *line, GError **error);
 
 /* Reads whatever is there, up to the end of a line, so that another process may read on. */
 gboolean qmp_drain(Qmp *qmp, GError **error);
@@ -67,5 +65,8 @@ pid_t qmp_peer(const Qmp *qmp);
 
 /* QEMU's version, major * 1000 + minor. */
 int qmp_version(const Qmp *qmp);
+
+/* For those who ask and do not care by which way; valid as long as qmp. */
+Monitor qmp_monitor(Qmp *qmp);
 
 #endif

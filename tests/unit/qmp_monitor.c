@@ -12,9 +12,9 @@
 
 #include <cmocka.h>
 
-#include "client/ctl/error.h"
-#include "client/ctl/json.h"
-#include "client/ctl/qmp.h"
+#include "protocol/qmp/error.h"
+#include "protocol/qmp/json.h"
+#include "protocol/qmp/qmp.h"
 
 static const char greeting[] =
     "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 22, \"minor\": 2, \"major\": 7}}}}\r\n";
@@ -116,13 +116,13 @@ static void test_calls(void **state)
     status = qmp_query_status(qmp, "query-status", NULL);
     assert_string_equal(status, "paused");
     assert_false(qmp_run(qmp, "cont", NULL, &error));
-    assert_true(g_error_matches(error, CTL_ERROR, CTL_ERROR_REFUSED));
+    assert_true(g_error_matches(error, CALL_ERROR, CALL_ERROR_REFUSED));
     assert_string_equal(error->message, "the source's QEMU refused cont: no way");
     assert_int_equal(stops, 2);
 
     g_clear_error(&error);
     assert_false(qmp_run(qmp, "quit", NULL, &error));
-    assert_true(g_error_matches(error, CTL_ERROR, CTL_ERROR_CLOSED));
+    assert_true(g_error_matches(error, CALL_ERROR, CALL_ERROR_CLOSED));
     assert_true(qmp_is_closed(qmp));
     qmp_free(qmp);
     script_end(&script);
@@ -161,7 +161,7 @@ static void test_timeout(void **state)
     assert_non_null(qmp);
     qmp_set_timeout(qmp, 20);
     assert_false(qmp_run(qmp, "stop", NULL, &error));
-    assert_true(g_error_matches(error, CTL_ERROR, CTL_ERROR_TIMEOUT));
+    assert_true(g_error_matches(error, CALL_ERROR, CALL_ERROR_TIMEOUT));
     qmp_set_timeout(qmp, 10000);
     assert_true(qmp_run(qmp, "stop", NULL, NULL));
     qmp_free(qmp);

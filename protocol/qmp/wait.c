@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "client/ctl/wait.h"
+#include "protocol/qmp/wait.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "client/ctl/error.h"
+#include "protocol/qmp/error.h"
 
 enum { WAIT_FDS_MAX = 4 };
 
@@ -24,7 +24,7 @@ gboolean interrupt_init(Interrupt *interrupt, GError **error)
     interrupt->masked = FALSE;
     interrupt->fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
     if (interrupt->fd < 0) {
-        g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED, "signalfd: %s", g_strerror(errno));
+        g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "signalfd: %s", g_strerror(errno));
         return FALSE;
     }
     return TRUE;
@@ -73,15 +73,15 @@ gboolean wait_readable(const int *fds, guint n, const Interrupt *interrupt, gint
         ready = ppoll(poll_fds, n + 1, remaining(deadline, &space), NULL);
     while (ready < 0 && errno == EINTR);
     if (ready < 0) {
-        g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED, "poll: %s", g_strerror(errno));
+        g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "poll: %s", g_strerror(errno));
         return FALSE;
     }
     if (poll_fds[n].revents) {
-        g_set_error(error, CTL_ERROR, CTL_ERROR_INTERRUPTED, "interrupted");
+        g_set_error(error, CALL_ERROR, CALL_ERROR_INTERRUPTED, "interrupted");
         return FALSE;
     }
     if (ready == 0) {
-        g_set_error(error, CTL_ERROR, CTL_ERROR_TIMEOUT, "timed out");
+        g_set_error(error, CALL_ERROR, CALL_ERROR_TIMEOUT, "timed out");
         return FALSE;
     }
     return TRUE;
@@ -92,7 +92,7 @@ gboolean wait_until(const Interrupt *interrupt, gint64 deadline, GError **error)
     g_autoptr(GError) local = NULL;
 
     if (wait_readable(NULL, 0, interrupt, deadline, &local) ||
-        g_error_matches(local, CTL_ERROR, CTL_ERROR_TIMEOUT))
+        g_error_matches(local, CALL_ERROR, CALL_ERROR_TIMEOUT))
         return TRUE;
     g_propagate_error(error, g_steal_pointer(&local));
     return FALSE;

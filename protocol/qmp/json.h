@@ -3,8 +3,8 @@
  * Reading JSON that another program wrote: a member that is missing, or of another type than
  * expected, reads as empty, never as a crash.
  */
-#ifndef POSTCOPYD_CTL_JSON_H
-#define POSTCOPYD_CTL_JSON_H
+#ifndef POSTCOPYD_QMP_JSON_H
+#define POSTCOPYD_QMP_JSON_H
 
 #include <json-glib/json-glib.h>
 

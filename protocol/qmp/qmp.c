@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "client/ctl/qmp.h"
+#include "protocol/qmp/qmp.h"
 
 #include <errno.h>
 #include <string.h>
@@ -7,8 +7,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "client/ctl/error.h"
-#include "client/ctl/json.h"
+#include "protocol/qmp/error.h"
+#include "protocol/qmp/json.h"
 
 enum {
     QMP_TIMEOUT_MS = 10 * 1000,
@@ -120,7 +120,7 @@ static gboolean handle_lines(Qmp *qmp, GError **error)
 
         g_string_erase(qmp->buffer, 0, length + 1);
         if (!node && length > 1 && !qmp->resync) {
-            g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED, "the %s's monitor does not speak QMP",
+            g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "the %s's monitor does not speak QMP",
                         qmp->word);
             return FALSE;
         }
@@ -129,7 +129,7 @@ static gboolean handle_lines(Qmp *qmp, GError **error)
             handle_message(qmp, node);
     }
     if (qmp->buffer->len > QMP_LINE_MAX) {
-        g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED, "the %s's monitor sent an endless line",
+        g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "the %s's monitor sent an endless line",
                     qmp->word);
         return FALSE;
     }
@@ -158,7 +158,7 @@ static gboolean receive(Qmp *qmp, GError **error)
 
 static gboolean fail_closed(Qmp *qmp, const char *during, GError **error)
 {
-    g_set_error(error, CTL_ERROR, CTL_ERROR_CLOSED,
+    g_set_error(error, CALL_ERROR, CALL_ERROR_CLOSED,
                 "the %s's QEMU ended its monitor connection (%s)", qmp->word, during);
     return FALSE;
 }
@@ -218,7 +218,7 @@ static JsonNode *take_answer(Qmp *qmp, const char *command, GError **error)
 
     if (value)
         return json_node_copy(value);
-    g_set_error(error, CTL_ERROR, CTL_ERROR_REFUSED, "the %s's QEMU refused %s: %s", qmp->word,
+    g_set_error(error, CALL_ERROR, CALL_ERROR_REFUSED, "the %s's QEMU refused %s: %s", qmp->word,
                 command, member_string(member_object(message, "error"), "desc"));
     return NULL;
 }
@@ -255,18 +255,15 @@ char *qmp_query_status(Qmp *qmp, const char *query, GError **error)
     return answer ? g_strdup(member_string(node_object(answer), "status")) : NULL;
 }
 
-char *qmp_human(Qmp *qmp, const char *line, GError **error)
+static JsonNode *call_of_monitor(void *user, const char *command, JsonObject *arguments,
+                                 GError **error)
 {
-    JsonObject *arguments = json_object_new();
-    g_autoptr(JsonNode) answer = NULL;
-    const char *text;
+    return qmp_call(user, command, arguments, error);
+}
 
-    json_object_set_string_member(arguments, "command-line", line);
-    answer = qmp_call(qmp, "human-monitor-command", arguments, error);
-    if (!answer)
-        return NULL;
-    text = JSON_NODE_HOLDS_VALUE(answer) ? json_node_get_string(answer) : NULL;
-    return g_strdup(text ? text : "");
+Monitor qmp_monitor(Qmp *qmp)
+{
+    return (Monitor){.call = call_of_monitor, .user = qmp, .version = qmp_version(qmp)};
 }
 
 gboolean qmp_drain(Qmp *qmp, GError **error)
@@ -341,7 +338,7 @@ Qmp *qmp_connect(const char *path, const char *word, const Interrupt *interrupt,
     Qmp *qmp;
 
     if (fd < 0) {
-        g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
+        g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
                     "cannot connect to the %s's QMP socket %s: %s", word, path, g_strerror(errno));
         return NULL;
     }

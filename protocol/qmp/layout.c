@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "client/ctl/layout.h"
+#include "protocol/qmp/layout.h"
 
 #include <inttypes.h>
 #include <string.h>
 
-#include "client/ctl/error.h"
+#include "protocol/qmp/error.h"
 
 void ram_block_free(RamBlock *block)
 {
@@ -106,13 +106,13 @@ GPtrArray *layout_parse_blocks(const char *text, GError **error)
         if (block) {
             g_ptr_array_add(blocks, block);
         } else if (blocks->len > 0 || !strstr(lines[i], "Block Name")) {
-            g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
+            g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
                         "\"info ramblock\" has a line that is not understood: %s", lines[i]);
             return NULL;
         }
     }
     if (blocks->len == 0) {
-        g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED, "\"info ramblock\" names no RAM");
+        g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "\"info ramblock\" names no RAM");
         return NULL;
     }
     return g_steal_pointer(&blocks);
@@ -196,7 +196,7 @@ gboolean layout_place(GPtrArray *blocks, const char *text, GError **error)
             place_piece(block, start, offset);
     }
     if (!seen)
-        g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
+        g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
                     "\"info mtree -f\" shows no address space \"memory\"");
     return seen;
 }
@@ -211,7 +211,7 @@ gboolean layout_parse_address(const char *text, const char *id, guint64 *ret_add
     *ret_address = found ? g_ascii_strtoull(found + strlen(named), NULL, 16) : 0;
     if (*ret_address && g_str_has_prefix(text, "Host virtual address for "))
         return TRUE;
-    g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED, "QEMU does not tell where RAM '%s' lies: %s",
+    g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "QEMU does not tell where RAM '%s' lies: %s",
                 id, text);
     return FALSE;
 }
@@ -221,7 +221,7 @@ static gboolean compare_number(const char *id, const char *what, guint64 source,
 {
     if (source == destination)
         return TRUE;
-    g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
+    g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
                 "RAM '%s' differs: %s 0x%" PRIx64 " on the source, 0x%" PRIx64
                 " on the destination; start both QEMUs with the same memory options",
                 id, what, source, destination);
@@ -240,7 +240,7 @@ static gboolean compare_block(const RamBlock *source, const RamBlock *destinatio
 static gboolean fail_lonely(const RamBlock *block, const char *side, const char *other,
                             GError **error)
 {
-    g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
+    g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
                 "RAM '%s' exists on the %s only, not on the %s; start both QEMUs with the same "
                 "memory options",
                 block->id, side, other);

@@ -1,29 +1,29 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "client/ctl/blocks.h"
+#include "protocol/qmp/blocks.h"
 
 #include <inttypes.h>
 #include <string.h>
 
-#include "client/ctl/error.h"
-#include "client/ctl/json.h"
+#include "protocol/qmp/error.h"
+#include "protocol/qmp/json.h"
 
 /* From this version on x-ignore-shared leaves out named files only, not memfds. */
 enum { QEMU_NAMED_ONLY = 8001 };
 
 typedef struct BlocksQuery {
-    Qmp *qmp;
+    const Monitor *monitor;
     const char *word;
     GPtrArray *all; /* of RamBlock */
 } BlocksQuery;
 
-static char *backend_type(Qmp *qmp, const char *id)
+static char *backend_type(const Monitor *monitor, const char *id)
 {
     JsonObject *arguments = json_object_new();
     g_autoptr(JsonNode) answer = NULL;
     JsonArray *objects;
 
     json_object_set_string_member(arguments, "path", "/objects");
-    answer = qmp_call(qmp, "qom-list", arguments, NULL);
+    answer = monitor_call(monitor, "qom-list", arguments, NULL);
     objects = node_array(answer);
     for (guint i = 0; i < element_count(objects); i++)
         if (strcmp(member_string(element_object(objects, i), "name"), id) == 0)
@@ -34,7 +34,7 @@ static char *backend_type(Qmp *qmp, const char *id)
 static gboolean refuse(const BlocksQuery *query, const char *id, const char *why,
                        const char *instead, GError **error)
 {
-    g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
+    g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
                 "RAM '%s' of the %s %s; start QEMU with -object %s and -machine memory-backend=ID "
                 "(or -numa node,memdev=ID)",
                 id, query->word, why, instead);
@@ -47,13 +47,13 @@ static gboolean check_backend(const BlocksQuery *query, JsonObject *memdev, GErr
     static const char file[] =
         "memory-backend-file,id=ID,size=SIZE,share=on,mem-path=FILE (on a tmpfs or hugetlbfs)";
     const char *id = member_string(memdev, "id");
-    g_autofree char *type = backend_type(query->qmp, id);
+    g_autofree char *type = backend_type(query->monitor, id);
 
     if (!member_bool(memdev, "share"))
         return refuse(query, id, "is private, only shared memory can be served", memfd, error);
     if (strstr(type, "memory-backend-ram"))
         return refuse(query, id, "has no file behind it", memfd, error);
-    if (strstr(type, "memory-backend-memfd") && qmp_version(query->qmp) >= QEMU_NAMED_ONLY)
+    if (strstr(type, "memory-backend-memfd") && query->monitor->version >= QEMU_NAMED_ONLY)
         return refuse(query, id, "is a memfd, which this version of QEMU puts into its own stream",
                       file, error);
     return TRUE;
@@ -71,7 +71,7 @@ static RamBlock *find_block(const GPtrArray *blocks, const char *id)
 static gboolean ask_address(const BlocksQuery *query, RamBlock *block, GError **error)
 {
     g_autofree char *line = g_strdup_printf("gpa2hva 0x%" PRIx64, block->piece_address);
-    g_autofree char *text = qmp_human(query->qmp, line, error);
+    g_autofree char *text = monitor_human(query->monitor, line, error);
     guint64 address;
 
     if (!text || !layout_parse_address(text, block->id, &address, error))
@@ -88,7 +88,7 @@ static RamBlock *query_block(BlocksQuery *query, JsonObject *memdev, GError **er
     guint index;
 
     if (!block || !block->placed) {
-        g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED,
+        g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
                     "memory backend '%s' of the %s is not part of the guest's memory; remove it "
                     "before migrating",
                     id, query->word);
@@ -100,10 +100,10 @@ static RamBlock *query_block(BlocksQuery *query, JsonObject *memdev, GError **er
     return g_ptr_array_steal_index_fast(query->all, index);
 }
 
-static GPtrArray *query_all(Qmp *qmp, GError **error)
+static GPtrArray *query_all(const Monitor *monitor, GError **error)
 {
-    g_autofree char *ramblock = qmp_human(qmp, "info ramblock", error);
-    g_autofree char *mtree = ramblock ? qmp_human(qmp, "info mtree -f", error) : NULL;
+    g_autofree char *ramblock = monitor_human(monitor, "info ramblock", error);
+    g_autofree char *mtree = ramblock ? monitor_human(monitor, "info mtree -f", error) : NULL;
     g_autoptr(GPtrArray) blocks = mtree ? layout_parse_blocks(ramblock, error) : NULL;
 
     if (!blocks || !layout_place(blocks, mtree, error))
@@ -111,12 +111,12 @@ static GPtrArray *query_all(Qmp *qmp, GError **error)
     return g_steal_pointer(&blocks);
 }
 
-GPtrArray *blocks_query(Qmp *qmp, const char *word, GError **error)
+GPtrArray *blocks_query(const Monitor *monitor, const char *word, GError **error)
 {
-    g_autoptr(GPtrArray) all = query_all(qmp, error);
+    g_autoptr(GPtrArray) all = query_all(monitor, error);
     g_autoptr(GPtrArray) blocks = g_ptr_array_new_with_free_func((GDestroyNotify)ram_block_free);
-    g_autoptr(JsonNode) answer = all ? qmp_call(qmp, "query-memdev", NULL, error) : NULL;
-    BlocksQuery query = {.qmp = qmp, .word = word, .all = all};
+    g_autoptr(JsonNode) answer = all ? monitor_call(monitor, "query-memdev", NULL, error) : NULL;
+    BlocksQuery query = {.monitor = monitor, .word = word, .all = all};
     JsonArray *memdevs = node_array(answer);
 
     if (!answer)
@@ -137,4 +137,20 @@ GPtrArray *blocks_query(Qmp *qmp, const char *word, GError **error)
         g_ptr_array_add(blocks, block);
     }
     return g_steal_pointer(&blocks);
+}
+
+GPtrArray *blocks_query_any(const Monitor *monitor, guint64 least, GError **error)
+{
+    g_autoptr(GPtrArray) all = query_all(monitor, error);
+    BlocksQuery query = {.monitor = monitor, .word = "guest", .all = all};
+
+    for (guint i = all ? all->len : 0; i-- > 0;) {
+        RamBlock *block = g_ptr_array_index(all, i);
+
+        if (!block->placed || block->length < least)
+            g_ptr_array_remove_index(all, i);
+        else if (!ask_address(&query, block, error))
+            return NULL;
+    }
+    return g_steal_pointer(&all);
 }

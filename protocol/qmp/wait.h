@@ -5,8 +5,8 @@
  * SIGINT and SIGTERM are blocked and read from a descriptor, so nothing is left half done: they
  * count only where somebody waits and has not masked them.
  */
-#ifndef POSTCOPYD_CTL_WAIT_H
-#define POSTCOPYD_CTL_WAIT_H
+#ifndef POSTCOPYD_QMP_WAIT_H
+#define POSTCOPYD_QMP_WAIT_H
 
 #include <glib.h>
 
@@ -26,7 +26,7 @@ gint64 wait_deadline(gint64 milliseconds);
 
 /*
  * Waits until one of the fds is readable or at its end; negative fds are left out.
- * CTL_ERROR_TIMEOUT at the deadline, CTL_ERROR_INTERRUPTED on a signal.
+ * CALL_ERROR_TIMEOUT at the deadline, CALL_ERROR_INTERRUPTED on a signal.
  */
 gboolean wait_readable(const int *fds, guint n, const Interrupt *interrupt, gint64 deadline,
                        GError **error);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "client/ctl/json.h"
+#include "protocol/qmp/json.h"
 
-#include "client/ctl/error.h"
+#include "protocol/qmp/error.h"
 
 static JsonNode *value(JsonObject *object, const char *member)
 {
@@ -105,6 +105,6 @@ JsonNode *node_parse(const char *text, gssize length, GError **error)
         return NULL;
     root = json_parser_steal_root(parser);
     if (!root)
-        g_set_error(error, CTL_ERROR, CTL_ERROR_FAILED, "empty answer");
+        g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "empty answer");
     return root;
 }

@@ -7,8 +7,8 @@
 
 #include <cmocka.h>
 
-#include "client/ctl/error.h"
-#include "client/ctl/layout.h"
+#include "protocol/qmp/error.h"
+#include "protocol/qmp/layout.h"
 
 #define RAMBLOCK_HEADER                                                                      \
     "              Block Name    PSize              Offset               Used              " \

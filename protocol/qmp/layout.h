@@ -3,8 +3,8 @@
  * A guest's RAM as QEMU's human monitor prints it.  Text in, blocks out: nothing here talks to
  * QEMU.  Blocks are told apart by their ids and guest physical addresses, never by their order.
  */
-#ifndef POSTCOPYD_CTL_LAYOUT_H
-#define POSTCOPYD_CTL_LAYOUT_H
+#ifndef POSTCOPYD_QMP_LAYOUT_H
+#define POSTCOPYD_QMP_LAYOUT_H
 
 #include <glib.h>
 
