@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 
+import assist_client
 import balloon
 import client
 import memory
@@ -19,7 +20,7 @@ import switchover
 from harness import host
 from harness.postcopyd import preload, program
 
-MODULES = (memory, switchover, recovery, balloon, client)
+MODULES = (memory, switchover, recovery, balloon, client, assist_client)
 SKIPPED = 77
 
 
