@@ -17,6 +17,7 @@ from harness import host
 from harness.case import small, verified
 from harness.native import PRECOPY_BANDWIDTH, listen
 from harness.postcopyd import expect, preload
+from harness.qmp import QmpCommandError
 from harness.vm import Vm
 
 FAKE = Path(__file__).resolve().parent / "harness" / "fake_daemon.py"
@@ -146,6 +147,8 @@ def assisted(*words, wrapper=(), daemon=True, **changes):
     """An Assisted; what the preload said is shown if the scenario fails."""
     spec = small(**{"fill_mb": 64, **changes})
     with host.workdir() as folder, contextlib.ExitStack() as ends:
+        if wrapper:
+            os.chmod(folder, 0o777)  # another user's QEMU makes its sockets and its log there
         both = Assisted(ends, folder, spec, words if daemon else None, wrapper)
         try:
             yield both
@@ -182,6 +185,33 @@ def served_hugetlb():
         return served_well(backend="hugetlb")
 
 
+def granted():
+    """A QEMU that may not have a userfaultfd makes one of the device that the daemon lends it."""
+    setting = Path("/proc/sys/vm/unprivileged_userfaultfd")
+    if setting.read_text().strip() != "0" or not os.path.exists("/dev/userfaultfd"):
+        raise host.Unavailable("this kernel lets everybody have a userfaultfd, or has no device")
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    # /dev/kvm is root's as well.
+    with assisted(wrapper=nobody, accel=host.TCG, fill_mb=32) as both:
+        passes = both.migrate()
+        end = both.daemon.wait("end")
+        expect(both.daemon.event("device"), "nobody asked for the device")
+        expect(end["served"] > 0, f"the daemon served nothing: {end}")
+        return f"{passes}, {end['served']} served, {both.figures()}"
+
+
+def not_granted():
+    """Without the device it is refused as ever: post-copy is not to be had."""
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    with assisted(wrapper=nobody, daemon=False, accel=host.TCG, fill_mb=32) as both:
+        try:
+            both.destination.qmp.capabilities(postcopy_ram=True)
+        except QmpCommandError as error:
+            both.destination.qmp.capabilities(postcopy_ram=False)
+            return str(error)
+        raise host.Unavailable("this kernel lets everybody have a userfaultfd")
+
+
 def relayed(both, found):
     """QEMU's own fault thread took over, and the log says so."""
     expect(found["times"] > 0 and found["relayed"] > 0, f"nothing was relayed: {found}")
@@ -206,6 +236,19 @@ def stopped_midway():
         expect(both.daemon.event("fails"), "the daemon was not stopped")
         expect(not both.daemon.event("end"), "the daemon went on")
         expect("the daemon hangs" in both.log(), "the preload saw no daemon that hangs")
+        relayed(both, found)
+        return f"{passes}, {found}"
+
+
+def stopped_anytime():
+    """The daemon hangs at no particular moment: faults that nobody reads reach QEMU, too."""
+    with assisted() as both:
+        def midway():
+            both.daemon.wait("served")
+            both.daemon.signal(signal.SIGSTOP)
+        passes = both.migrate(midway=midway)
+        found = both.figures()
+        expect(not both.daemon.event("end"), "the daemon went on")
         relayed(both, found)
         return f"{passes}, {found}"
 

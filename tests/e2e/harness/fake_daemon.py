@@ -92,6 +92,7 @@ class Fake:
         self.selector = selectors.DefaultSelector()
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listener.bind(options.socket)
+        os.chmod(options.socket, 0o666)
         listener.listen(16)
         self.selector.register(listener, selectors.EVENT_READ, self.accept)
 
