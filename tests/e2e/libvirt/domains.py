@@ -150,6 +150,17 @@ class Domain:
         """It is at home elsewhere now."""
         self.here = there
 
+    def verified(self, epoch=1, passes=1, timeout=30.0):
+        """It has looked at all its memory since its last migration, and all was right."""
+        tick = self.here.wait_passes(passes, epoch, timeout)
+        self.here.wait_ticks(2)
+        bad = self.here.bad()
+        if bad or self.here.bad_records():
+            raise DomainError(f"{bad} bad words: {self.here.bad_records()[:3]}")
+        if self.spec.zero_mb and epoch >= self.spec.zero_epoch and not tick["zero_pages"]:
+            raise DomainError("zero memory was not looked at")
+        return f"{tick['passes']} passes"
+
 
 class Migration:
     """One run of `virsh migrate --live --postcopy`; a context manager.
@@ -200,11 +211,21 @@ class Migration:
         try:
             status = self.begun.wait(timeout)
         except subprocess.TimeoutExpired as late:
-            raise DomainError(f"virsh still runs after {timeout} s; source "
-                              f"{self.source.host.state(self.domain.name)}, destination "
-                              f"{self.destination.host.state(self.domain.name)}") from late
+            raise DomainError(f"virsh still runs after {timeout} s; {self.states()}") from late
         self._reader.join()
         return status
+
+    def states(self):
+        """State and reason at source and destination."""
+        return [at.host.state(self.domain.name) for at in (self.source, self.destination)]
+
+    def wait_states(self, source, destination, timeout=10.0):
+        """Waits for state and reason of both while virsh runs."""
+        deadline = time.monotonic() + timeout
+        while (states := self.states()) != [source, destination]:
+            if self.begun.poll() is not None or time.monotonic() > deadline:
+                raise DomainError(f"source and destination were never {source}, {destination}, "
+                                  f"but are {states}")
 
     def succeed(self, timeout=60.0):
         """Waits for a success: it runs there and does not here.  How long virsh took, in s."""
@@ -212,8 +233,10 @@ class Migration:
         if status:
             raise DomainError(f"virsh migrate: exit {status}: {self.output.strip()}")
         self.domain.arrived(self.destination)
-        states = [at.host.state(self.domain.name) for at in (self.source, self.destination)]
-        if states != [("shut off", "migrated"), ("running", "migrated")]:
+        states = self.states()
+        # It was defined on the first host only.
+        left = ("shut off", "migrated") if self.source.host is self.domain.pair.a else ("gone", "")
+        if states != [left, ("running", "migrated")]:
             raise DomainError(f"source {states[0]}, destination {states[1]}")
         return self.ended - self.begin
 

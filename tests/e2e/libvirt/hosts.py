@@ -88,6 +88,11 @@ ip link set lo up
 """
 
 
+def show(title, lines, most=40):
+    """Prints the last lines of a log, cut where they are too long to tell anything."""
+    print(f"-- {title}", *(line[:300] for line in list(lines)[-most:]), sep="\n", flush=True)
+
+
 class Host:
     """A namespace with libvirtd in it; a context manager.
 
@@ -136,7 +141,8 @@ class Host:
         with open(self.folder / "libvirtd.out", "ab") as output:
             # The drivers of networks, storage and devices take seconds to start and serve nothing
             # here.
-            environment = dict(os.environ, LIBVIRT_DRIVER_DIR=DRIVERS_INSIDE)
+            environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C",
+                           "LIBVIRT_DRIVER_DIR": DRIVERS_INSIDE}
             self.libvirtd = self.namespace.start(LIBVIRTD, "--listen", stdout=output,
                                                  stderr=output, env=environment)
 
@@ -195,13 +201,15 @@ class Host:
         return "\n".join(path.read_text(errors="replace") for path in parts if path.exists())
 
     def show_logs(self):
-        """Prints everything that may tell why a test failed."""
-        print(f"-- libvirtd {self.name}\n{self.log()[-6000:]}")
+        """Prints what may tell why a test failed."""
+        said = [line for line in self.log().splitlines()
+                if not any(word in line for word in ("virHookCheck", "Cgroup", "cgroup"))]
+        show(f"libvirtd {self.name}", said)
         for path in sorted((self.folder / "log" / "qemu").glob("*.log")):
-            print(f"-- {self.name} {path.name}\n{path.read_text(errors='replace')[-6000:]}")
-        for path in sorted((self.folder / "log" / "guests").glob("*.log")):
-            print(f"-- {self.name} {path.name}\n{path.read_text(errors='replace')[-3000:]}",
-                  flush=True)
+            lines = path.read_text(errors="replace").splitlines()
+            show(f"{self.name} {path.name}", (line for line in lines if not line.endswith("\\")))
+        for path in sorted((self.folder / "log" / "guests").glob("*")):
+            show(f"{self.name} {path.name}", path.read_text(errors="replace").splitlines(), 8)
 
     def keep_cache(self):
         """What libvirt found out about this machine's QEMU serves the next run, too."""

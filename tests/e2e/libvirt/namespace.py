@@ -111,7 +111,7 @@ class Namespace:
         """Words before a program's name that make it run inside, and end with its starter."""
         spaces = f"/proc/{self.holder.pid}/ns"
         return ["nsenter", f"--mount={spaces}/mnt", f"--uts={spaces}/uts", f"--net={spaces}/net",
-                f"--pid={spaces}/pid_for_children", "--", "setpriv", "--pdeathsig", "KILL", "--"]
+                f"--pid={spaces}/pid_for_children", "--", "setpriv", "--pdeathsig", "KILL"]
 
     def path(self, inside):
         """By which a file inside can be opened out here."""
