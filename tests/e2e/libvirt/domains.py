@@ -105,6 +105,7 @@ class Domain:
         self.uuid = str(uuids.uuid4())
         self._metadata = metadata
         self._seen = []
+        self.defined = set()  # the hosts that keep its description when it leaves
         self.here = self.at(pair.a)
 
     def __enter__(self):
@@ -139,16 +140,13 @@ class Domain:
         path = where.folder / f"{self.name}.xml"
         path.write_text(self.xml())
         where.virsh("define", path)
+        self.defined.add(where)
         where.virsh("start", self.name)
         self.here.wait_ready()
 
     def migrate(self, *options, **settings):
         """Begins to migrate it to the other host: a Migration."""
         return Migration(self, *options, **settings)
-
-    def arrived(self, there):
-        """It is at home elsewhere now."""
-        self.here = there
 
     def verified(self, epoch=1, passes=1, timeout=30.0):
         """It has looked at all its memory since its last migration, and all was right."""
@@ -232,10 +230,12 @@ class Migration:
         status = self.wait(timeout)
         if status:
             raise DomainError(f"virsh migrate: exit {status}: {self.output.strip()}")
-        self.domain.arrived(self.destination)
+        self.domain.here = self.destination
+        if "--persistent" in self.words:
+            self.domain.defined.add(self.destination.host)
         states = self.states()
-        # It was defined on the first host only.
-        left = ("shut off", "migrated") if self.source.host is self.domain.pair.a else ("gone", "")
+        stays = self.source.host in self.domain.defined
+        left = ("shut off", "migrated") if stays else ("gone", "")
         if states != [left, ("running", "migrated")]:
             raise DomainError(f"source {states[0]}, destination {states[1]}")
         return self.ended - self.begin

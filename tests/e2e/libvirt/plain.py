@@ -20,7 +20,7 @@ def small(**changes):
 
 def moves(domain, epoch):
     """One migration of a running domain by libvirt alone; what there is to say about it."""
-    with domain.migrate(postcopy=RATE, switch=True) as migration:
+    with domain.migrate("--persistent", postcopy=RATE, switch=True) as migration:
         migration.wait_states(("paused", "post-copy"), ("running", "post-copy"))
         took = migration.succeed()
     job = migration.source.host.job(domain.name, completed=True)
