@@ -35,6 +35,8 @@ typedef struct Control {
     GPtrArray *connections; /* of Connection, owned */
     GPtrArray *arrivals;    /* of Arrival, owned */
     GPtrArray *departures;  /* of Departure, owned */
+    GPtrArray *expected;    /* of Expected, owned */
+    GPtrArray *assists;     /* of Assist, owned */
     GHashTable *refusals;   /* by pid: the last refusal of a HELLO that was logged */
     LogLimit crowd_limit;   /* for the line about too many connections */
     PeerCrowd peers;        /* connections of other daemons; their threads count too */

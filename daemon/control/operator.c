@@ -7,6 +7,7 @@
 
 #include "daemon/control/arrival.h"
 #include "daemon/control/departure.h"
+#include "daemon/control/expected.h"
 #include "daemon/control/limits.h"
 #include "daemon/control/report.h"
 #include "protocol/qmp/json_depth.h"
@@ -308,6 +309,16 @@ static void on_vcpus(const Request *request)
     done(request);
 }
 
+static void on_expect(const Request *request)
+{
+    char text[LIMIT_TEXT + 1] = "";
+
+    if (expected_add(request->connection->control, request->object, text))
+        done(request);
+    else
+        refuse(request, -EINVAL, text);
+}
+
 /* Without a rate it only tells. */
 static void on_limit(const Request *request)
 {
@@ -359,6 +370,8 @@ static void on_operator_op(Request *request, const char *op)
         on_progress(request);
     else if (strcmp(op, "vcpus") == 0)
         on_vcpus(request);
+    else if (strcmp(op, "expect") == 0)
+        on_expect(request);
     else if (strcmp(op, "limit") == 0)
         on_limit(request);
     else
