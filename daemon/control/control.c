@@ -286,6 +286,7 @@ Control *control_new(const Settings *settings, GError **error)
     control->departures = g_ptr_array_new();
     control->expected = g_ptr_array_new();
     control->assists = g_ptr_array_new();
+    control->guests = guests_new();
     peer_crowd_init(&control->peers);
     control->message = g_new0(ClientMessage, 1);
     control->reply = g_new0(ClientMessage, 1);
