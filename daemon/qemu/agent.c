@@ -15,8 +15,8 @@
 
 enum {
     LANES = 16,
-    RETRY_MS = 5000,          /* what could not be done is tried again */
-    OPEN_AGAIN_MS = 500,      /* at first, then twice as late each time */
+    RETRY_MS = 5000,     /* what could not be done is tried again */
+    OPEN_AGAIN_MS = 500, /* at first, then twice as late each time */
     OPEN_AGAIN_MS_MAX = 10000,
     KEEPALIVE_S = 5,
     KEEPALIVE_COUNT = 3,
@@ -179,7 +179,8 @@ static gboolean is_listed(virDomainPtr *domains, int n, const guint8 *uuid)
     guint8 of_domain[LIMIT_UUID];
 
     for (int i = 0; i < n; i++)
-        if (virDomainGetUUID(domains[i], of_domain) == 0 && memcmp(of_domain, uuid, LIMIT_UUID) == 0)
+        if (virDomainGetUUID(domains[i], of_domain) == 0 &&
+            memcmp(of_domain, uuid, LIMIT_UUID) == 0)
             return TRUE;
     return FALSE;
 }
@@ -277,8 +278,7 @@ static gboolean rest(Agent *agent, gint64 milliseconds)
     gboolean news;
 
     pthread_mutex_lock(&agent->lock);
-    while (!agent->stopping && !agent->lost &&
-           timed_wait(&agent->changed, &agent->lock, deadline))
+    while (!agent->stopping && !agent->lost && timed_wait(&agent->changed, &agent->lock, deadline))
         ;
     news = agent->stopping || agent->lost;
     pthread_mutex_unlock(&agent->lock);

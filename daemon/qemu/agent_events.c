@@ -140,8 +140,8 @@ static void on_iteration(virConnectPtr connection, virDomainPtr domain, int iter
     if (agent->start_postcopy == 0 || !start_job(agent, domain, &job))
         return;
     pthread_mutex_lock(&agent->lock);
-    now = passes_begin(&agent_domain_make(agent, job.uuid)->passes, iteration,
-                       agent->start_postcopy);
+    now =
+        passes_begin(&agent_domain_make(agent, job.uuid)->passes, iteration, agent->start_postcopy);
     pthread_mutex_unlock(&agent->lock);
     job.pass = iteration;
     if (now)
@@ -183,8 +183,8 @@ void agent_events_register(Agent *agent, virConnectPtr connection)
     };
 
     for (int i = 0; i < AGENT_EVENTS; i++) {
-        agent->callbacks[i] = virConnectDomainEventRegisterAny(
-            connection, NULL, events[i].id, events[i].function, agent, NULL);
+        agent->callbacks[i] = virConnectDomainEventRegisterAny(connection, NULL, events[i].id,
+                                                               events[i].function, agent, NULL);
         if (agent->callbacks[i] < 0)
             log_warning("libvirt does not tell of events of kind %d: %s", events[i].id,
                         agent_error());

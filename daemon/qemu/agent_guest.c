@@ -45,8 +45,8 @@ static char *ask(virDomainPtr domain, const char *line, GError **error)
 {
     char *answer = NULL, *copy;
 
-    if (virDomainQemuMonitorCommand(domain, line, &answer, VIR_DOMAIN_QEMU_MONITOR_COMMAND_DEFAULT) <
-        0) {
+    if (virDomainQemuMonitorCommand(domain, line, &answer,
+                                    VIR_DOMAIN_QEMU_MONITOR_COMMAND_DEFAULT) < 0) {
         g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "libvirt: %s", agent_error());
         return NULL;
     }

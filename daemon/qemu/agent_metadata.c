@@ -201,7 +201,8 @@ void agent_look(AgentJob *job)
         remember(job, domain, NULL, FALSE, TRUE);
     } else {
         if (!known)
-            complain(job, domain, "its metadata in " MARK_NAMESPACE " is not understood: left alone");
+            complain(job, domain,
+                     "its metadata in " MARK_NAMESPACE " is not understood: left alone");
         enabled = mark_takes_part(&mark, job->agent->all);
         if (enabled && job->reason == LOOK_ARRIVED)
             set_arrived(job);

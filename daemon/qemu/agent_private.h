@@ -30,10 +30,10 @@ typedef struct AgentDomain {
     guint8 token[LIMIT_TOKEN];
     gboolean renew; /* the token is that of the host it came from */
     Passes passes;
-    gboolean look_again;    /* its metadata could not be written */
-    gboolean check_again;   /* its capability has to be looked at */
-    gboolean clear_wanted;  /* its capability is to be off */
-    gboolean complained;    /* a line was logged about its metadata */
+    gboolean look_again;   /* its metadata could not be written */
+    gboolean check_again;  /* its capability has to be looked at */
+    gboolean clear_wanted; /* its capability is to be off */
+    gboolean complained;   /* a line was logged about its metadata */
 } AgentDomain;
 
 struct Agent {
@@ -51,9 +51,9 @@ struct Agent {
 
     Lanes *lanes;
     pthread_t connector, events;
-    int waker;                 /* libvirt's timer that ends the event loop's wait */
+    int waker;                   /* libvirt's timer that ends the event loop's wait */
     int callbacks[AGENT_EVENTS]; /* connector only; -1: none */
-    gboolean left;             /* threads of it were left behind at the stop */
+    gboolean left;               /* threads of it were left behind at the stop */
 };
 
 /* --- agent.c --- */

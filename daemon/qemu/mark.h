@@ -14,11 +14,7 @@
 #define MARK_NAMESPACE "urn:postcopyd:domain:1"
 #define MARK_PREFIX    "postcopyd"
 
-typedef enum MarkEnabled {
-    MARK_UNSET,
-    MARK_YES,
-    MARK_NO
-} MarkEnabled;
+typedef enum MarkEnabled { MARK_UNSET, MARK_YES, MARK_NO } MarkEnabled;
 
 /* All zero: a domain without the element. */
 typedef struct Mark {
