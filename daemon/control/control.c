@@ -20,6 +20,7 @@
 #include "daemon/control/connection.h"
 #include "daemon/control/departure.h"
 #include "daemon/control/expected.h"
+#include "daemon/control/domains.h"
 #include "daemon/control/limits.h"
 #include "daemon/control/listener.h"
 #include "daemon/control/peer_session.h"
@@ -295,6 +296,7 @@ Control *control_new(const Settings *settings, GError **error)
     if (!open_all(control, error))
         return NULL; /* the process ends: nothing of it is worth taking apart */
     add_events(control);
+    domains_start(control);
     return control;
 }
 
@@ -319,6 +321,7 @@ void control_free(Control *control)
         assist_free(control->assists->pdata[0]);
     while (control->expected->len > 0)
         expected_free(control->expected->pdata[0]);
+    domains_stop(control);
     while (control->arrivals->len > 0)
         arrival_free(control->arrivals->pdata[0]);
     while (control->connections->len > 0)

@@ -18,9 +18,9 @@ import recovery
 import switchover
 from harness import host
 from harness.postcopyd import preload, program
-from libvirt import plain
+from libvirt import agent, plain
 
-MODULES = (memory, switchover, recovery, balloon, client, plain)
+MODULES = (memory, switchover, recovery, balloon, client, plain, agent)
 SKIPPED = 77
 
 
