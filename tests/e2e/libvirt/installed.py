@@ -6,8 +6,7 @@ import re
 import shutil
 import subprocess
 
-from harness import host
-from harness.postcopyd import BUILD
+from harness.postcopyd import BUILD, DaemonError
 
 
 def prefix():
@@ -27,7 +26,7 @@ def install(where, configuration):
                           capture_output=True, text=True, check=False,
                           env=dict(os.environ, DESTDIR=str(staged)))
     if done.returncode:
-        raise host.Unavailable(f"cmake --install: {done.stderr.strip()}")
+        raise DaemonError(f"cmake --install: {done.stderr.strip()}")
     # Whoever QEMU runs as reads the preload.
     for folder, _, _ in os.walk(staged):
         os.chmod(folder, 0o755)
