@@ -3,8 +3,8 @@
 #include <stdio.h>
 
 #include "client/ctl/command.h"
-#include "client/ctl/daemon.h"
 #include "client/ctl/format.h"
+#include "client/operator/daemon.h"
 #include "protocol/qmp/json.h"
 
 enum { ANSWER_MS = 30 * 1000 };
