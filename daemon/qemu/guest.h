@@ -7,9 +7,10 @@
  * is libvirt's agent.  Lent ones are looked for first.
  *
  * Who may call: worker threads and threads of peers only, never the control thread or a data thread.
- * Every function that takes a Guest asks its monitor or reads /proc and so blocks, but a question to
- * the monitor is given up after GUEST_QUESTION_MS, and a provider's must be too.  A Guest is one
- * thread's; several threads may hold Guests of one VM.  Reasons are one line, in ret_text[LIMIT_TEXT + 1].
+ * Every function that takes a Guest asks its monitor or reads /proc, and so blocks.  A question to the
+ * monitor is given up after GUEST_QUESTION_MS, all that one Guest is asked after
+ * GUEST_ALL_QUESTIONS_MS; a provider's must be as well.  A Guest is one thread's; several threads may
+ * hold Guests of one VM.  Reasons are one line, in ret_text[LIMIT_TEXT + 1].
  */
 #ifndef POSTCOPYD_QEMU_GUEST_H
 #define POSTCOPYD_QEMU_GUEST_H
@@ -20,7 +21,10 @@
 #include "protocol/limits.h"
 #include "protocol/qmp/monitor.h"
 
-enum { GUEST_QUESTION_MS = 5000 };
+enum {
+    GUEST_QUESTION_MS = 5000,
+    GUEST_ALL_QUESTIONS_MS = 15000, /* of one Guest, together */
+};
 
 /* What is smaller than this is firmware and the like: it is left to QEMU. */
 #define GUEST_REGION_LEAST (G_GUINT64_CONSTANT(1) << 20)
