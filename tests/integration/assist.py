@@ -13,6 +13,7 @@ import uuid
 from pathlib import Path
 
 from lender import ASKED, MAIN, RELAY, SMALL, Lender
+from monitor import Monitor
 from wire import PAGE, Client, Peer, text
 from world import MIB, Daemon, SLOW, Vmm, expect, host, mentions, postcopyd
 
@@ -160,6 +161,44 @@ def faults():
                f"{world.lender.read_pages} pages were asked for")
         expect(found["faults"] < PAGES / 8, f"{found['faults']} faults: no neighbours came along")
         return f"{found['faults']} faults"
+
+
+def two_daemons():
+    """With a source's daemon that is one, to which a VM was lent."""
+    with contextlib.ExitStack() as ends:
+        folder = Path(ends.enter_context(host.workdir()))
+        a = ends.enter_context(Daemon(folder, "a"))
+        b = ends.enter_context(Daemon(folder, "b", libvirt={"source": a.address}))
+        left, right = (ends.enter_context(Assisted(daemon)) for daemon in (a, b))
+        monitor = ends.enter_context(Monitor(
+            folder / "qmp", [(region["address"], region["length"]) for region in left.regions],
+            [left.process.pid]))
+        for region, name in zip(right.regions, ("ram0", "ram1")):
+            region["id"] = name
+        left.do(f"present 0 {PAGES}")
+        vm = {"vm": "vm", "uuid": str(uuid.uuid4()), "token": os.urandom(32).hex()}
+        with Client(a.socket) as source, Client(b.socket) as destination:
+            expect(source.ask(op="lend", monitor=monitor.path, **vm) == {}, "not lent")
+            expect(destination.ask(op="expect", mode="assist", pid=right.process.pid,
+                                   regions=right.regions, **vm) == {}, "not expected")
+        left.do(f"connect {right.port}")
+        right.wait_event("accepted")
+        right.do("assist")
+        right.do("register")
+        right.do(f"hot 0 {PAGES // 4}")
+        right.do("listen")
+        expect(right.words()["serving"] == 0, "it serves while the source runs")
+        right.touch(5, 100)
+        monitor.stopped_in_postcopy()
+        right.touched(5, 100)
+        right.touch(0, PAGES, 8)
+        right.touched(0, PAGES)
+        right.touch(0, 256, region=SMALL, zero=True)
+        right.touched(0, 256, region=SMALL)
+        found = b.imported("vm")
+        expect(found["mode"] == "assist" and found["pages"]["by_stream"] > 0, found)
+        right.do("end")
+        a.wait("end of the export", lambda: a.exported("vm")["state"] == "done", 10 * SLOW)
 
 
 def hot_set():

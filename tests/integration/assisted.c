@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Plays a QEMU in assist mode, its preload and its guest, as a test tells it line by line:
+ * Plays a QEMU in assist mode, its preload and its guest, or one that such a QEMU's memory comes from, as a
+ * test tells it line by line:
  *
  *   assisted SOCKET MIB
  *
@@ -249,6 +250,18 @@ static const char *do_end(Assisted *self, const char *words)
     return NULL;
 }
 
+/* It migrates to somebody who listens there. */
+static const char *do_connect(Assisted *self, const char *words)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+                                  .sin_port = htons((uint16_t)atoi(words))};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    (void)self;
+    return connect(fd, (struct sockaddr *)&address, sizeof address) ? strerror(errno) : NULL;
+}
+
 static const char *do_reconnect(Assisted *self, const char *words)
 {
     (void)words;
@@ -261,10 +274,11 @@ static const struct {
     const char *name;
     const char *(*run)(Assisted *self, const char *words);
 } commands[] = {
-    {"assist", do_assist}, {"device", do_device},   {"register", do_register},
-    {"listen", do_listen}, {"present", do_present}, {"hot", do_hot},
-    {"place", do_place},   {"touch", do_touch},     {"relay", do_relay},
-    {"words", do_words},   {"end", do_end},         {"reconnect", do_reconnect},
+    {"assist", do_assist},   {"device", do_device},   {"register", do_register},
+    {"listen", do_listen},   {"present", do_present}, {"hot", do_hot},
+    {"place", do_place},     {"touch", do_touch},     {"relay", do_relay},
+    {"words", do_words},     {"end", do_end},         {"reconnect", do_reconnect},
+    {"connect", do_connect},
 };
 
 static void run(Assisted *self, char *line)

@@ -62,9 +62,14 @@ static uint64_t state_of(const AssistedMemory *memory, uint32_t region, uint64_t
 /* To another state from those in from, a bit each. */
 static void mark(AssistedMemory *memory, uint32_t region, uint64_t page, unsigned from, uint64_t to)
 {
-    _Atomic uint64_t *word = &memory->words[memory->table->regions[region].first_word + page / 16];
     unsigned shift = (unsigned)(page % 16) * 4;
-    uint64_t old = atomic_load(word);
+    _Atomic uint64_t *word;
+    uint64_t old;
+
+    if (!memory->table)
+        return; /* nobody's destination */
+    word = &memory->words[memory->table->regions[region].first_word + page / 16];
+    old = atomic_load(word);
 
     while (
         from >> (old >> shift & 15) & 1 &&
