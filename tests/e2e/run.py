@@ -13,13 +13,14 @@ import traceback
 
 import balloon
 import client
+import lent
 import memory
 import recovery
 import switchover
 from harness import host
 from harness.postcopyd import preload, program
 
-MODULES = (memory, switchover, recovery, balloon, client)
+MODULES = (memory, switchover, recovery, balloon, client, lent)
 SKIPPED = 77
 
 
