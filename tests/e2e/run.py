@@ -13,14 +13,14 @@ import traceback
 
 import balloon
 import client
-import lent
+import unaware
 import memory
 import recovery
 import switchover
 from harness import host
 from harness.postcopyd import preload, program
 
-MODULES = (memory, switchover, recovery, balloon, client, lent)
+MODULES = (memory, switchover, recovery, balloon, client, unaware)
 SKIPPED = 77
 
 
