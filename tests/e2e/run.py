@@ -13,14 +13,16 @@ import traceback
 
 import balloon
 import client
-import unaware
 import memory
 import recovery
 import switchover
+import unaware
 from harness import host
 from harness.postcopyd import preload, program
+from libvirt import agent, assist, plain
 
-MODULES = (memory, switchover, recovery, balloon, client, unaware)
+MODULES = (memory, switchover, recovery, balloon, client, unaware, plain, agent,
+           assist)
 SKIPPED = 77
 
 
@@ -72,8 +74,8 @@ def main():
         differing = set(known) ^ set(options.names)
         print(f"not in both lists: {differing}" if differing else "complete")
         return 1 if differing else 0
-    wanted = [name for name in known
-              if not options.names or name in options.names or name.split(".")[0] in options.names]
+    wanted = [name for name in known if not options.names
+              or any(name == given or name.startswith(f"{given}.") for given in options.names)]
     if not wanted:
         parser.error("no such scenario")
     host.exit_on_sigterm()
