@@ -16,8 +16,10 @@
 
 #include "daemon/control/admission.h"
 #include "daemon/control/arrival.h"
+#include "daemon/control/assist.h"
 #include "daemon/control/connection.h"
 #include "daemon/control/departure.h"
+#include "daemon/control/expected.h"
 #include "daemon/control/domains.h"
 #include "daemon/control/limits.h"
 #include "daemon/control/listener.h"
@@ -191,6 +193,31 @@ static gboolean open_peer_listener(Control *control, GError **error)
     return TRUE;
 }
 
+/*
+ * QEMUs that libvirt starts for guests that arrive make their second monitor there (client/hook).  Whoever
+ * may write there could stand in for such a QEMU, so it is their group's alone, which may be known by its
+ * usual name.
+ */
+static gboolean open_monitor_dir(Control *control, GError **error)
+{
+    g_autofree char *path = g_build_filename(control->settings->runtime_dir, "qmp", NULL);
+    const char *name = control->settings->group;
+    struct group *group = getgrnam(name ? name : "kvm");
+
+    if (name && !group)
+        return fail(error, ENOENT, "group '%s' does not exist: create it, or change the config",
+                    name);
+    if (g_mkdir_with_parents(path, 0700))
+        return fail(error, errno, "cannot make %s: %s", path, strerror(errno));
+    if (group && chown(path, (uid_t)-1, group->gr_gid) && name)
+        log_warning("cannot give %s to group %s (%s): QEMUs that libvirt starts as another user "
+                    "cannot arrive with our help",
+                    path, group->gr_name, strerror(errno));
+    if (chmod(path, 01770))
+        return fail(error, errno, "cannot change the mode of %s: %s", path, strerror(errno));
+    return TRUE;
+}
+
 static gboolean open_runtime_dir(Control *control, GError **error)
 {
     g_autofree char *relay = g_build_filename(control->settings->runtime_dir, "relay", NULL);
@@ -201,7 +228,7 @@ static gboolean open_runtime_dir(Control *control, GError **error)
     /* QEMU, whoever it runs as, makes its incoming socket there; nobody removes another's. */
     if (chmod(relay, 01733))
         return fail(error, errno, "cannot change the mode of %s: %s", relay, strerror(errno));
-    return TRUE;
+    return open_monitor_dir(control, error);
 }
 
 /* --- life ---------------------------------------------------------------------------------- */
@@ -283,6 +310,9 @@ Control *control_new(const Settings *settings, GError **error)
     control->refusals = g_hash_table_new_full(NULL, NULL, NULL, g_free);
     control->arrivals = g_ptr_array_new();
     control->departures = g_ptr_array_new();
+    control->expected = g_ptr_array_new();
+    control->assists = g_ptr_array_new();
+    control->guests = guests_new();
     peer_crowd_init(&control->peers);
     control->message = g_new0(ClientMessage, 1);
     control->reply = g_new0(ClientMessage, 1);
@@ -312,6 +342,10 @@ gboolean control_run(Control *control, GError **error)
  */
 void control_free(Control *control)
 {
+    while (control->assists->len > 0)
+        assist_free(control->assists->pdata[0]);
+    while (control->expected->len > 0)
+        expected_free(control->expected->pdata[0]);
     domains_stop(control);
     while (control->arrivals->len > 0)
         arrival_free(control->arrivals->pdata[0]);
