@@ -27,7 +27,7 @@ const char *__tsan_default_suppressions(void);
 
 const char *__tsan_default_suppressions(void)
 {
-    return "race:libglib-2.0.so.0\nrace:libvirt.so.0\n";
+    return "race:libglib-2.0.so.0\nrace:libvirt.so.0\ndeadlock:libvirt.so.0\n";
 }
 
 typedef struct World {
