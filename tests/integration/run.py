@@ -16,6 +16,7 @@ import bad_client
 import bad_hello
 import bad_peer
 import bad_setup
+import domains
 import lent
 import limit
 import pace
@@ -29,7 +30,7 @@ import transfer
 import vcpus
 from world import host
 
-MODULES = (transfer, restart, severed, size, limit, lent, pace, bad_client, bad_hello, bad_peer, bad_setup,
+MODULES = (transfer, restart, severed, size, limit, lent, pace, bad_client, bad_hello, bad_peer, bad_setup, domains,
            removed, rules, regions, vcpus, answers, assist)
 SKIPPED = 77
 
