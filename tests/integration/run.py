@@ -15,6 +15,8 @@ import bad_client
 import bad_hello
 import bad_peer
 import bad_setup
+import ctl_host
+import hook
 import limit
 import pace
 import regions
@@ -28,7 +30,7 @@ import vcpus
 from world import host
 
 MODULES = (transfer, restart, severed, size, limit, pace, bad_client, bad_hello, bad_peer, bad_setup,
-           removed, rules, regions, vcpus, answers)
+           removed, rules, regions, vcpus, answers, hook, ctl_host)
 SKIPPED = 77
 
 
