@@ -16,8 +16,11 @@
 
 #include "daemon/control/admission.h"
 #include "daemon/control/arrival.h"
+#include "daemon/control/assist.h"
 #include "daemon/control/connection.h"
 #include "daemon/control/departure.h"
+#include "daemon/control/expected.h"
+#include "daemon/control/domains.h"
 #include "daemon/control/limits.h"
 #include "daemon/control/listener.h"
 #include "daemon/control/peer_session.h"
@@ -307,6 +310,9 @@ Control *control_new(const Settings *settings, GError **error)
     control->refusals = g_hash_table_new_full(NULL, NULL, NULL, g_free);
     control->arrivals = g_ptr_array_new();
     control->departures = g_ptr_array_new();
+    control->expected = g_ptr_array_new();
+    control->assists = g_ptr_array_new();
+    control->guests = guests_new();
     peer_crowd_init(&control->peers);
     control->message = g_new0(ClientMessage, 1);
     control->reply = g_new0(ClientMessage, 1);
@@ -315,6 +321,7 @@ Control *control_new(const Settings *settings, GError **error)
     if (!open_all(control, error))
         return NULL; /* the process ends: nothing of it is worth taking apart */
     add_events(control);
+    domains_start(control);
     return control;
 }
 
@@ -335,6 +342,11 @@ gboolean control_run(Control *control, GError **error)
  */
 void control_free(Control *control)
 {
+    while (control->assists->len > 0)
+        assist_free(control->assists->pdata[0]);
+    while (control->expected->len > 0)
+        expected_free(control->expected->pdata[0]);
+    domains_stop(control);
     while (control->arrivals->len > 0)
         arrival_free(control->arrivals->pdata[0]);
     while (control->connections->len > 0)

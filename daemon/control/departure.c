@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "daemon/control/departure_keep.h"
+#include "daemon/control/departure_lent.h"
 #include "daemon/control/departure_relay.h"
 #include "daemon/control/departure_steps.h"
 #include "daemon/control/operator.h"
@@ -261,6 +262,10 @@ static void on_told(Control *control, gpointer data)
             on_released(departure);
         else if (told->event == EXPORT_RELAYED)
             on_relayed(departure);
+        else if (told->event == EXPORT_LEASED)
+            departure->leased = TRUE;
+        else if (told->event == EXPORT_SEAL_WANTED)
+            departure_lent_listens(departure);
         else if (told->event == EXPORT_LOST && departure->stage < DEPARTURE_SEALED)
             departure_cancel(departure, "the destination's daemon is gone");
     }
@@ -318,7 +323,8 @@ static Departure *find_orphan(const Connection *connection)
 {
     for (guint i = connection->control->departures->len; i-- > 0;) {
         Departure *departure = connection->control->departures->pdata[i];
-        if (!departure->connection && departure->export && departure->stage >= DEPARTURE_SEALED &&
+        if (!departure->connection && !departure->lent && departure->export &&
+            departure->stage >= DEPARTURE_SEALED &&
             (departure->stage != DEPARTURE_ENDED || connection->blob_length > 0) &&
             departure->pid == connection->peer.pid &&
             strcmp(departure->export->name, connection->name) == 0)
@@ -401,6 +407,7 @@ static void let_go(Departure *departure)
 
 void departure_tick(Control *control)
 {
+    departure_lent_tick(control);
     for (guint i = control->departures->len; i-- > 0;)
         let_go(control->departures->pdata[i]);
     for (guint i = 0; i < control->departures->len; i++) {

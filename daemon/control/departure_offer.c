@@ -4,12 +4,17 @@
 #include <string.h>
 
 #include "daemon/control/arrival.h"
+#include "daemon/control/departure_lent.h"
 #include "daemon/control/departure_relay.h"
 #include "daemon/control/departure_steps.h"
 #include "daemon/core/log.h"
 #include "daemon/transport/address.h"
 
-enum { INVITE_ANSWER_MS = 25000, INVITE_DEAD_MS = 15000 };
+enum {
+    INVITE_ANSWER_MS = 25000,
+    INVITE_AWAIT_MS = 90000, /* with starting the VM there */
+    INVITE_DEAD_MS = 15000,
+};
 
 /* --- inviting ------------------------------------------------------------------------------ */
 
@@ -18,6 +23,7 @@ typedef struct InviteJob {
     guint64 departure;
     char destination[LIMIT_ADDRESS + 1];
     PeerMessage *message; /* the INVITE; then the INVITED */
+    int answer_ms;
     int error;
     char text[LIMIT_TEXT + 1];
 } InviteJob;
@@ -52,7 +58,7 @@ static void run_invite(InviteJob *job)
         return;
     job->error = peer_socket_send(peer, invite);
     if (!job->error)
-        job->error = peer_socket_receive(peer, job->message, INVITE_ANSWER_MS);
+        job->error = peer_socket_receive(peer, job->message, job->answer_ms);
     if (!job->error && job->message->type != PEER_INVITED && job->message->type != PEER_BYE)
         job->error = -EPROTO;
     if (job->error)
@@ -87,7 +93,7 @@ static void describe_regions(const Departure *departure, PeerRegions *ret_region
         }
 }
 
-static void invite(Departure *departure)
+void departure_invite(Departure *departure)
 {
     Control *control = departure->control;
     InviteJob *job = g_new0(InviteJob, 1);
@@ -107,6 +113,8 @@ static void invite(Departure *departure)
     else
         g_snprintf(message->invite.source, sizeof message->invite.source, ":%s",
                    control->peer_port);
+    job->answer_ms = departure->lent ? INVITE_AWAIT_MS : INVITE_ANSWER_MS;
+    message->invite.flags = departure->lent ? PEER_INVITE_AWAIT : 0;
     describe_regions(departure, &message->invite.regions);
     message->invite.n_vcpus = departure->driver.n_destination_vcpus;
     memcpy(message->invite.vcpus, departure->driver.destination_vcpus,
@@ -167,6 +175,8 @@ static const char *check_offer(const Connection *connection, const char *destina
         return "the VM is leaving already";
     if (connection->departure && connection->departure->stage == DEPARTURE_DONE)
         return "the VM has left already";
+    if (departure_lent_busy(connection->control, connection->uuid))
+        return "the VM is leaving already";
     if (address_parse(destination, &address) || address.host[0] == '\0')
         return "the destination must be HOST:PORT, with an IPv6 address in brackets";
     return NULL;
@@ -218,5 +228,5 @@ void departure_exported(Connection *connection, const ClientStatus *status)
     if (error)
         departure_end(departure, DEPARTURE_ENDED, error, text);
     else
-        invite(departure);
+        departure_invite(departure);
 }

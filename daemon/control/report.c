@@ -5,7 +5,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "daemon/control/assist.h"
 #include "daemon/core/clock.h"
+#include "daemon/qemu/agent.h"
 #include "version.h"
 
 static void set_number(JsonObject *object, const char *name, guint64 value)
@@ -253,14 +255,14 @@ static void import_details(JsonObject *object, const Import *import)
     json_object_set_object_member(object, "stream", import_stream(import));
 }
 
-static JsonObject *import_object(const Arrival *arrival, gboolean full)
+static JsonObject *import_object(Import *import, int pid, guint64 limit, gboolean full)
 {
     JsonObject *object = json_object_new();
-    Import *import = arrival->import;
 
     json_object_set_string_member(object, "vm", import->name);
     set_uuid(object, import->uuid);
-    set_number(object, "pid", (guint64)arrival->pid);
+    set_number(object, "pid", (guint64)pid);
+    json_object_set_string_member(object, "mode", import->config.assist ? "assist" : "direct");
     json_object_set_string_member(object, "state", client_state_name(import_state(import)));
     json_object_set_string_member(object, "source", import->source);
     set_seal(object, &import->seal);
@@ -271,7 +273,7 @@ static JsonObject *import_object(const Arrival *arrival, gboolean full)
     import_times(object, import);
     json_object_set_object_member(object, "pages", import_pages(import));
     json_object_set_double_member(object, "faulted_share", faulted_share(import));
-    set_number(object, "vm_limit_bytes_s", arrival->limit);
+    set_number(object, "vm_limit_bytes_s", limit);
     set_count(object, "faults", &import->counters.faults);
     set_count(object, "faults_present", &import->counters.faults_present);
     if (full)
@@ -324,6 +326,8 @@ static JsonObject *export_object(const Departure *departure)
     set_uuid(object, export->uuid);
     set_number(object, "pid", (guint64)departure->pid);
     json_object_set_string_member(object, "state", client_state_name(departure_state(departure)));
+    json_object_set_string_member(object, "mode",
+                                  departure->mode == DEPARTURE_ASSIST ? "assist" : "direct");
     json_object_set_string_member(object, "destination", departure->destination);
     set_seal(object, &export->seal);
     json_object_set_boolean_member(object, "fenced", atomic_load(&export->fenced));
@@ -396,9 +400,17 @@ static JsonArray *imports(Control *control, const char *vm, int pid, gboolean fu
 
     for (guint i = 0; i < control->arrivals->len; i++) {
         const Arrival *arrival = control->arrivals->pdata[i];
-        const Import *import = arrival->import;
+        Import *import = arrival->import;
         if (import && is_wanted(vm, pid, import->name, import->uuid, arrival->pid))
-            json_array_add_object_element(array, import_object(arrival, full));
+            json_array_add_object_element(
+                array, import_object(import, arrival->pid, arrival->limit, full));
+    }
+    for (guint i = 0; i < control->assists->len; i++) {
+        const Assist *assist = control->assists->pdata[i];
+        Import *import = assist->import;
+        if (import && is_wanted(vm, pid, import->name, import->uuid, assist->pid))
+            json_array_add_object_element(array,
+                                          import_object(import, assist->pid, assist->limit, full));
     }
     return array;
 }
@@ -416,6 +428,16 @@ static JsonArray *exports(Control *control, const char *vm, int pid)
     return array;
 }
 
+static JsonObject *libvirt(const Control *control)
+{
+    JsonObject *object = json_object_new();
+
+    json_object_set_string_member(object, "uri", control->agent ? agent_uri(control->agent) : "");
+    json_object_set_boolean_member(object, "connected",
+                                   control->agent && agent_is_connected(control->agent));
+    return object;
+}
+
 JsonNode *report_all(Control *control, const char *vm, int pid, gboolean full)
 {
     JsonNode *node = json_node_new(JSON_NODE_OBJECT);
@@ -427,6 +449,7 @@ JsonNode *report_all(Control *control, const char *vm, int pid, gboolean full)
     set_number(object, "up_s",
                (guint64)(g_get_monotonic_time() - control->started_us) / G_USEC_PER_SEC);
     set_number(object, "limit_bytes_s", control->limit);
+    json_object_set_object_member(object, "libvirt", libvirt(control));
     json_object_set_array_member(object, "sessions", sessions(control, vm, pid));
     json_object_set_array_member(object, "imports", imports(control, vm, pid, full));
     json_object_set_array_member(object, "exports", exports(control, vm, pid));

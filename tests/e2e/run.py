@@ -18,8 +18,9 @@ import recovery
 import switchover
 from harness import host
 from harness.postcopyd import preload, program
+from libvirt import agent, assist, plain
 
-MODULES = (memory, switchover, recovery, balloon, client)
+MODULES = (memory, switchover, recovery, balloon, client, plain, agent, assist)
 SKIPPED = 77
 
 
@@ -71,8 +72,8 @@ def main():
         differing = set(known) ^ set(options.names)
         print(f"not in both lists: {differing}" if differing else "complete")
         return 1 if differing else 0
-    wanted = [name for name in known
-              if not options.names or name in options.names or name.split(".")[0] in options.names]
+    wanted = [name for name in known if not options.names
+              or any(name == given or name.startswith(f"{given}.") for given in options.names)]
     if not wanted:
         parser.error("no such scenario")
     host.exit_on_sigterm()

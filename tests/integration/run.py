@@ -17,6 +17,7 @@ import bad_peer
 import bad_setup
 import ctl_host
 import hook
+import lent
 import limit
 import pace
 import regions
@@ -29,7 +30,7 @@ import transfer
 import vcpus
 from world import host
 
-MODULES = (transfer, restart, severed, size, limit, pace, bad_client, bad_hello, bad_peer, bad_setup,
+MODULES = (transfer, restart, severed, size, limit, lent, pace, bad_client, bad_hello, bad_peer, bad_setup,
            removed, rules, regions, vcpus, answers, hook, ctl_host)
 SKIPPED = 77
 
