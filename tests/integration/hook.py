@@ -28,7 +28,7 @@ def other_operations():
     with Site() as site:
         for operation, step in (("prepare", "begin"), ("start", "begin"), ("started", "end"),
                                 ("stopped", "begin"), ("reconnect", "begin"), ("attach", "begin"),
-                                ("migrate", "end"), ("restore", "begin"), ("nonsense", "")):
+                                ("migrate", "end"), ("restore", "end"), ("nonsense", "")):
             command = [postcopyd.program("50-postcopyd"), "guest", operation, step, "-"]
             with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                   stderr=subprocess.STDOUT, text=True) as hook:
@@ -61,6 +61,21 @@ def adds_for_who_takes_part():
         _untouched(site, domain(attributes="enabled='no'"))
         removed = site.migrate(added.replace('enabled="yes"', 'enabled="no"')).stdout
         expect("<domain" in removed and "commandline" not in removed, removed)
+
+
+def restored_without_us():
+    """A guest that was saved here starts anywhere again."""
+    with Site() as site:
+        added = site.arriving()
+        site.monitor.parent.rmdir()
+        site.preload.unlink()
+        done = site.hook("restore", "begin", added)
+        expect(done.returncode == 0 and done.stderr == "", done)
+        expect("<name>guest" in done.stdout and "commandline" not in done.stdout, done.stdout)
+        expect('enabled="yes"' in done.stdout, "it does not take part any more")
+        for xml in (domain(), ""):
+            done = site.hook("restore", "begin", xml)
+            expect((done.returncode, done.stdout) == (0, ""), done)
 
 
 def trouble_leaves_it_as_it_is():
