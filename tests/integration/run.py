@@ -16,7 +16,9 @@ import bad_client
 import bad_hello
 import bad_peer
 import bad_setup
+import ctl_host
 import domains
+import hook
 import lent
 import limit
 import pace
@@ -31,7 +33,8 @@ import vcpus
 from world import host
 
 MODULES = (transfer, restart, severed, size, limit, lent, pace, bad_client, bad_hello, bad_peer, bad_setup, domains,
-           removed, rules, regions, vcpus, answers, assist)
+           removed, rules, regions, vcpus, answers, assist, hook,
+           ctl_host)
 SKIPPED = 77
 
 
