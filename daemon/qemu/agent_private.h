@@ -41,6 +41,7 @@ struct Agent {
     unsigned start_postcopy;
     gboolean all;
     void (*found_ignore_shared)(void *user, const guint8 *uuid, const char *name);
+    gboolean (*is_attended)(void *user, const guint8 *uuid);
     void *user;
 
     pthread_mutex_t lock;
@@ -107,6 +108,12 @@ void agent_job_done(AgentJob *job, const char *problem);
 /* FALSE: it could not be read. */
 gboolean agent_read_mark(virDomainPtr domain, Mark *ret_mark, gboolean *ret_known);
 gboolean agent_write_mark(virDomainPtr domain, const Mark *mark);
+
+/*
+ * Whether libvirt is at something with the domain that goes on for long, a migration in either direction or
+ * saving it: it lets nobody change the domain then, and makes him wait for half a minute before it says so.
+ */
+gboolean agent_is_busy(virDomainPtr domain);
 
 /* Reads a domain's metadata, and gives it a token if it takes part. */
 void agent_look(AgentJob *job);
