@@ -16,6 +16,9 @@ import bad_client
 import bad_hello
 import bad_peer
 import bad_setup
+import ctl_host
+import domains
+import hook
 import lent
 import limit
 import pace
@@ -29,8 +32,9 @@ import transfer
 import vcpus
 from world import host
 
-MODULES = (transfer, restart, severed, size, limit, lent, pace, bad_client, bad_hello, bad_peer, bad_setup,
-           removed, rules, regions, vcpus, answers, assist)
+MODULES = (transfer, restart, severed, size, limit, lent, pace, bad_client, bad_hello, bad_peer, bad_setup, domains,
+           removed, rules, regions, vcpus, answers, assist, hook,
+           ctl_host)
 SKIPPED = 77
 
 
