@@ -32,51 +32,21 @@ static Assist *find_by_id(Control *control, guint64 id)
 
 /* --- ending ---------------------------------------------------------------------------------- */
 
-/* Off the list, and from its connection.  Its import, which is the caller's now. */
-static Import *take_apart(Assist *assist)
+void assist_free(Assist *assist)
 {
-    Import *import = assist->import;
-
     if (assist->connection)
         assist->connection->assist = NULL;
     event_free(assist->timer);
     g_ptr_array_remove(assist->control->assists, assist);
+    import_free(assist->import); /* serving is 0 before its threads are joined */
     g_free(assist);
-    return import;
-}
-
-void assist_free(Assist *assist)
-{
-    import_free(take_apart(assist));
-}
-
-static gpointer reap(gpointer import)
-{
-    import_free(import);
-    return NULL;
-}
-
-/* Its threads are joined elsewhere: others' faults and clients need not wait for that. */
-static void end(Assist *assist)
-{
-    Import *import = take_apart(assist);
-    GThread *thread;
-
-    if (!import)
-        return;
-    assist_withdraw(import);
-    thread = g_thread_try_new("reaper", reap, import, NULL);
-    if (thread)
-        g_thread_unref(thread);
-    else
-        import_free(import);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *argument)
 {
     (void)fd;
     (void)what;
-    end(argument);
+    assist_free(argument);
 }
 
 /* The source hears that nobody needs its memory any more, unless it never gave any. */
@@ -89,7 +59,7 @@ static void on_end(Connection *connection)
         return;
     if (assist->stage != ASSIST_LISTENING || !import_gate_is_open(assist->import) ||
         import_is_halted(assist->import)) {
-        end(assist);
+        assist_free(assist);
         return;
     }
     log_info("%s: QEMU has all memory", assist->import->name);
@@ -110,7 +80,7 @@ void assist_disconnected(Connection *connection)
     if (assist->stage == ASSIST_LISTENING)
         log_warning("%s: its client in process %d is gone: QEMU goes on alone",
                     assist->import->name, assist->pid);
-    end(assist);
+    assist_free(assist);
 }
 
 void assist_process_ended(Control *control, int pid)
@@ -118,7 +88,7 @@ void assist_process_ended(Control *control, int pid)
     for (guint i = control->assists->len; i-- > 0;) {
         Assist *assist = control->assists->pdata[i];
         if (assist->pid == pid && assist->stage != ASSIST_ENDING)
-            end(assist);
+            assist_free(assist);
     }
 }
 
@@ -179,7 +149,7 @@ static void on_told(Control *control, gpointer data)
         if (assist->stage != ASSIST_ATTACHING)
             break;
         refuse(assist->connection, assist->serial, -ECONNREFUSED, told->text);
-        end(assist);
+        assist_free(assist);
         break;
     case IMPORT_READY:
         log_info("%s: listens in process %d, faults are asked of %s", assist->import->name,
@@ -189,10 +159,10 @@ static void on_told(Control *control, gpointer data)
         log_info("%s: assisted no more: %s", assist->import->name, told->text);
         if (assist->stage == ASSIST_ATTACHING)
             refuse(assist->connection, assist->serial, -ECANCELED, told->text);
-        end(assist);
+        assist_free(assist);
         break;
     case IMPORT_FINISHED:
-        end(assist);
+        assist_free(assist);
         break;
     case IMPORT_CHANGED:
     case IMPORT_COMPLETE:
@@ -258,7 +228,7 @@ static void on_found(Control *control, gpointer data)
     }
     admission_log_refusal(assist->connection, found->text);
     refuse(assist->connection, assist->serial, error, found->text);
-    end(assist);
+    assist_free(assist);
 }
 
 static void begin(Connection *connection, const Expected *expected, guint32 serial)
@@ -278,7 +248,7 @@ static void begin(Connection *connection, const Expected *expected, guint32 seri
     if (assist_source_find(expected, assist->id, on_found))
         return;
     refuse(connection, serial, -EAGAIN, "no thread could be started");
-    end(assist);
+    assist_free(assist);
 }
 
 /* Why this process cannot be assisted; NULL: it may be, as *ret_expected. */
@@ -324,7 +294,7 @@ static gboolean replace_dead(Connection *connection)
             continue;
         if (!has_hung_up(other->connection) && !(other->import && import_is_halted(other->import)))
             return FALSE;
-        end(other);
+        assist_free(other);
     }
     return TRUE;
 }
@@ -345,7 +315,7 @@ static void on_assist(Connection *connection)
         return;
     }
     if (assist && assist->stage >= ASSIST_PLANNED && import_is_halted(assist->import)) {
-        end(assist);
+        assist_free(assist);
         assist = NULL;
     }
     if (!assist) {
@@ -382,7 +352,7 @@ static void on_listen(Connection *connection)
     error = import_arm(assist->import, shards, assist->n_shards);
     if (error) {
         refuse(connection, serial, error, strerror(-error));
-        end(assist);
+        assist_free(assist);
         return;
     }
     assist->stage = ASSIST_LISTENING;

@@ -61,7 +61,10 @@ AssistWatch *assist_watch_new(void)
 
 bool assist_may_read(const Resolver *resolver)
 {
-    return !is_relaying(resolver->import) &&
+    const Import *import = resolver->import;
+
+    return !is_relaying(import) && !import_is_halted(import) &&
+           !atomic_load_explicit(&import->withdrawn, memory_order_acquire) &&
            pending_room(&resolver->assist->pending) >= SHARD_INBOX;
 }
 

@@ -35,7 +35,8 @@ AssistWatch *assist_watch_new(void);
 
 /* The rest is for the resolver's own thread, with its AssistWatch. */
 
-/* False: the client relays, or too many faults wait: to be asked again after ASSIST_TICK_MS. */
+/* False: the client relays, or too many faults wait: to be asked again after ASSIST_TICK_MS.  Or it serves
+ * no more. */
 bool assist_may_read(const struct Resolver *resolver);
 
 /* Right before it reads a uffd, and after it, with what came. */

@@ -13,6 +13,7 @@ import traceback
 
 import assist_client
 import balloon
+import beside
 import client
 import memory
 import recovery
@@ -22,7 +23,7 @@ from harness import host
 from harness.postcopyd import preload, program
 from libvirt import agent, assist, plain
 
-MODULES = (memory, switchover, recovery, balloon, client, assist_client, unaware, plain, agent,
+MODULES = (memory, switchover, recovery, balloon, client, assist_client, unaware, beside, plain, agent,
            assist)
 SKIPPED = 77
 

@@ -160,6 +160,8 @@ def faults():
         expect(world.lender.read_pages == PAGES - 64 + 256,
                f"{world.lender.read_pages} pages were asked for")
         expect(found["faults"] < PAGES / 8, f"{found['faults']} faults: no neighbours came along")
+        shown = world.daemon.ctl("status")
+        expect(shown.returncode == 0 and "vm" in shown.stdout, shown)
         return f"{found['faults']} faults"
 
 
@@ -371,6 +373,7 @@ def client_disconnects():
         world.vm.touch(0, 10)
         world.vm.ask("relay on")
         world.vm.touched(0, 10)
+        world.vm.ask("relay off")
         world.vm.refused("listen")
         world.vm.do(f"assist {world.uuid.hex}")
 
