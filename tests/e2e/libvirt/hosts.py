@@ -293,6 +293,13 @@ class Pair:
         for one in self.hosts:
             one.show_logs()
 
+    def slow_wire(self, rate):
+        """Lets the wire carry so much each way ('1gbit'), with the short queues of a host's own."""
+        for one in self.hosts:
+            one.run("tc", "qdisc", "add", "dev", "wire", "root", "handle", "1:", "tbf", "rate", rate,
+                    "burst", "64kb", "latency", "50ms")
+            one.run("tc", "qdisc", "add", "dev", "wire", "parent", "1:1", "fq_codel", check=False)
+
     def other(self, one):
         """The host at the other end of the wire."""
         return self.b if one is self.a else self.a
