@@ -7,7 +7,7 @@
 #
 #   sudo scripts/bench.sh main [--json FILE] [--rounds N] [--mem MiB] [--fill MiB] [--vcpus N]
 #   sudo scripts/bench.sh fault [--json FILE] [--rounds N] [--only TEXT] [--quick]
-#   sudo scripts/bench.sh libvirt [--json FILE] [--rounds N] [--rate MiB/s] [--backend memfd|anon]
+#   sudo scripts/bench.sh libvirt [--json FILE] [--rounds N] [--rate MiB/s] [--link RATE] [--backend memfd|anon]
 set -euo pipefail
 
 usage() {
@@ -15,7 +15,7 @@ usage() {
         "[--vcpus N] [--only TEXT]"
     echo "       scripts/bench.sh fault [--json FILE] [--rounds N] [--only TEXT] [--quick]"
     echo "       scripts/bench.sh libvirt [--json FILE] [--rounds N] [--mem MiB] [--fill MiB]" \
-        "[--vcpus N] [--backend memfd|anon] [--rate MiB/s] [--around BYTES]"
+        "[--vcpus N] [--backend memfd|anon] [--rate MiB/s] [--link RATE] [--around BYTES]"
 }
 
 # Files are named from where the caller stands.

@@ -59,6 +59,8 @@ def outcome(domain, migration, took):
 def without(spec, options):
     """One migration by libvirt and QEMU alone."""
     with pair() as both, Domain(both, spec) as domain:
+        if options.link:
+            both.slow_wire(options.link)
         domain.start()
         domain.here.wait_passes(1)
         time.sleep(STEADY)
@@ -70,6 +72,8 @@ def with_us(spec, options):
     """The same with our daemons on both hosts, as configured by default."""
     around = {"import": {"around": options.around}}
     with assisted(spec=spec, source=around, destination=around) as case:
+        if options.link:
+            case.pair.slow_wire(options.link)
         time.sleep(STEADY)
         with Watch(case.destination, case.domain.name, interval=0.05) as watch:
             with case.migrate(postcopy=options.rate) as migration:
@@ -123,7 +127,8 @@ def run(options):
     spec = Spec(mem_mb=options.mem, fill_mb=options.fill, vcpus=options.vcpus,
                 backend=options.backend)
     print(f"{options.mem} MiB of {options.backend}, {options.fill} MiB filled, {options.vcpus} "
-          f"vCPUs, {host.accel()}, post-copy at {options.rate or 'any number of'} MiB/s")
+          f"vCPUs, {host.accel()}, post-copy at {options.rate or 'any number of'} MiB/s, "
+          f"wire {options.link or 'unlimited'}")
     rounds = {WITHOUT: [], WITH: []}
     failed = 0
     for number in range(1, options.rounds + 1):
@@ -141,7 +146,7 @@ def run(options):
         Path(options.json).write_text(json.dumps(
             {"bench": "libvirt", "ratios": found, "medians": middle, "rounds": rounds,
              "mem_mb": options.mem, "fill_mb": options.fill, "vcpus": options.vcpus,
-             "backend": options.backend, "rate_mib_s": options.rate, "around": options.around,
+             "backend": options.backend, "rate_mib_s": options.rate, "link": options.link, "around": options.around,
              "machine": {"kernel": platform.release(), "cpus": os.cpu_count(),
                          "accel": host.accel(),
                          "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}},
@@ -158,7 +163,10 @@ def main():
     parser.add_argument("--fill", type=int, default=512, metavar="MiB")
     parser.add_argument("--vcpus", type=int, default=2, metavar="N")
     parser.add_argument("--backend", choices=("memfd", "anon"), default="memfd")
-    parser.add_argument("--rate", type=int, default=128, metavar="MiB/s",
+    parser.add_argument("--link", default="", metavar="RATE",
+                        help="what the wire carries each way, as tc says it: 1gbit; otherwise as "
+                             "much as this machine can")
+    parser.add_argument("--rate", type=int, default=0, metavar="MiB/s",
                         help="virsh's --postcopy-bandwidth; 0: none")
     parser.add_argument("--around", default="256K", help="as in postcopyd.conf")
     options = parser.parse_args()
