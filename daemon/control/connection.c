@@ -8,6 +8,7 @@
 
 #include "daemon/control/admission.h"
 #include "daemon/control/arrival.h"
+#include "daemon/control/awaited.h"
 #include "daemon/control/connection_regions.h"
 #include "daemon/control/credentials.h"
 #include "daemon/control/departure.h"
@@ -272,6 +273,7 @@ static void on_hello(Connection *connection)
     connection_send(connection, NULL, 0);
     if (connection->departure)
         departure_welcome_back(connection->departure);
+    awaited_client_changed(connection);
 }
 
 /* --- other messages ------------------------------------------------------------------------ */
@@ -442,6 +444,7 @@ void connection_close(Connection *connection)
     if (connection->departure)
         departure_disconnected(connection->departure);
     departure_owner_gone(control, connection->id);
+    awaited_asker_gone(control, connection->id);
     outbox_deinit(&connection->outbox);
     event_free(connection->event);
     client_channel_deinit(&connection->channel);

@@ -35,6 +35,7 @@ typedef struct Control {
     GPtrArray *connections; /* of Connection, owned */
     GPtrArray *arrivals;    /* of Arrival, owned */
     GPtrArray *departures;  /* of Departure, owned */
+    GPtrArray *awaited;     /* of Awaited (awaited.c), owned */
     GHashTable *refusals;   /* by pid: the last refusal of a HELLO that was logged */
     LogLimit crowd_limit;   /* for the line about too many connections */
     PeerCrowd peers;        /* connections of other daemons; their threads count too */
