@@ -71,7 +71,7 @@ static void set_defaults(Settings *settings)
     settings->runtime_dir = g_strdup(POSTCOPYD_RUN_DIR);
     settings->max_clients = 4096;
     settings->max_clients_per_user = 1024;
-    settings->listen = g_strdup("127.0.0.1:16520");
+    settings->listen = g_strdup(POSTCOPYD_LISTEN);
     settings->import = (ImportConfig){
         .bulk_channels = 1,
         .around = 256 << 10,

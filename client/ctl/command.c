@@ -3,8 +3,8 @@
 
 #include <string.h>
 
-#include "client/ctl/daemon.h"
 #include "client/ctl/error.h"
+#include "client/operator/daemon.h"
 
 enum { ANSWER_MS = 30 * 1000 };
 

@@ -21,6 +21,10 @@ gboolean command_stats(const char *socket, int argc, char **argv, GError **error
 gboolean command_cancel(const char *socket, int argc, char **argv, GError **error);
 gboolean command_abandon(const char *socket, int argc, char **argv, GError **error);
 gboolean command_limit(const char *socket, int argc, char **argv, GError **error);
+gboolean command_jobs(const char *socket, int argc, char **argv, GError **error);
+gboolean command_check(const char *socket, int argc, char **argv, GError **error);
+gboolean command_enable(const char *socket, int argc, char **argv, GError **error);
+gboolean command_disable(const char *socket, int argc, char **argv, GError **error);
 gboolean command_migrate(const char *socket, int argc, char **argv, GError **error);
 
 /*

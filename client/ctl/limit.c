@@ -2,9 +2,9 @@
 #include <stdio.h>
 
 #include "client/ctl/command.h"
-#include "client/ctl/daemon.h"
 #include "client/ctl/error.h"
 #include "client/ctl/format.h"
+#include "client/operator/daemon.h"
 #include "protocol/qmp/json.h"
 #include "protocol/rate_text.h"
 

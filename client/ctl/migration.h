@@ -19,9 +19,9 @@
 #ifndef POSTCOPYD_CTL_MIGRATION_H
 #define POSTCOPYD_CTL_MIGRATION_H
 
-#include "client/ctl/daemon.h"
 #include "client/ctl/report.h"
 #include "client/ctl/side.h"
+#include "client/operator/daemon.h"
 
 typedef enum MigrationStep {
     MIGRATION_CHECKING,

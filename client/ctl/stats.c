@@ -5,9 +5,9 @@
 #include <unistd.h>
 
 #include "client/ctl/command.h"
-#include "client/ctl/daemon.h"
 #include "client/ctl/error.h"
 #include "client/ctl/format.h"
+#include "client/operator/daemon.h"
 #include "protocol/qmp/json.h"
 
 enum { ANSWER_MS = 30 * 1000 };

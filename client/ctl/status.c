@@ -3,8 +3,8 @@
 #include <stdio.h>
 
 #include "client/ctl/command.h"
-#include "client/ctl/daemon.h"
 #include "client/ctl/format.h"
+#include "client/operator/daemon.h"
 #include "protocol/qmp/json.h"
 
 enum { ANSWER_MS = 30 * 1000 };
@@ -24,6 +24,14 @@ static void add_number(Table *table, JsonObject *object, const char *member)
 static void add_bytes(Table *table, JsonObject *object, const char *member)
 {
     table_add(table, format_bytes((guint64)member_int(object, member)));
+}
+
+/* A daemon that does not say knows of one mode only. */
+static void add_mode(Table *table, JsonObject *object)
+{
+    const char *mode = member_string(object, "mode");
+
+    table_add(table, g_strdup(*mode ? mode : "direct"));
 }
 
 static void add_session(Table *table, JsonObject *session)
@@ -47,6 +55,7 @@ static void add_import(Table *table, JsonObject *import)
     g_autofree char *rate = format_bytes((guint64)member_int(import, "rate_bytes_s"));
 
     add_text(table, import, "vm");
+    add_mode(table, import);
     add_text(table, import, "state");
     add_number(table, import, "pid");
     add_text(table, import, "source");
@@ -62,6 +71,7 @@ static void add_export(Table *table, JsonObject *export)
     JsonObject *progress = member_object(export, "progress");
 
     add_text(table, export, "vm");
+    add_mode(table, export);
     add_text(table, export, "state");
     add_number(table, export, "pid");
     add_text(table, export, "destination");
@@ -107,10 +117,11 @@ static void print_status(JsonObject *status)
         table_new((const char *const[]){"VM", "ROLE", "STATE", ">PID", ">UID", ">MEMORY",
                                         ">REGIONS", ">VCPUS", ">CONNECTED", "PROBLEM", NULL});
     g_autoptr(Table) imports =
-        table_new((const char *const[]){"VM", "STATE", ">PID", "SOURCE", ">MEMORY", ">PROGRESS",
-                                        ">RATE", ">FAULTS", "REMARK", NULL});
-    g_autoptr(Table) exports = table_new((const char *const[]){
-        "VM", "STATE", ">PID", "DESTINATION", ">READS", ">BYTES", ">PROGRESS", "REMARK", NULL});
+        table_new((const char *const[]){"VM", "MODE", "STATE", ">PID", "SOURCE", ">MEMORY",
+                                        ">PROGRESS", ">RATE", ">FAULTS", "REMARK", NULL});
+    g_autoptr(Table) exports =
+        table_new((const char *const[]){"VM", "MODE", "STATE", ">PID", "DESTINATION", ">READS",
+                                        ">BYTES", ">PROGRESS", "REMARK", NULL});
     guint n = element_count(member_array(status, "sessions"));
     guint64 limit = (guint64)member_int(status, "limit_bytes_s");
 

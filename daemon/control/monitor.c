@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "daemon/control/json_depth.h"
+#include "protocol/qmp/json_depth.h"
 
 enum { MONITOR_TIMEOUT_MS = 5000, MONITOR_LINE_MAX = 4 << 20 };
 

@@ -8,9 +8,9 @@
 #include "daemon/control/arrival.h"
 #include "daemon/control/awaited.h"
 #include "daemon/control/departure.h"
-#include "daemon/control/json_depth.h"
 #include "daemon/control/limits.h"
 #include "daemon/control/report.h"
+#include "protocol/qmp/json_depth.h"
 #include "protocol/rate_text.h"
 
 /* A request being handled. */

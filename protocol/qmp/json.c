@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "protocol/qmp/json.h"
 
+#include <string.h>
+
 #include "protocol/qmp/error.h"
+#include "protocol/qmp/json_depth.h"
 
 static JsonNode *value(JsonObject *object, const char *member)
 {
@@ -101,6 +104,10 @@ JsonNode *node_parse(const char *text, gssize length, GError **error)
     g_autoptr(JsonParser) parser = json_parser_new();
     JsonNode *root;
 
+    if (!json_depth_is_bounded(text, length < 0 ? strlen(text) : (gsize)length)) {
+        g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "nested too deeply");
+        return NULL;
+    }
     if (!json_parser_load_from_data(parser, text, length, error))
         return NULL;
     root = json_parser_steal_root(parser);

@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "daemon/control/json_depth.h"
+#include "protocol/qmp/json_depth.h"
 
 /* Looks at exactly these bytes, in memory that ends behind them. */
 static gboolean is_bounded(const char *text, gsize length)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "daemon/control/json_depth.h"
+#include "protocol/qmp/json_depth.h"
 
 /* Where the string ends that begins at this quote: at its closing quote, or at the end of the text. */
 static gsize skip_string(const char *text, gsize length, gsize at)

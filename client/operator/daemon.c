@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "client/ctl/daemon.h"
+#include "client/operator/daemon.h"
 
 #include <errno.h>
 #include <string.h>
@@ -7,8 +7,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "client/ctl/error.h"
 #include "protocol/client.h"
+#include "protocol/qmp/error.h"
 #include "protocol/qmp/json.h"
 
 enum { ANSWER_MAX = 64 * 1024 * 1024 };

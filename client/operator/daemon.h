@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* A connection to the host's daemon for the operator's requests (docs/OPERATOR.md). */
-#ifndef POSTCOPYD_CTL_DAEMON_H
-#define POSTCOPYD_CTL_DAEMON_H
+#ifndef POSTCOPYD_OPERATOR_DAEMON_H
+#define POSTCOPYD_OPERATOR_DAEMON_H
 
 #include <json-glib/json-glib.h>
 

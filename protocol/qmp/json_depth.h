@@ -3,8 +3,8 @@
  * The JSON parser recurses, so how deep others may nest what it is given has to fit a thread's stack.
  * No state; any thread.
  */
-#ifndef POSTCOPYD_CONTROL_JSON_DEPTH_H
-#define POSTCOPYD_CONTROL_JSON_DEPTH_H
+#ifndef POSTCOPYD_QMP_JSON_DEPTH_H
+#define POSTCOPYD_QMP_JSON_DEPTH_H
 
 #include <glib.h>
 

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <grp.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "client/ctl/host_check.h"
+#include "client/operator/daemon.h"
+#include "protocol/qmp/error.h"
+#include "protocol/qmp/json.h"
+#include "version.h"
+
+enum { ANSWER_MS = 5 * 1000 };
+
+/* Less than this and the kernel may refuse what the daemon keeps in memory for its rings. */
+#define MEMLOCK_LEAST (G_GUINT64_CONSTANT(64) << 20)
+
+static gboolean is_loopback(const char *listen)
+{
+    return g_str_has_prefix(listen, "127.") || g_str_has_prefix(listen, "[::1]") ||
+           g_str_has_prefix(listen, "localhost:");
+}
+
+static void check_listen(HostCheck *check, const char *listen)
+{
+    if (is_loopback(listen))
+        host_say(check, "listen", HOST_WARN,
+                 "set [peer] listen=ADDRESS:PORT, and insecure_plaintext=yes if that network is "
+                 "trusted",
+                 "it listens on %s, so no other host reaches it", listen);
+    else
+        host_say(check, "listen", HOST_OK, NULL, "it listens for other hosts on %s", listen);
+}
+
+static void check_memlock(HostCheck *check)
+{
+    struct rlimit limit;
+
+    if (prlimit(check->daemon, RLIMIT_MEMLOCK, NULL, &limit)) {
+        host_say(check, "memlock", HOST_WARN, "run this check as root",
+                 "the daemon's limit of locked memory cannot be read: %s", g_strerror(errno));
+        return;
+    }
+    if (limit.rlim_cur == RLIM_INFINITY)
+        host_say(check, "memlock", HOST_OK, NULL, "the daemon may lock any amount of memory");
+    else
+        host_say(check, "memlock", limit.rlim_cur < MEMLOCK_LEAST ? HOST_WARN : HOST_OK,
+                 limit.rlim_cur < MEMLOCK_LEAST ? "set LimitMEMLOCK=infinity in its unit" : NULL,
+                 "the daemon may lock %" G_GUINT64_FORMAT " KiB of memory",
+                 (guint64)limit.rlim_cur >> 10);
+}
+
+static void check_answer(HostCheck *check, JsonObject *status)
+{
+    const char *version = member_string(status, "version");
+
+    check->daemon = (pid_t)member_int(status, "pid");
+    host_say(check, "daemon", strcmp(version, POSTCOPYD_VERSION) ? HOST_WARN : HOST_OK,
+             strcmp(version, POSTCOPYD_VERSION) ? "restart postcopyd" : NULL,
+             "postcopyd %s, pid %d, answers at %s", version, (int)check->daemon, check->socket);
+    check_listen(check, member_string(status, "listen"));
+    check_memlock(check);
+}
+
+static void check_config(HostCheck *check)
+{
+    if (!check->config->readable)
+        host_say(check, "config", HOST_FAIL, "see postcopyd --check", "%s cannot be read",
+                 check->config->path);
+}
+
+/* Its group is whom the daemon expects to run QEMU; a QEMU outside it could not start with our hook. */
+static void check_folder(HostCheck *check)
+{
+    g_autofree char *path = host_config_monitor_folder(check->config);
+    struct stat status;
+    struct group *group;
+
+    if (stat(path, &status) || !S_ISDIR(status.st_mode)) {
+        host_say(check, "qmp-folder", HOST_FAIL, "start postcopyd, which makes it",
+                 "there is no folder %s for the monitors of arriving guests", path);
+        return;
+    }
+    group = getgrgid(status.st_gid);
+    if ((status.st_mode & 07777) != 01770 || (status.st_gid == 0 && status.st_uid == 0))
+        host_say(check, "qmp-folder", HOST_WARN,
+                 "set [daemon] group to the group that libvirt's QEMUs run in (kvm on Debian), and "
+                 "restart postcopyd",
+                 "%s has mode %o and group %s: QEMUs that are not root cannot make sockets there",
+                 path, status.st_mode & 07777, group ? group->gr_name : "?");
+    else
+        host_say(check, "qmp-folder", HOST_OK, NULL,
+                 "arriving guests of group %s can make their monitors in %s",
+                 group ? group->gr_name : "?", path);
+}
+
+void host_check_daemon(HostCheck *check)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(Daemon) daemon = daemon_connect(check->socket, NULL, &error);
+    g_autoptr(JsonNode) answer =
+        daemon ? daemon_call(daemon, "status", NULL, -1, ANSWER_MS, &error) : NULL;
+
+    check_config(check);
+    if (answer) {
+        check_answer(check, node_object(answer));
+    } else {
+        host_say(check, "daemon", HOST_FAIL, NULL, "%s", error->message);
+        check_listen(check, check->config->listen);
+    }
+    check_folder(check);
+}

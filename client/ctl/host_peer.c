@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <netdb.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "client/ctl/host_check.h"
+#include "protocol/peer.h"
+#include "version.h"
+
+enum { PATIENCE_S = 5 };
+
+#define DEFAULT_PORT "16520"
+
+/* HOST, HOST:PORT, [IPV6], [IPV6]:PORT. */
+static gboolean split(const char *text, char **ret_host, char **ret_port)
+{
+    const char *end = text[0] == '[' ? strchr(text, ']') : strchr(text, ':');
+    const char *host = text[0] == '[' ? text + 1 : text;
+
+    if (text[0] == '[' && !end)
+        return FALSE;
+    *ret_host = end ? g_strndup(host, (gsize)(end - host)) : g_strdup(host);
+    if (end && *end == ']')
+        end = end[1] ? end + 1 : NULL;
+    *ret_port = g_strdup(end ? end + 1 : DEFAULT_PORT);
+    return **ret_host && **ret_port && (!end || *end == ':');
+}
+
+static int connect_one(const struct addrinfo *address)
+{
+    const struct timeval patience = {.tv_sec = PATIENCE_S};
+    int fd = socket(address->ai_family, address->ai_socktype | SOCK_CLOEXEC, address->ai_protocol);
+    int error;
+
+    if (fd < 0)
+        return -1;
+    /* Linux takes the first for connect(), too. */
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    if (connect(fd, address->ai_addr, address->ai_addrlen) == 0)
+        return fd;
+    error = errno;
+    close(fd);
+    errno = error == EINPROGRESS ? ETIMEDOUT : error;
+    return -1;
+}
+
+static int connect_any(const char *host, const char *port, char **ret_why)
+{
+    const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+    struct addrinfo *all = NULL;
+    int result = getaddrinfo(host, port, &hints, &all);
+    int fd = -1;
+
+    if (result) {
+        *ret_why = g_strdup(gai_strerror(result));
+        return -1;
+    }
+    for (const struct addrinfo *one = all; one && fd < 0; one = one->ai_next)
+        fd = connect_one(one);
+    if (fd < 0)
+        *ret_why = g_strdup(g_strerror(errno));
+    freeaddrinfo(all);
+    return fd;
+}
+
+static gboolean send_message(int fd, const PeerMessage *message)
+{
+    guint8 frame[1024];
+    gssize length = peer_message_encode(message, frame, sizeof frame);
+
+    return length > 0 && send(fd, frame, (gsize)length, MSG_NOSIGNAL) == length;
+}
+
+static gboolean receive_message(int fd, PeerMessage *ret_message)
+{
+    guint8 bytes[PEER_HEADER_SIZE], body[1024];
+    PeerHeader header;
+
+    return recv(fd, bytes, sizeof bytes, MSG_WAITALL) == sizeof bytes &&
+           peer_header_decode(bytes, &header) == 0 && header.length <= sizeof body &&
+           recv(fd, body, header.length, MSG_WAITALL) == (gssize)header.length &&
+           peer_message_decode(&header, body, ret_message) == 0;
+}
+
+/* The greeting that every connection between daemons begins with, and no more. */
+static gboolean greet(int fd, PeerMessage *message)
+{
+    memset(message, 0, sizeof *message);
+    message->type = PEER_START;
+    message->start.magic = PEER_MAGIC;
+    if (!send_message(fd, message) || !receive_message(fd, message) ||
+        message->type != PEER_STARTED || message->start.magic != PEER_MAGIC)
+        return FALSE;
+    memset(message, 0, sizeof *message);
+    message->type = PEER_HELLO;
+    message->hello.version_lowest = PEER_VERSION_LOWEST;
+    message->hello.version_highest = PEER_VERSION_HIGHEST;
+    message->hello.page_size = (guint64)sysconf(_SC_PAGESIZE);
+    g_strlcpy(message->hello.agent, "postcopyctl " POSTCOPYD_VERSION, sizeof message->hello.agent);
+    return send_message(fd, message) && receive_message(fd, message) && message->type == PEER_HELLO;
+}
+
+void host_check_peer(HostCheck *check)
+{
+    g_autofree char *host = NULL, *port = NULL, *why = NULL;
+    g_autofree PeerMessage *message = g_new0(PeerMessage, 1);
+    int fd;
+
+    if (!split(check->peer, &host, &port)) {
+        host_say(check, "peer", HOST_FAIL, "HOST, HOST:PORT, or an IPv6 address in brackets",
+                 "'%s' is no address", check->peer);
+        return;
+    }
+    fd = connect_any(host, port, &why);
+    if (fd < 0)
+        host_say(
+            check, "peer", HOST_FAIL,
+            "is postcopyd running there, with [peer] listen on that address, and the port open "
+            "in the firewall?",
+            "%s does not answer on port %s: %s", host, port, why);
+    else if (!greet(fd, message))
+        host_say(check, "peer", HOST_FAIL, "is it postcopyd that listens there?",
+                 "%s answers on port %s, but not as postcopyd does", host, port);
+    else
+        host_say(check, "peer", HOST_OK, NULL, "%s answers at %s port %s", message->hello.agent,
+                 host, port);
+    if (fd >= 0)
+        close(fd);
+}
