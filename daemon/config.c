@@ -15,7 +15,8 @@ typedef enum KeyKind {
     KEY_NUMBER,
     KEY_BYTES,
     KEY_RATE,
-    KEY_DISPATCH
+    KEY_DISPATCH,
+    KEY_ENABLE
 } KeyKind;
 
 /* Every key there is; the example file documents the same ones, and a test compares them. */
@@ -32,6 +33,11 @@ static const char *const dispatches[IMPORT_DISPATCHES] = {
     [IMPORT_DISPATCH_HOME] = "home",
 };
 
+static const char *const enables[LIBVIRT_ENABLES] = {
+    [LIBVIRT_ENABLE_OPTED] = "opted",
+    [LIBVIRT_ENABLE_ALL] = "all",
+};
+
 #define AT(field) offsetof(Settings, field)
 
 static const Key keys[] = {
@@ -41,6 +47,7 @@ static const Key keys[] = {
     {"daemon", "runtime_dir", KEY_STRING, AT(runtime_dir), 0, 0},
     {"daemon", "max_clients", KEY_NUMBER, AT(max_clients), 1, 65536},
     {"daemon", "max_clients_per_user", KEY_NUMBER, AT(max_clients_per_user), 1, 65536},
+    {"daemon", "grant_device", KEY_BOOLEAN, AT(grant_device), 0, 0},
     {"peer", "listen", KEY_STRING, AT(listen), 0, 0},
     {"peer", "advertise", KEY_STRING, AT(advertise), 0, 0},
     {"peer", "insecure_plaintext", KEY_BOOLEAN, AT(insecure_plaintext), 0, 0},
@@ -57,6 +64,11 @@ static const Key keys[] = {
     {"import", "limit", KEY_RATE, AT(limit), 0, 0},
     {"import", "vm_limit", KEY_RATE, AT(vm_limit), 0, 0},
     {"import", "stream_delay_ms", KEY_NUMBER, AT(import.stream_delay_ms), 0, 60000},
+    {"libvirt", "uri", KEY_STRING, AT(libvirt_uri), 0, 0},
+    {"libvirt", "start_postcopy", KEY_NUMBER, AT(start_postcopy), 0, 1000},
+    {"libvirt", "enable", KEY_ENABLE, AT(libvirt_enable), 0, 0},
+    {"libvirt", "source_port", KEY_NUMBER, AT(source_port), 1, 65535},
+    {"libvirt", "source", KEY_STRING, AT(source), 0, 0},
 };
 
 static GQuark config_error(void)
@@ -72,6 +84,9 @@ static void set_defaults(Settings *settings)
     settings->max_clients = 4096;
     settings->max_clients_per_user = 1024;
     settings->listen = g_strdup(POSTCOPYD_LISTEN);
+    settings->grant_device = TRUE;
+    settings->start_postcopy = 1;
+    settings->source_port = 16520;
     settings->import = (ImportConfig){
         .bulk_channels = 1,
         .around = 256 << 10,
@@ -92,6 +107,8 @@ void settings_clear(Settings *settings)
     g_free(settings->runtime_dir);
     g_free(settings->listen);
     g_free(settings->advertise);
+    g_free(settings->libvirt_uri);
+    g_free(settings->source);
     memset(settings, 0, sizeof *settings);
 }
 
@@ -147,15 +164,19 @@ static gboolean store_rate(const Key *key, const char *text, void *at, GError **
     return FALSE;
 }
 
-static gboolean store_dispatch(const Key *key, const char *text, unsigned *at, GError **error)
+_Static_assert(IMPORT_DISPATCHES == 2 && LIBVIRT_ENABLES == 2, "store_word() knows two");
+
+/* One of two words, by its place. */
+static gboolean store_word(const Key *key, const char *const *words, const char *text, unsigned *at,
+                           GError **error)
 {
-    for (unsigned i = 0; i < IMPORT_DISPATCHES; i++)
-        if (strcmp(text, dispatches[i]) == 0) {
+    for (unsigned i = 0; i < 2; i++)
+        if (strcmp(text, words[i]) == 0) {
             *at = i;
             return TRUE;
         }
     g_set_error(error, config_error(), 0, "[%s] %s = %s: must be %s or %s", key->group, key->name,
-                text, dispatches[IMPORT_DISPATCH_DIRECT], dispatches[IMPORT_DISPATCH_HOME]);
+                text, words[0], words[1]);
     return FALSE;
 }
 
@@ -179,7 +200,9 @@ static gboolean store(Settings *settings, const Key *key, const char *text, GErr
     case KEY_RATE:
         return store_rate(key, text, at, error);
     case KEY_DISPATCH:
-        return store_dispatch(key, text, at, error);
+        return store_word(key, dispatches, text, at, error);
+    case KEY_ENABLE:
+        return store_word(key, enables, text, at, error);
     default:
         return store_number(key, text, at, error);
     }
@@ -301,6 +324,7 @@ static gboolean check(Settings *settings, GError **error)
     if (settings->import.shards == 0)
         settings->import.shards = settings->import.resolvers;
     return check_address("listen", settings->listen, error) &&
+           check_address("source", settings->source, error) &&
            check_advertise(settings->advertise, error) && check_plaintext(settings, error) &&
            check_group(settings->group, error) && check_group(settings->operator_group, error);
 }

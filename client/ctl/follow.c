@@ -100,7 +100,7 @@ static gboolean watch(const Follow *f, GError **error)
             complete_us = complete_us ? complete_us : g_get_monotonic_time();
             if (g_get_monotonic_time() - complete_us > (gint64)RELEASE_MS * 1000) {
                 report_note(f->report, "all memory is there, but the destination has not let go "
-                                        "of the daemon yet");
+                                       "of the daemon yet");
                 return TRUE;
             }
         }

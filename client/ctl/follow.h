@@ -3,8 +3,8 @@
 #ifndef POSTCOPYD_CTL_FOLLOW_H
 #define POSTCOPYD_CTL_FOLLOW_H
 
-#include "client/ctl/daemon.h"
 #include "client/ctl/report.h"
+#include "client/operator/daemon.h"
 
 /* Everything is the caller's; *daemon is replaced if the daemon was restarted meanwhile. */
 typedef struct Follow {

@@ -11,8 +11,8 @@
 #include <libvirt/libvirt.h>
 
 typedef struct JobOptions {
-    const char *uri;    /* of the destination's libvirt, as the source's reaches it */
-    guint64 bandwidth;  /* MiB/s, 0: libvirt's own */
+    const char *uri;   /* of the destination's libvirt, as the source's reaches it */
+    guint64 bandwidth; /* MiB/s, 0: libvirt's own */
     gboolean persistent;
     gboolean undefine_source;
 } JobOptions;

@@ -43,8 +43,8 @@ static JsonNode *call(void *user, const char *command, JsonObject *arguments, GE
     if (arguments)
         json_object_set_object_member(request, "arguments", arguments);
     text = object_line(request);
-    if (virDomainQemuMonitorCommand(user, text, &answer,
-                                    VIR_DOMAIN_QEMU_MONITOR_COMMAND_DEFAULT) < 0) {
+    if (virDomainQemuMonitorCommand(user, text, &answer, VIR_DOMAIN_QEMU_MONITOR_COMMAND_DEFAULT) <
+        0) {
         g_autofree char *what = g_strdup_printf("the monitor's \"%s\"", command);
 
         libvirt_set_error(error, what);

@@ -10,7 +10,7 @@
 /* An element below <devices> that, with this attribute (of itself, or of a child), is in the way. */
 typedef struct Obstacle {
     const char *element;
-    const char *child; /* NULL: the element itself */
+    const char *child;             /* NULL: the element itself */
     const char *attribute, *value; /* attribute NULL: the element alone says enough */
     const char *reason;
 } Obstacle;

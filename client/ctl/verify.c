@@ -44,6 +44,5 @@ gboolean migration_follow(Migration *m, GError **error)
         .progress = &m->progress,
     };
 
-    return follow_memory(&follow, error) && verify_source(m, error) &&
-           verify_destination(m, error);
+    return follow_memory(&follow, error) && verify_source(m, error) && verify_destination(m, error);
 }

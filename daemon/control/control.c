@@ -308,6 +308,7 @@ Control *control_new(const Settings *settings, GError **error)
     control->arrivals = g_ptr_array_new();
     control->departures = g_ptr_array_new();
     control->awaited = g_ptr_array_new();
+    control->guests = guests_new();
     peer_crowd_init(&control->peers);
     control->message = g_new0(ClientMessage, 1);
     control->reply = g_new0(ClientMessage, 1);

@@ -15,6 +15,7 @@
 #include "daemon/control/peer_crowd.h"
 #include "daemon/control/settings.h"
 #include "daemon/core/log.h"
+#include "daemon/qemu/guest.h"
 #include "protocol/client.h"
 
 typedef struct Control {
@@ -38,6 +39,7 @@ typedef struct Control {
     GPtrArray *awaited;     /* of Awaited (awaited.c), owned */
     GHashTable *refusals;   /* by pid: the last refusal of a HELLO that was logged */
     LogLimit crowd_limit;   /* for the line about too many connections */
+    Guests *guests;         /* VMs that can be asked for without a client; thread-safe */
     PeerCrowd peers;        /* connections of other daemons; their threads count too */
     guint64 limit;          /* bytes/s at which memory may arrive; 0: none */
     guint64 next_id;

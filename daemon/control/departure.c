@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "daemon/control/departure_keep.h"
+#include "daemon/control/departure_lent.h"
 #include "daemon/control/departure_relay.h"
 #include "daemon/control/departure_steps.h"
 #include "daemon/control/operator.h"
@@ -148,10 +149,24 @@ int departure_order(Departure *departure, PeerMessageType type)
     return departure->export ? export_order(departure->export, message) : -ENOTCONN;
 }
 
+/* A destination that still waits for its VM takes the end of its connection for the answer. */
+static void hang_up(Departure *departure)
+{
+    guint64 one = 1;
+
+    if (departure->withdraw_fd < 0)
+        return;
+    while (write(departure->withdraw_fd, &one, sizeof one) < 0 && errno == EINTR)
+        ;
+    close(departure->withdraw_fd);
+    departure->withdraw_fd = -1;
+}
+
 void departure_end(Departure *departure, DepartureStage stage, int status, const char *text)
 {
     departure->stage = stage;
     departure->ended_us = g_get_monotonic_time();
+    hang_up(departure);
     drop_relay(departure, text);
     /* Its client first: once the destination has its answer, nobody serves this export again. */
     departure_keep(departure);
@@ -182,6 +197,7 @@ void departure_free(Departure *departure)
         departure_end(departure, DEPARTURE_ENDED, -ECANCELED, "ended");
     if (departure->export)
         export_close(departure->export); /* however it came here: nobody may find it any more */
+    hang_up(departure);
     export_unref(departure->export);
     close(departure->pidfd);
     g_ptr_array_remove(departure->control->departures, departure);
@@ -261,6 +277,10 @@ static void on_told(Control *control, gpointer data)
             on_released(departure);
         else if (told->event == EXPORT_RELAYED)
             on_relayed(departure);
+        else if (told->event == EXPORT_LEASED)
+            departure->leased = TRUE;
+        else if (told->event == EXPORT_SEAL_WANTED)
+            departure_lent_listens(departure);
         else if (told->event == EXPORT_LOST && departure->stage < DEPARTURE_SEALED)
             departure_cancel(departure, "the destination's daemon is gone");
     }
@@ -297,6 +317,7 @@ Departure *departure_new(Connection *connection, char *ret_text)
         return NULL;
     departure = g_new0(Departure, 1);
     departure->control = connection->control;
+    departure->withdraw_fd = -1;
     departure->connection = connection;
     departure->id = connection->control->next_id++;
     departure->pid = connection->peer.pid;
@@ -318,7 +339,8 @@ static Departure *find_orphan(const Connection *connection)
 {
     for (guint i = connection->control->departures->len; i-- > 0;) {
         Departure *departure = connection->control->departures->pdata[i];
-        if (!departure->connection && departure->export && departure->stage >= DEPARTURE_SEALED &&
+        if (!departure->connection && !departure->lent && departure->export &&
+            departure->stage >= DEPARTURE_SEALED &&
             (departure->stage != DEPARTURE_ENDED || connection->blob_length > 0) &&
             departure->pid == connection->peer.pid &&
             strcmp(departure->export->name, connection->name) == 0)
@@ -401,6 +423,7 @@ static void let_go(Departure *departure)
 
 void departure_tick(Control *control)
 {
+    departure_lent_tick(control);
     for (guint i = control->departures->len; i-- > 0;)
         let_go(control->departures->pdata[i]);
     for (guint i = 0; i < control->departures->len; i++) {

@@ -43,6 +43,11 @@ typedef struct DriverRegions {
     guint32 destination_vcpus[LIMIT_VCPUS]; /* thread ids there */
 } DriverRegions;
 
+typedef enum DepartureMode {
+    DEPARTURE_DIRECT, /* all its memory comes from here */
+    DEPARTURE_ASSIST, /* its QEMU's own post-copy goes on beside us */
+} DepartureMode;
+
 typedef struct Departure {
     Control *control;
     Connection *connection; /* NULL once its client is gone */
@@ -61,11 +66,17 @@ typedef struct Departure {
     Asker relay_asker;
     gboolean relay_waiting, relayed;
     gint64 ended_us; /* DONE or ENDED since */
+    int withdraw_fd; /* tells the thread that invites to hang up; -1: there is none */
     guint64 owner;   /* the connection whose end undoes it before the seal; 0 */
     guint32 n_vcpus;
     guint32 *vcpus;   /* by the ids we know them by */
     gboolean watched; /* a QEMU: its vCPU threads may not run after the seal */
     guint64 cpu_at_seal_ns;
+    DepartureMode mode;
+    gboolean lent;    /* without a client from the beginning (departure_lent.h) */
+    gboolean leased;  /* lent: a destination attached */
+    gint64 until_us;  /* lent, in assist mode: one has to until then */
+    gint64 unheld_us; /* lent: its process has ended, and nobody reads it, since; 0 */
 } Departure;
 
 /* Starts a departure; the answer comes later. driver may be NULL. */

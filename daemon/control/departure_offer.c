@@ -1,15 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "daemon/control/arrival.h"
+#include "daemon/control/departure_lent.h"
 #include "daemon/control/departure_relay.h"
 #include "daemon/control/departure_steps.h"
 #include "daemon/core/log.h"
 #include "daemon/transport/address.h"
 
-enum { INVITE_ANSWER_MS = 25000, INVITE_DEAD_MS = 15000 };
+enum {
+    INVITE_ANSWER_MS = 25000,
+    /* With starting the VM there; the destination gives up before, and says why. */
+    INVITE_AWAIT_MS = 130000,
+    INVITE_DEAD_MS = 15000,
+};
 
 /* --- inviting ------------------------------------------------------------------------------ */
 
@@ -18,6 +27,8 @@ typedef struct InviteJob {
     guint64 departure;
     char destination[LIMIT_ADDRESS + 1];
     PeerMessage *message; /* the INVITE; then the INVITED */
+    int answer_ms;
+    int withdraw_fd; /* readable: nobody waits for it any more; -1: it cannot be taken back */
     int error;
     char text[LIMIT_TEXT + 1];
 } InviteJob;
@@ -39,7 +50,18 @@ static void on_invited(Control *control, gpointer data)
     g_strlcpy(departure->incoming, message->status.incoming, sizeof departure->incoming);
     log_info("%s: destination %s is armed", departure->export->name, departure->destination);
     departure_send_state(departure, "");
-    departure_answer_prepared(departure);
+    if (departure->waiting)
+        departure_answer_prepared(departure);
+}
+
+/* The destination keeps the invitation: from now on the VM may be started there. */
+static void on_awaited(Control *control, gpointer data)
+{
+    g_autofree guint64 *id = data;
+    Departure *departure = departure_by_id(control, *id);
+
+    if (departure && departure->stage == DEPARTURE_INVITING && departure->waiting)
+        departure_answer_prepared(departure);
 }
 
 static void run_invite(InviteJob *job)
@@ -51,8 +73,13 @@ static void run_invite(InviteJob *job)
     if (!peer)
         return;
     job->error = peer_socket_send(peer, invite);
+    peer->cancel_fd = job->withdraw_fd;
     if (!job->error)
-        job->error = peer_socket_receive(peer, job->message, INVITE_ANSWER_MS);
+        job->error = peer_socket_receive(peer, job->message, job->answer_ms);
+    if (!job->error && job->message->type == PEER_AWAITED) {
+        control_post(job->control, on_awaited, g_memdup2(&job->departure, sizeof job->departure));
+        job->error = peer_socket_receive(peer, job->message, job->answer_ms);
+    }
     if (!job->error && job->message->type != PEER_INVITED && job->message->type != PEER_BYE)
         job->error = -EPROTO;
     if (job->error)
@@ -70,6 +97,8 @@ static void *invite_thread(void *argument)
     InviteJob *job = argument;
 
     run_invite(job);
+    if (job->withdraw_fd >= 0)
+        close(job->withdraw_fd);
     control_post(job->control, on_invited, job);
     return NULL;
 }
@@ -87,7 +116,7 @@ static void describe_regions(const Departure *departure, PeerRegions *ret_region
         }
 }
 
-static void invite(Departure *departure)
+void departure_invite(Departure *departure)
 {
     Control *control = departure->control;
     InviteJob *job = g_new0(InviteJob, 1);
@@ -107,13 +136,21 @@ static void invite(Departure *departure)
     else
         g_snprintf(message->invite.source, sizeof message->invite.source, ":%s",
                    control->peer_port);
+    job->answer_ms = departure->lent ? INVITE_AWAIT_MS : INVITE_ANSWER_MS;
+    message->invite.flags = departure->lent ? PEER_INVITE_AWAIT : 0;
     describe_regions(departure, &message->invite.regions);
     message->invite.n_vcpus = departure->driver.n_destination_vcpus;
     memcpy(message->invite.vcpus, departure->driver.destination_vcpus,
            sizeof message->invite.vcpus);
     departure->stage = DEPARTURE_INVITING;
+    if (departure->lent)
+        departure->withdraw_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    job->withdraw_fd =
+        departure->withdraw_fd >= 0 ? fcntl(departure->withdraw_fd, F_DUPFD_CLOEXEC, 3) : -1;
     if (departure_start_thread(invite_thread, job))
         return;
+    if (job->withdraw_fd >= 0)
+        close(job->withdraw_fd);
     g_free(message);
     g_free(job);
     departure_end(departure, DEPARTURE_ENDED, -EAGAIN, "cannot start a thread");
@@ -167,6 +204,8 @@ static const char *check_offer(const Connection *connection, const char *destina
         return "the VM is leaving already";
     if (connection->departure && connection->departure->stage == DEPARTURE_DONE)
         return "the VM has left already";
+    if (departure_lent_busy(connection->control, connection->uuid))
+        return "the VM is leaving already";
     if (address_parse(destination, &address) || address.host[0] == '\0')
         return "the destination must be HOST:PORT, with an IPv6 address in brackets";
     return NULL;
@@ -218,5 +257,5 @@ void departure_exported(Connection *connection, const ClientStatus *status)
     if (error)
         departure_end(departure, DEPARTURE_ENDED, error, text);
     else
-        invite(departure);
+        departure_invite(departure);
 }

@@ -47,18 +47,25 @@ static void seal(Departure *departure)
 }
 
 /* The monitor knows its vCPUs by what they are; a client may only guess them by their names. */
-static void watch_vcpus(Departure *departure, const MonitorVcpus *vcpus)
+static void watch_vcpus(Departure *departure, const guint32 *vcpus, guint32 n)
 {
-    if (vcpus->n > 0) {
+    if (n > 0) {
         g_free(departure->vcpus);
-        departure->vcpus = g_memdup2(vcpus->tids, vcpus->n * sizeof vcpus->tids[0]);
-        departure->n_vcpus = vcpus->n;
+        departure->vcpus = g_memdup2(vcpus, n * sizeof vcpus[0]);
+        departure->n_vcpus = n;
     }
     departure->n_vcpus = MIN(departure->n_vcpus, DEPARTURE_WATCHED_MAX);
     if (departure->n_vcpus == 0)
         log_warning("%s: neither its monitor nor its client names its vCPU threads: should it run "
                     "again, nobody notices",
                     departure->export->name);
+}
+
+void departure_seal_proven(Departure *departure, const guint32 *vcpus, guint32 n)
+{
+    departure->watched = TRUE;
+    watch_vcpus(departure, vcpus, n);
+    seal(departure);
 }
 
 static void on_checked(Control *control, gpointer data)
@@ -73,8 +80,7 @@ static void on_checked(Control *control, gpointer data)
         departure_answer(departure, job->error, 0, job->text);
         return;
     }
-    watch_vcpus(departure, &job->vcpus);
-    seal(departure);
+    departure_seal_proven(departure, job->vcpus.tids, job->vcpus.n);
 }
 
 static void *check_thread(void *argument)

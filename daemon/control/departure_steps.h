@@ -25,6 +25,13 @@ int departure_order(Departure *departure, PeerMessageType type);
 /* It is over: nothing is read any more, whoever waits is answered. */
 void departure_end(Departure *departure, DepartureStage stage, int status, const char *text);
 
+/* The guest is proven stopped, with these vCPUs by the ids we know them by (none: those known before):
+ * from here on its memory is final. */
+void departure_seal_proven(Departure *departure, const guint32 *vcpus, guint32 n);
+
+/* Sends the INVITE to departure->destination; its answer makes it OFFERED, or ends it. */
+void departure_invite(Departure *departure);
+
 /* An ExportNotify. */
 void departure_notify(void *owner, Export *export, ExportEvent event);
 

@@ -9,12 +9,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "daemon/qemu/answers.h"
 #include "protocol/qmp/json_depth.h"
 
 enum { MONITOR_TIMEOUT_MS = 5000, MONITOR_LINE_MAX = 4 << 20 };
-
-/* States in which a QEMU runs no vCPU and starts none by itself (qapi/run-state.json). */
-static const char *const stopped_states[] = {"finish-migrate", "postmigrate", "paused"};
 
 static int send_lines(int fd, const char *lines)
 {
@@ -106,42 +104,14 @@ static int read_answer(int fd, const char *id, JsonNode **ret_result)
     return result < 0 ? result : 0;
 }
 
-static int read_status(int fd, gboolean *ret_running, char **ret_status)
-{
-    g_autoptr(JsonNode) result = NULL;
-    int error = read_answer(fd, "postcopyd-status", &result);
-    JsonObject *object;
-
-    if (error)
-        return error;
-    if (!result || !JSON_NODE_HOLDS_OBJECT(result))
-        return -EPROTO;
-    object = json_node_get_object(result);
-    *ret_running = json_object_get_boolean_member_with_default(object, "running", TRUE);
-    *ret_status = g_strdup(json_object_get_string_member_with_default(object, "status", ""));
-    return 0;
-}
-
 /* The vCPUs' thread ids as its process knows them; none if it cannot tell. */
 static int read_vcpus(int fd, MonitorVcpus *ret_vcpus)
 {
     g_autoptr(JsonNode) result = NULL;
     int error = read_answer(fd, "postcopyd-vcpus", &result);
-    JsonArray *array;
 
-    ret_vcpus->n = 0;
-    if (error || !result || !JSON_NODE_HOLDS_ARRAY(result))
-        return error;
-    array = json_node_get_array(result);
-    for (guint i = 0; i < json_array_get_length(array) && ret_vcpus->n < LIMIT_VCPUS; i++) {
-        JsonNode *node = json_array_get_element(array, i);
-        gint64 id = JSON_NODE_HOLDS_OBJECT(node) ? json_object_get_int_member_with_default(
-                                                       json_node_get_object(node), "thread-id", 0)
-                                                 : 0;
-        if (id > 0 && id <= G_MAXINT32)
-            ret_vcpus->tids[ret_vcpus->n++] = (uint32_t)id;
-    }
-    return 0;
+    ret_vcpus->n = error ? 0 : answers_vcpus(result, ret_vcpus->tids, LIMIT_VCPUS);
+    return error;
 }
 
 static int check_owner(int fd, int pid, char *ret_text)
@@ -159,15 +129,17 @@ static int check_owner(int fd, int pid, char *ret_text)
 
 int monitor_check_stopped(int fd, int pid, MonitorVcpus *ret_vcpus, char *ret_text)
 {
+    g_autoptr(JsonNode) result = NULL;
     g_autofree char *status = NULL;
-    gboolean running = TRUE;
     int error = check_owner(fd, pid, ret_text);
 
     if (error)
         return error;
     error = send_lines(fd, questions);
     if (!error)
-        error = read_status(fd, &running, &status);
+        error = read_answer(fd, "postcopyd-status", &result);
+    if (!error && (!result || !JSON_NODE_HOLDS_OBJECT(result)))
+        error = -EPROTO;
     if (!error)
         error = read_vcpus(fd, ret_vcpus);
     if (error) {
@@ -175,9 +147,8 @@ int monitor_check_stopped(int fd, int pid, MonitorVcpus *ret_vcpus, char *ret_te
                  strerror(-error));
         return error;
     }
-    for (gsize i = 0; i < G_N_ELEMENTS(stopped_states); i++)
-        if (!running && strcmp(status, stopped_states[i]) == 0)
-            return 0;
+    if (answers_stopped(result, &status))
+        return 0;
     snprintf(ret_text, LIMIT_TEXT + 1, "the source's guest is not stopped: its monitor says '%s'",
              status);
     return -EBUSY;

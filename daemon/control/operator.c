@@ -8,7 +8,9 @@
 #include "daemon/control/arrival.h"
 #include "daemon/control/awaited.h"
 #include "daemon/control/departure.h"
+#include "daemon/control/departure_lent.h"
 #include "daemon/control/limits.h"
+#include "daemon/control/operator_lend.h"
 #include "daemon/control/report.h"
 #include "protocol/qmp/json_depth.h"
 #include "protocol/rate_text.h"
@@ -196,6 +198,19 @@ static gboolean parse_vcpus(JsonObject *object, const char *name, guint32 *ret_t
     return TRUE;
 }
 
+/* The VM is libvirt's, and no client of ours. */
+static void on_prepare_libvirt(const Request *request)
+{
+    g_autofree DriverRegions *driver = g_new0(DriverRegions, 1);
+
+    if (parse_regions(request->object, driver) &&
+        parse_vcpus(request->object, "destination_vcpus", driver->destination_vcpus,
+                    &driver->n_destination_vcpus))
+        operator_prepare_lent(request->connection, request->serial, request->object, driver);
+    else
+        refuse(request, -EINVAL, "prepare: regions or destination_vcpus are malformed");
+}
+
 static void on_prepare(const Request *request)
 {
     g_autofree DriverRegions *driver = g_new0(DriverRegions, 1);
@@ -253,16 +268,16 @@ static void on_relay(const Request *request)
 static void on_seal(Request *request)
 {
     Asker asker = {request->connection->id, request->serial, CLIENT_REPLY};
-    Departure *departure;
+    Departure *departure = departure_field(request);
 
-    if (request->fd < 0) {
-        refuse(request, -EINVAL, "seal: the source's monitor did not come along");
-        return;
-    }
-    departure = departure_field(request);
     if (!departure)
         return;
-    departure_seal(departure, request->fd, asker);
+    if (request->fd >= 0)
+        departure_seal(departure, request->fd, asker);
+    else if (departure->lent)
+        departure_lent_seal(departure, asker);
+    else
+        refuse(request, -EINVAL, "seal: the source's monitor did not come along");
     request->fd = -1;
 }
 
@@ -361,6 +376,9 @@ static void on_operator_op(Request *request, const char *op)
 {
     if (!connection_is_operator(request->connection))
         refuse(request, -EPERM, "only root, the daemon's user and the operator group may do that");
+    else if (strcmp(op, "prepare") == 0 &&
+             json_object_get_boolean_member_with_default(request->object, "libvirt", FALSE))
+        on_prepare_libvirt(request);
     else if (strcmp(op, "prepare") == 0)
         on_prepare(request);
     else if (strcmp(op, "arrive") == 0)
@@ -381,7 +399,7 @@ static void on_operator_op(Request *request, const char *op)
         on_vcpus(request);
     else if (strcmp(op, "limit") == 0)
         on_limit(request);
-    else
+    else if (!operator_lend(request->connection, request->serial, op, request->object))
         refuse(request, -EOPNOTSUPP, "this daemon does not know that request");
 }
 

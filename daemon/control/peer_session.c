@@ -12,6 +12,7 @@
 #include "daemon/control/arrival.h"
 #include "daemon/control/awaited.h"
 #include "daemon/control/departure_relay.h"
+#include "daemon/control/peer_ask.h"
 #include "daemon/core/log.h"
 #include "daemon/source/server.h"
 #include "daemon/transport/address.h"
@@ -128,8 +129,9 @@ static void on_attach(PeerSession *session)
 {
     Export *export = export_find_by_token(session->message->attach.token);
 
-    if (export && (memcmp(export->uuid, session->message->attach.uuid, LIMIT_UUID) != 0 ||
-                   strcmp(export->name, session->message->attach.name) != 0)) {
+    if (export &&
+        (memcmp(export->uuid, session->message->attach.uuid, LIMIT_UUID) != 0 ||
+         (!export->asked_for && strcmp(export->name, session->message->attach.name) != 0))) {
         export_unref(export);
         export = NULL;
     }
@@ -147,6 +149,23 @@ static void on_attach(PeerSession *session)
     export_serve_control(export, session->peer, session->message);
     session->peer = NULL;
     export_unref(export);
+}
+
+static void on_ask(PeerSession *session)
+{
+    g_autofree PeerMessage *asked = g_new0(PeerMessage, 1);
+    Guest *guest = peer_ask_open(session->control, session->message, asked);
+
+    if (guest && !let_in(session)) {
+        guest_close(guest);
+        return;
+    }
+    if (guest)
+        peer_ask_serve(session->control, guest, session->host, session->message, asked);
+    if (asked->asked.code != PEER_ERROR_NONE)
+        log_warning("daemon at %s asked for %s: %s", session->host, session->message->ask.name,
+                    asked->asked.text);
+    peer_socket_send(session->peer, asked);
 }
 
 static void make_blocking(int fd)
@@ -221,6 +240,9 @@ static void serve(PeerSession *session)
     switch (session->message->type) {
     case PEER_INVITE:
         on_invite(session);
+        break;
+    case PEER_ASK:
+        on_ask(session);
         break;
     case PEER_ATTACH:
         on_attach(session);

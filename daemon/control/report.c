@@ -324,6 +324,8 @@ static JsonObject *export_object(const Departure *departure)
     set_uuid(object, export->uuid);
     set_number(object, "pid", (guint64)departure->pid);
     json_object_set_string_member(object, "state", client_state_name(departure_state(departure)));
+    json_object_set_string_member(object, "mode",
+                                  departure->mode == DEPARTURE_ASSIST ? "assist" : "direct");
     json_object_set_string_member(object, "destination", departure->destination);
     set_seal(object, &export->seal);
     json_object_set_boolean_member(object, "fenced", atomic_load(&export->fenced));

@@ -7,6 +7,13 @@
 
 #include "daemon/fault/import.h"
 
+/* Which libvirt domains are ours to help. */
+typedef enum LibvirtEnable {
+    LIBVIRT_ENABLE_OPTED, /* those whose metadata says so */
+    LIBVIRT_ENABLE_ALL,   /* all but those whose metadata says no */
+    LIBVIRT_ENABLES
+} LibvirtEnable;
+
 typedef struct Settings {
     char *socket;         /* [daemon] socket */
     char *group;          /* [daemon] group: owns the socket; NULL: the daemon's own */
@@ -20,6 +27,12 @@ typedef struct Settings {
     ImportConfig import;           /* [import] */
     guint64 limit;                 /* [import] limit: bytes/s of all VMs together; 0: none */
     guint64 vm_limit;              /* [import] vm_limit: of each; 0: none */
+    gboolean grant_device;         /* [daemon] /dev/userfaultfd is opened for clients */
+    char *libvirt_uri;             /* [libvirt] uri; NULL: no libvirt */
+    unsigned start_postcopy;       /* [libvirt] after so many passes; 0: never */
+    unsigned libvirt_enable;       /* [libvirt] enable, a LibvirtEnable */
+    unsigned source_port;          /* [libvirt] of the daemon on the host a migration comes from */
+    char *source;                  /* [libvirt] source, HOST:PORT or NULL: that host */
 } Settings;
 
 void settings_clear(Settings *settings);

@@ -417,6 +417,14 @@ static int take_release(Export *export)
     return 0;
 }
 
+/* Nobody asks twice before the first one was looked at: what is told to the owner is bounded. */
+static void take_seal(Export *export)
+{
+    if (export_refuses(export) == PEER_ERROR_UNSEALED &&
+        !atomic_exchange(&export->seal_wanted, true))
+        export->notify(export->owner, export, EXPORT_SEAL_WANTED);
+}
+
 static int serve_message(Export *export, const PeerSocket *peer, PeerMessage *m)
 {
     if (!holds_lease(export, peer))
@@ -433,6 +441,9 @@ static int serve_message(Export *export, const PeerSocket *peer, PeerMessage *m)
         return 0;
     case PEER_RELEASED:
         return take_release(export);
+    case PEER_SEAL:
+        take_seal(export);
+        return 0;
     default:
         return -EPROTO;
     }

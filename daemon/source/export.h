@@ -29,6 +29,7 @@ typedef enum ExportEvent {
     EXPORT_RELAYED,  /* its relay channel is joined */
     EXPORT_RELEASED, /* it has everything; once, and never before the seal */
     EXPORT_LOST,     /* its control connection ended */
+    EXPORT_SEAL_WANTED, /* its destination's QEMU waits for the seal; once until seal_wanted is cleared */
 } ExportEvent;
 
 typedef struct Export Export;
@@ -64,6 +65,9 @@ struct Export {
     _Atomic bool fenced;
     _Atomic bool closed;
     _Atomic bool released;
+    _Atomic bool seal_wanted;
+    bool
+        asked_for; /* by a destination that may know it by another name; set before its token is told */
     _Atomic uint64_t reads, urgent_reads, pages_read, zero_pages, bytes;
 
     pthread_mutex_t lock; /* of all below */

@@ -69,6 +69,11 @@ def config_mistakes():
                 ("peer", "advertise", "::1:5", "advertise", "HOST:PORT"),
                 ("peer", "advertise", "localhost:5", "advertise", "numeric"),
                 ("peer", "listen", "", "empty"),
+                ("libvirt", "enable", "some", "enable", "opted or all"),
+                ("libvirt", "start_postcopy", "1001", "start_postcopy", "1000"),
+                ("libvirt", "source_port", "0", "source_port", "65535"),
+                ("libvirt", "source", "nowhere", "source", "HOST:PORT"),
+                ("daemon", "grant_device", "1", "grant_device", "yes or no"),
                 ("daemon", "socket", "/x" * 60, "socket", "107"))):
             path = _config(folder, f"c{number}", **{section: {key: value}})
             _fails(["--config", path, "--check"], *words)

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What a QEMU's answers mean: the one place that knows which of its states are safe. Any thread. */
+#ifndef POSTCOPYD_QEMU_ANSWERS_H
+#define POSTCOPYD_QEMU_ANSWERS_H
+
+#include <json-glib/json-glib.h>
+
+/*
+ * Rule 1: whether by this answer to query-status no vCPU runs and none starts by itself.  *ret_status (the
+ * caller's) is QEMU's word for it.  An answer that is none counts as running.
+ */
+gboolean answers_stopped(JsonNode *status, char **ret_status);
+
+/* Whether by this answer to query-status vCPUs run; also if it does not say. */
+gboolean answers_running(JsonNode *status);
+
+/* The thread ids in an answer to query-cpus-fast, as QEMU's own process knows them: at most most. */
+guint32 answers_vcpus(JsonNode *cpus, guint32 *ret_tids, guint32 most);
+
+/* Of a "status" of query-migrate: it is under way, from its first moment on. */
+gboolean answers_migrating(const char *status);
+
+/* Likewise: a migration whose guest has moved on, by post-copy. */
+gboolean answers_moved_on(const char *status);
+
+#endif

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/qemu/guest.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "daemon/qemu/answers.h"
+#include "daemon/qemu/lent.h"
+#include "daemon/qemu/process.h"
+#include "protocol/qmp/blocks.h"
+#include "protocol/qmp/error.h"
+
+struct Guests {
+    LentBook *lent;
+    GuestProvider provider; /* open is NULL without one */
+};
+
+Guests *guests_new(void)
+{
+    Guests *guests = g_new0(Guests, 1);
+
+    guests->lent = lent_book_new();
+    return guests;
+}
+
+void guests_free(Guests *guests)
+{
+    if (!guests)
+        return;
+    lent_book_free(guests->lent);
+    g_free(guests);
+}
+
+void guests_provide(Guests *guests, const GuestProvider *provider)
+{
+    guests->provider = *provider;
+}
+
+int guests_lend(Guests *guests, const guint8 *uuid, const char *name, const char *monitor,
+                const guint8 *token, char *ret_text)
+{
+    return lent_add(guests->lent, uuid, name, monitor, token, ret_text);
+}
+
+gboolean guests_unlend(Guests *guests, const guint8 *uuid)
+{
+    return lent_remove(guests->lent, uuid);
+}
+
+gboolean guests_find_lent(Guests *guests, const char *name, guint8 *ret_uuid)
+{
+    return lent_find(guests->lent, name, ret_uuid);
+}
+
+int guests_open(Guests *guests, const guint8 *uuid, Guest **ret_guest, char *ret_text)
+{
+    int error = -ENOENT;
+
+    ret_text[0] = '\0';
+    *ret_guest = lent_open(guests->lent, uuid);
+    if (*ret_guest)
+        return 0;
+    if (guests->provider.open)
+        error = guests->provider.open(guests->provider.user, uuid, ret_guest, ret_text);
+    if (error && !ret_text[0])
+        g_snprintf(ret_text, LIMIT_TEXT + 1,
+                   "no VM with that uuid is known to this host's daemon%s",
+                   guests->provider.open
+                       ? ": neither its libvirt runs it, nor was it lent"
+                       : ": it was not lent, and the daemon does not ask libvirt ([libvirt] uri)");
+    return error;
+}
+
+void guest_close(Guest *guest)
+{
+    if (guest)
+        guest->close(guest);
+}
+
+/* --- questions ----------------------------------------------------------------------------- */
+
+/* Clears error. */
+static int tell(char *ret_text, GError **error)
+{
+    int code = g_error_matches(*error, CALL_ERROR, CALL_ERROR_TIMEOUT) ? -ETIMEDOUT : -EIO;
+
+    g_strlcpy(ret_text, *error ? (*error)->message : "its monitor did not answer", LIMIT_TEXT + 1);
+    g_clear_error(error);
+    return code;
+}
+
+/* The process that a thread belongs to; 0: there is no such thread. */
+static int process_of_thread(guint32 tid)
+{
+    char path[64], line[256];
+    int pid = 0;
+    FILE *file;
+
+    g_snprintf(path, sizeof path, "/proc/%u/status", tid);
+    file = fopen(path, "re");
+    while (file && pid == 0 && fgets(line, sizeof line, file))
+        if (strncmp(line, "Tgid:", 5) == 0)
+            pid = atoi(line + 5);
+    if (file)
+        fclose(file);
+    return pid;
+}
+
+/* The one process of all these threads; 0: they are of several, or gone. */
+static int process_of_all(const guint32 *tids, guint32 n)
+{
+    int pid = n > 0 ? process_of_thread(tids[0]) : 0;
+
+    for (guint32 i = 1; i < n && pid != 0; i++)
+        if (process_of_thread(tids[i]) != pid)
+            pid = 0;
+    return pid;
+}
+
+int guest_process(const Guest *guest, GuestProcess *ret_process, char *ret_text)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonNode) answer = monitor_call(&guest->monitor, "query-cpus-fast", NULL, &error);
+    GuestProcess process = {.pidfd = -1};
+
+    *ret_process = process;
+    if (!answer)
+        return tell(ret_text, &error);
+    process.vcpus = g_new0(guint32, LIMIT_VCPUS);
+    process.n_vcpus = answers_vcpus(answer, process.vcpus, LIMIT_VCPUS);
+    process.pid = process_of_all(process.vcpus, process.n_vcpus);
+    if (process.pid > 0)
+        process.pidfd = (int)syscall(SYS_pidfd_open, process.pid, 0);
+    /* Whatever was looked up before the pidfd was open may have been another's by then. */
+    if (process.pidfd >= 0 && process_of_all(process.vcpus, process.n_vcpus) == process.pid) {
+        *ret_process = process;
+        return 0;
+    }
+    guest_process_clear(&process);
+    g_strlcpy(ret_text,
+              "the threads that its monitor names as its vCPUs are not of one process here: does "
+              "it run in a pid namespace of its own?",
+              LIMIT_TEXT + 1);
+    return -ESRCH;
+}
+
+void guest_process_clear(GuestProcess *process)
+{
+    if (process->pidfd >= 0)
+        close(process->pidfd);
+    g_free(process->vcpus);
+    *process = (GuestProcess){.pidfd = -1};
+}
+
+int guest_regions(const Guest *guest, int pid, RegionSet *ret_regions, char *ret_text)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GPtrArray) blocks = blocks_query_any(&guest->monitor, GUEST_REGION_LEAST, &error);
+
+    ret_regions->n = 0;
+    return blocks ? process_regions(pid, blocks, ret_regions, ret_text) : tell(ret_text, &error);
+}
+
+static int refuse(char *ret_text, int error, const char *text)
+{
+    g_strlcpy(ret_text, text, LIMIT_TEXT + 1);
+    return error;
+}
+
+int guest_check_leaving(const Guest *guest, char *ret_text)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *status = monitor_query_status(&guest->monitor, "query-migrate", &error);
+    gboolean postcopy, release;
+
+    if (!status || !monitor_get_capability(&guest->monitor, "postcopy-ram", &postcopy, &error) ||
+        !monitor_get_capability(&guest->monitor, "release-ram", &release, &error))
+        return tell(ret_text, &error);
+    if (!answers_migrating(status)) {
+        g_snprintf(ret_text, LIMIT_TEXT + 1, "it is not being migrated: its QEMU says '%.50s'",
+                   status[0] ? status : "none");
+        return -EINVAL;
+    }
+    if (!postcopy)
+        return refuse(ret_text, -EINVAL,
+                      "its migration cannot become post-copy (postcopy-ram is off): migrate with "
+                      "--postcopy");
+    if (release)
+        return refuse(ret_text, -EINVAL,
+                      "its QEMU gives up memory as it sends it (release-ram is on), so nobody else "
+                      "may read it");
+    return 0;
+}
+
+/* The answer to query-status, or NULL and *ret_error with a reason. */
+static JsonNode *ask_status(const Guest *guest, int *ret_error, char *ret_text)
+{
+    g_autoptr(GError) error = NULL;
+    JsonNode *answer = monitor_call(&guest->monitor, "query-status", NULL, &error);
+
+    *ret_error = answer ? 0 : tell(ret_text, &error);
+    return answer;
+}
+
+int guest_check_postcopy(const Guest *guest, char *ret_text)
+{
+    int result = 0;
+    g_autoptr(GError) error = NULL;
+    g_autofree char *migration = monitor_query_status(&guest->monitor, "query-migrate", &error);
+    g_autoptr(JsonNode) status = NULL;
+
+    if (!migration)
+        return tell(ret_text, &error);
+    /* Asked last: one that runs again after its migration failed must not look stopped. */
+    status = ask_status(guest, &result, ret_text);
+    if (!status)
+        return result;
+    if (answers_running(status))
+        return refuse(ret_text, -EBUSY, "its guest still runs here");
+    if (answers_moved_on(migration))
+        return 0;
+    g_snprintf(ret_text, LIMIT_TEXT + 1, "its migration has not become post-copy: '%.50s'",
+               migration);
+    return -EBUSY;
+}
+
+int guest_check_stopped(const Guest *guest, char *ret_text)
+{
+    int result = 0;
+    g_autoptr(JsonNode) answer = ask_status(guest, &result, ret_text);
+    g_autofree char *status = NULL;
+
+    if (!answer)
+        return result;
+    if (answers_stopped(answer, &status))
+        return 0;
+    g_snprintf(ret_text, LIMIT_TEXT + 1,
+               "the source's guest is not stopped: its monitor says '%.50s'", status);
+    return -EBUSY;
+}

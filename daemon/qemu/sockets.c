@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/qemu/sockets.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { INODES_MAX = 1 << 20 }; /* the kernel's own bound of fds of a process (fs.nr_open) */
+
+/* --- ends as text -------------------------------------------------------------------------- */
+
+void socket_end_format_host(const SocketEnd *end, char ret_text[SOCKETS_TEXT])
+{
+    if (!inet_ntop(end->ipv6 ? AF_INET6 : AF_INET, end->address, ret_text, SOCKETS_TEXT))
+        ret_text[0] = '\0';
+}
+
+void socket_end_format(const SocketEnd *end, char ret_text[SOCKETS_TEXT])
+{
+    char host[INET6_ADDRSTRLEN] = "";
+
+    inet_ntop(end->ipv6 ? AF_INET6 : AF_INET, end->address, host, sizeof host);
+    snprintf(ret_text, SOCKETS_TEXT, end->ipv6 ? "[%s]:%u" : "%s:%u", host, end->port);
+}
+
+/* ::ffff:a.b.c.d is a.b.c.d: whether a listener took both kinds does not matter to anybody. */
+static void unmap(SocketEnd *end)
+{
+    static const uint8_t prefix[12] = {[10] = 0xff, [11] = 0xff};
+    uint8_t address[4];
+
+    if (!end->ipv6 || memcmp(end->address, prefix, sizeof prefix) != 0)
+        return;
+    memcpy(address, end->address + sizeof prefix, sizeof address);
+    memset(end->address, 0, sizeof end->address);
+    memcpy(end->address, address, sizeof address);
+    end->ipv6 = false;
+}
+
+static bool parse_port(const char *text, uint16_t *ret_port)
+{
+    unsigned long port = 0;
+
+    for (const char *at = text; *at; at++) {
+        if (*at < '0' || *at > '9' || at - text >= 5)
+            return false;
+        port = port * 10 + (unsigned long)(*at - '0');
+    }
+    *ret_port = (uint16_t)port;
+    return port > 0 && port <= UINT16_MAX;
+}
+
+bool socket_end_parse(const char *text, SocketEnd *ret_end)
+{
+    char host[SOCKETS_TEXT];
+    const char *colon = strrchr(text, ':');
+    size_t length = colon ? (size_t)(colon - text) : 0;
+
+    memset(ret_end, 0, sizeof *ret_end);
+    if (length == 0 || length >= sizeof host || !parse_port(colon + 1, &ret_end->port))
+        return false;
+    memcpy(host, text, length);
+    host[length] = '\0';
+    if (host[0] != '[')
+        return inet_pton(AF_INET, host, ret_end->address) == 1;
+    if (host[length - 1] != ']')
+        return false;
+    host[length - 1] = '\0';
+    ret_end->ipv6 = inet_pton(AF_INET6, host + 1, ret_end->address) == 1;
+    if (!ret_end->ipv6)
+        return false;
+    unmap(ret_end);
+    return true;
+}
+
+bool socket_end_equals(const SocketEnd *a, const SocketEnd *b)
+{
+    return a->ipv6 == b->ipv6 && a->port == b->port &&
+           memcmp(a->address, b->address, sizeof a->address) == 0;
+}
+
+/* --- what the kernel writes ---------------------------------------------------------------- */
+
+/* Words of the address as numbers of this host, though they are in network order. */
+static bool parse_end(const char *text, bool ipv6, SocketEnd *ret_end)
+{
+    size_t words = ipv6 ? 4 : 1;
+    unsigned port;
+
+    memset(ret_end, 0, sizeof *ret_end);
+    ret_end->ipv6 = ipv6;
+    if (strlen(text) != words * 8 + 5 || text[words * 8] != ':')
+        return false;
+    for (size_t i = 0; i < words; i++) {
+        uint32_t word;
+
+        if (sscanf(text + i * 8, "%8" SCNx32, &word) != 1)
+            return false;
+        memcpy(ret_end->address + i * 4, &word, sizeof word);
+    }
+    if (sscanf(text + words * 8 + 1, "%4x", &port) != 1)
+        return false;
+    ret_end->port = (uint16_t)port;
+    unmap(ret_end);
+    return true;
+}
+
+bool sockets_parse_line(const char *line, bool ipv6, ProcessSocket *ret_socket)
+{
+    char local[48], remote[48];
+    unsigned state;
+
+    if (sscanf(line, " %*u: %47s %47s %x %*x:%*x %*x:%*x %*x %*u %*u %" SCNu64, local, remote,
+               &state, &ret_socket->inode) != 4 ||
+        !parse_end(local, ipv6, &ret_socket->local) ||
+        !parse_end(remote, ipv6, &ret_socket->remote))
+        return false;
+    ret_socket->state = state == SOCKET_ESTABLISHED || state == SOCKET_LISTENING
+                            ? (SocketState)state
+                            : SOCKET_OTHER;
+    return true;
+}
+
+static int compare(const void *a, const void *b)
+{
+    uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
+
+    return left < right ? -1 : left > right;
+}
+
+uint32_t sockets_select(FILE *file, bool ipv6, const uint64_t *inodes, size_t n_inodes,
+                        ProcessSocket *ret_sockets, uint32_t most)
+{
+    char *line = NULL;
+    size_t size = 0;
+    uint32_t n = 0;
+
+    while (n < most && getline(&line, &size, file) > 0)
+        if (sockets_parse_line(line, ipv6, &ret_sockets[n]) && ret_sockets[n].inode != 0 &&
+            bsearch(&ret_sockets[n].inode, inodes, n_inodes, sizeof *inodes, compare))
+            n++;
+    free(line);
+    return n;
+}
+
+const ProcessSocket *sockets_find_accepted(const ProcessSocket *sockets, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t j = 0; j < n && sockets[i].state == SOCKET_ESTABLISHED; j++)
+            if (sockets[j].state == SOCKET_LISTENING &&
+                sockets[j].local.port == sockets[i].local.port)
+                return &sockets[i];
+    return NULL;
+}
+
+/* --- a process ----------------------------------------------------------------------------- */
+
+/* The inode if the fd is a socket, else 0. */
+static uint64_t inode_of(int folder, const char *name)
+{
+    char target[64];
+    ssize_t length = readlinkat(folder, name, target, sizeof target - 1);
+    uint64_t inode;
+
+    if (length <= 0)
+        return 0;
+    target[length] = '\0';
+    return sscanf(target, "socket:[%" SCNu64 "]", &inode) == 1 ? inode : 0;
+}
+
+/* By malloc, sorted.  How many, or negative errno. */
+static ssize_t read_inodes(int pid, uint64_t **ret_inodes)
+{
+    char path[64];
+    uint64_t *inodes = NULL;
+    size_t n = 0, room = 0;
+    struct dirent *entry;
+    DIR *folder;
+
+    snprintf(path, sizeof path, "/proc/%d/fd", pid);
+    folder = opendir(path);
+    if (!folder)
+        return -errno;
+    while (n < INODES_MAX && (entry = readdir(folder))) {
+        uint64_t inode = inode_of(dirfd(folder), entry->d_name);
+
+        if (inode != 0 && n == room) {
+            uint64_t *more = realloc(inodes, (room = room ? 2 * room : 64) * sizeof *inodes);
+            if (!more)
+                break;
+            inodes = more;
+        }
+        if (inode != 0)
+            inodes[n++] = inode;
+    }
+    closedir(folder);
+    if (n > 0)
+        qsort(inodes, n, sizeof *inodes, compare);
+    *ret_inodes = inodes;
+    return (ssize_t)n;
+}
+
+int sockets_of_process(int pid, ProcessSocket *ret_sockets, uint32_t most)
+{
+    static const char *const names[] = {"tcp", "tcp6"};
+    uint64_t *inodes = NULL;
+    ssize_t n_inodes = read_inodes(pid, &inodes);
+    uint32_t n = 0;
+
+    if (n_inodes < 0)
+        return (int)n_inodes;
+    for (unsigned i = 0; i < 2 && n_inodes > 0; i++) {
+        char path[64];
+        FILE *file;
+
+        snprintf(path, sizeof path, "/proc/%d/net/%s", pid, names[i]);
+        file = fopen(path, "re");
+        if (!file)
+            continue; /* a kernel without IPv6 */
+        n += sockets_select(file, i == 1, inodes, (size_t)n_inodes, ret_sockets + n, most - n);
+        fclose(file);
+    }
+    free(inodes);
+    return (int)n;
+}
