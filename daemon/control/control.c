@@ -18,6 +18,7 @@
 #include "daemon/control/arrival.h"
 #include "daemon/control/connection.h"
 #include "daemon/control/departure.h"
+#include "daemon/control/domains.h"
 #include "daemon/control/limits.h"
 #include "daemon/control/listener.h"
 #include "daemon/control/peer_session.h"
@@ -317,6 +318,7 @@ Control *control_new(const Settings *settings, GError **error)
     if (!open_all(control, error))
         return NULL; /* the process ends: nothing of it is worth taking apart */
     add_events(control);
+    domains_start(control);
     return control;
 }
 
@@ -337,6 +339,7 @@ gboolean control_run(Control *control, GError **error)
  */
 void control_free(Control *control)
 {
+    domains_stop(control);
     while (control->arrivals->len > 0)
         arrival_free(control->arrivals->pdata[0]);
     while (control->connections->len > 0)

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "daemon/core/clock.h"
+#include "daemon/qemu/agent.h"
 #include "version.h"
 
 static void set_number(JsonObject *object, const char *name, guint64 value)
@@ -418,6 +419,16 @@ static JsonArray *exports(Control *control, const char *vm, int pid)
     return array;
 }
 
+static JsonObject *libvirt(const Control *control)
+{
+    JsonObject *object = json_object_new();
+
+    json_object_set_string_member(object, "uri", control->agent ? agent_uri(control->agent) : "");
+    json_object_set_boolean_member(object, "connected",
+                                   control->agent && agent_is_connected(control->agent));
+    return object;
+}
+
 JsonNode *report_all(Control *control, const char *vm, int pid, gboolean full)
 {
     JsonNode *node = json_node_new(JSON_NODE_OBJECT);
@@ -429,6 +440,7 @@ JsonNode *report_all(Control *control, const char *vm, int pid, gboolean full)
     set_number(object, "up_s",
                (guint64)(g_get_monotonic_time() - control->started_us) / G_USEC_PER_SEC);
     set_number(object, "limit_bytes_s", control->limit);
+    json_object_set_object_member(object, "libvirt", libvirt(control));
     json_object_set_array_member(object, "sessions", sessions(control, vm, pid));
     json_object_set_array_member(object, "imports", imports(control, vm, pid, full));
     json_object_set_array_member(object, "exports", exports(control, vm, pid));

@@ -34,10 +34,14 @@ typedef struct AgentConfig {
 Agent *agent_start(const AgentConfig *config);
 
 /*
- * Disconnects and frees it, within about two seconds: threads that libvirt does not give back are left, with
- * what they use.  Nothing of the agent's may be called afterwards, and nothing is called by it.
+ * Disconnects, within about two seconds: threads that libvirt does not give back are left, with what they
+ * use.  Functions of the agent's may still be called, and find nobody there; it itself calls nothing any
+ * more, also nothing that one of those threads should have.
  */
 void agent_stop(Agent *agent);
+
+/* After agent_stop(), where no other thread can call anything of it, and all its Guests are closed. */
+void agent_free(Agent *agent);
 
 /* Any thread. */
 gboolean agent_is_connected(Agent *agent);
@@ -49,7 +53,7 @@ gboolean agent_is_enabled(Agent *agent, const guint8 *uuid);
 /* The uuids of all of them, LIMIT_UUID bytes each; the caller's. Any thread. */
 GByteArray *agent_enabled(Agent *agent);
 
-/* Domains that have a token, as guests (guest.h); valid until agent_stop(). */
+/* Domains that have a token, as guests (guest.h); valid until agent_free(). */
 GuestProvider agent_provider(Agent *agent);
 
 /*

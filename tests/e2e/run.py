@@ -18,14 +18,15 @@ import recovery
 import switchover
 from harness import host
 from harness.postcopyd import preload, program
+from libvirt import agent, plain
 
-MODULES = (memory, switchover, recovery, balloon, client)
+MODULES = (memory, switchover, recovery, balloon, client, plain, agent)
 SKIPPED = 77
 
 
 def scenarios():
     """All of them by name: functions without arguments that say what they do."""
-    return {f"{module.__name__}.{name}": function for module in MODULES
+    return {f"{module.__name__.rpartition('.')[2]}.{name}": function for module in MODULES
             for name, function in vars(module).items()
             if inspect.isfunction(function) and function.__module__ == module.__name__
             and not inspect.signature(function).parameters}

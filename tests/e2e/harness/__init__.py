@@ -5,6 +5,7 @@
     qmp      QEMU's control protocol
     records  what the guest reports on its serial port
     stalls   histograms of first touches
+    guest    what those records say
     vm       one QEMU with the test guest in it
     measure  work lost around a switchover
     native   QEMU's own post-copy, the peer to measure against

@@ -54,15 +54,18 @@ class Daemon:
 
     settings are keys of the configuration by section: peer={"advertise": "…"}.
     It runs in a network namespace if one is named, with an address there.
+    reached_by is the path of its socket out here, if it is another than what the daemon is told.
     """
 
     prefix = ()  # words before the program's name: where it is to run
+    starter = subprocess.Popen
 
-    def __init__(self, folder, name, *, netns=None, host_address="127.0.0.1", **settings):
+    def __init__(self, folder, name, *, netns=None, host_address="127.0.0.1", port=None,
+                 reached_by=None, **settings):
         self.name = name
         self.folder = Path(folder)
-        self.socket = self.folder / f"{name}.sock"
-        self.address = f"{host_address}:{free_port()}"
+        self.socket = reached_by or self.folder / f"{name}.sock"
+        self.address = f"{host_address}:{port or free_port()}"
         self._prefix = ["ip", "netns", "exec", netns] if netns else []
         self.log_path = self.folder / f"{name}.log"
         self._config = self.folder / f"{name}.conf"
@@ -87,7 +90,7 @@ class Daemon:
         with open(self.log_path, "ab") as log:
             words = [*self.prefix, *self._prefix, program("postcopyd"), "--config",
                      self._config]
-            self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = self.starter(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         atexit.register(self.kill)
         deadline = time.monotonic() + timeout
         while not self._answers():
@@ -189,11 +192,13 @@ class Daemon:
         return status
 
     def _write_config(self):
-        sections = {"daemon": {"socket": self.socket, "runtime_dir": self.folder / f"{self.name}.run"},
+        runtime = self.folder / f"{self.name}.run"
+        sections = {"daemon": {"socket": self.socket, "runtime_dir": runtime},
                     "peer": {"listen": self.address}}
         for section, keys in self._settings.items():
             sections.setdefault(section, {}).update(keys)
-        Path(sections["daemon"]["runtime_dir"]).mkdir(exist_ok=True)
+        if sections["daemon"]["runtime_dir"] == runtime:
+            runtime.mkdir(exist_ok=True)
         self._config.write_text("".join(
             f"[{section}]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items())
             for section, keys in sections.items()))

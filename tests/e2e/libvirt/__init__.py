@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Two real libvirtd on this machine, and migrations between them by virsh.
+
+    namespace  a machine of its own as far as its programs can see
+    hosts      libvirtd, virsh, hooks and our daemon in one; a pair of them with a wire between
+    domains    the test guest as a libvirt domain, and its migration
+
+Nothing of it touches the libvirt of this machine: /run, /etc/libvirt, /var/lib/libvirt,
+/var/cache/libvirt and /var/log/libvirt are private to each host.
+"""
