@@ -1,17 +1,21 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# Builds postcopyd and measures it: a whole migration against QEMU's own post-copy (main), and the way
-# of a fault, part by part, against what it replaces and against its floor (fault).
+# Builds postcopyd and measures it: a whole migration against QEMU's own post-copy (main), the way of a
+# fault, part by part, against what it replaces and against its floor (fault), and libvirt's post-copy with
+# our help against without (libvirt).
 #
 #   sudo scripts/bench.sh main [--json FILE] [--rounds N] [--mem MiB] [--fill MiB] [--vcpus N]
 #   sudo scripts/bench.sh fault [--json FILE] [--rounds N] [--only TEXT] [--quick]
+#   sudo scripts/bench.sh libvirt [--json FILE] [--rounds N] [--rate MiB/s] [--backend memfd|anon]
 set -euo pipefail
 
 usage() {
     echo "usage: scripts/bench.sh main [--json FILE] [--rounds N] [--mem MiB] [--fill MiB]" \
         "[--vcpus N] [--only TEXT]"
     echo "       scripts/bench.sh fault [--json FILE] [--rounds N] [--only TEXT] [--quick]"
+    echo "       scripts/bench.sh libvirt [--json FILE] [--rounds N] [--mem MiB] [--fill MiB]" \
+        "[--vcpus N] [--backend memfd|anon] [--rate MiB/s] [--around BYTES]"
 }
 
 # Files are named from where the caller stands.

@@ -18,15 +18,15 @@ import recovery
 import switchover
 from harness import host
 from harness.postcopyd import preload, program
-from libvirt import agent, plain
+from libvirt import agent, assist, direct, plain
 
-MODULES = (memory, switchover, recovery, balloon, client, plain, agent)
+MODULES = (memory, switchover, recovery, balloon, client, assist, direct, plain, agent)
 SKIPPED = 77
 
 
 def scenarios():
     """All of them by name: functions without arguments that say what they do."""
-    return {f"{module.__name__.rpartition('.')[2]}.{name}": function for module in MODULES
+    return {f"{module.__name__}.{name}": function for module in MODULES
             for name, function in vars(module).items()
             if inspect.isfunction(function) and function.__module__ == module.__name__
             and not inspect.signature(function).parameters}
@@ -72,8 +72,8 @@ def main():
         differing = set(known) ^ set(options.names)
         print(f"not in both lists: {differing}" if differing else "complete")
         return 1 if differing else 0
-    wanted = [name for name in known
-              if not options.names or name in options.names or name.split(".")[0] in options.names]
+    wanted = [name for name in known if not options.names
+              or any(name == given or name.startswith(f"{given}.") for given in options.names)]
     if not wanted:
         parser.error("no such scenario")
     host.exit_on_sigterm()

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Our daemon on a host, and our files as an installation puts them there."""
+"""Our daemon on a host."""
 
-import os
-import subprocess
-
-from harness.postcopyd import BUILD, Daemon, DaemonError
+from harness.operator import Operator
+from harness.postcopyd import Daemon
 
 from .namespace import Program
 
@@ -27,17 +25,17 @@ class HostDaemon(Daemon):
         super().__init__(where.folder, "postcopyd", host_address=where.address, port=PORT,
                          reached_by=where.path(SOCKET), **sections)
 
+    def operator(self):
+        """A connection for requests, where starting postcopyctl takes too long."""
+        return Operator(self.socket)
+
+    def wait_libvirt(self, timeout=10.0):
+        """Waits until it knows the host's domains."""
+        def connected():
+            with self.operator() as operator:
+                return operator.ask("status").get("libvirt", {}).get("connected")
+        self.wait("libvirt", connected, timeout)
+
     def send_signal(self, number):
         """To the daemon itself: SIGSTOP, SIGCONT …"""
         self.process.send_signal(number)
-
-
-def install(where):
-    """Puts this build's files on a host as `cmake --install` does; the folder they went to."""
-    staged = where.folder / "staged"
-    done = subprocess.run(["cmake", "--install", BUILD], stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True, check=False,
-                          env=dict(os.environ, DESTDIR=str(staged)))
-    if done.returncode:
-        raise DaemonError(f"cmake --install: {done.stderr.strip()}")
-    return staged

@@ -42,6 +42,7 @@ XML = """
   <qemu:commandline>
     <qemu:arg value='-readconfig'/>
     <qemu:arg value='{marker}'/>
+    <qemu:env name='POSTCOPY_LOG' value='{guests}/{name}.client'/>
   </qemu:commandline>
 </domain>
 """
@@ -65,7 +66,8 @@ class At(Guest):
         self.host = where
         self._domain = domain.name
         self._file = where.folder / "log" / "guests" / f"{domain.name}.serial"
-        self._file.unlink(missing_ok=True)
+        for path in (self._file, self._file.with_suffix(".client")):
+            path.unlink(missing_ok=True)
         self.log = GuestLog(self._file)
 
     def alive(self):
@@ -83,6 +85,11 @@ class At(Guest):
     def stderr(self):
         """What QEMU printed."""
         path = self.host.folder / "log" / "qemu" / f"{self._domain}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def client_log(self):
+        """What our preload said in QEMU."""
+        path = self._file.with_suffix(".client")
         return path.read_text(errors="replace") if path.exists() else ""
 
     def close(self):

@@ -13,6 +13,7 @@ from pathlib import Path
 from harness import host
 from harness.postcopyd import BUILD
 
+from .installed import install, prefix
 from .namespace import Namespace, NamespaceError, wait_for
 
 URI = "qemu:///system"
@@ -99,9 +100,10 @@ class Host:
     number      1 or 2: addresses, names and uuids follow from it
     user        that QEMU runs as
     qemu_conf   more lines of libvirt's qemu.conf
+    installed   this build's files, the hook among them, are where an installation puts them
     """
 
-    def __init__(self, folder, number, *, user="root", qemu_conf=""):
+    def __init__(self, folder, number, *, user="root", qemu_conf="", installed=False):
         self.name = f"host{'ab'[number - 1]}"
         self.number = number
         self.user = user
@@ -111,6 +113,11 @@ class Host:
         self._ends = contextlib.ExitStack()
         self._make_folders()
         self._write_configuration(qemu_conf)
+        self._binds = {self.folder / path: inside for path, inside in PRIVATE.items()}
+        self._binds[self.folder / "hosts"] = "/etc/hosts"
+        if installed:
+            ours = install(self, self.folder / "postcopyd.conf")
+            self._binds[ours] = prefix()
         self.namespace = self._ends.enter_context(Namespace(self.name, self._script()))
 
     def __enter__(self):
@@ -247,10 +254,8 @@ class Host:
         shutil.copy(host.testguest(), self.folder / "lib" / "images" / "testguest.elf")
 
     def _script(self):
-        binds = [(self.folder / path, inside) for path, inside in PRIVATE.items()]
-        binds.append((self.folder / "hosts", "/etc/hosts"))
         return SCRIPT.format(name=self.name, binds="\n".join(
-            f"mount --bind '{path}' {inside}" for path, inside in binds))
+            f"mount --bind '{path}' '{inside}'" for path, inside in self._binds.items()))
 
 
 class Pair:
