@@ -71,6 +71,7 @@ static const char *make_room(Control *control, const guint8 *uuid, DepartureMode
         if (!departure_is_over(departure) && departure->stage == DEPARTURE_SEALED &&
             is_held(departure))
             return "another destination reads the VM's memory already";
+        departure_cancel(departure, "another one takes its place");
         departure_free(departure);
     }
     return reason;

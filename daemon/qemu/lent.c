@@ -138,10 +138,10 @@ gboolean lent_find(LentBook *book, const char *name, guint8 *ret_uuid)
 
 /* --- one that is asked --------------------------------------------------------------------- */
 
-static gboolean connect_monitor(LentGuest *lent, GError **error)
+static gboolean connect_monitor(LentGuest *lent, gint64 limit_ms, GError **error)
 {
     if (!lent->qmp)
-        lent->qmp = qmp_connect(lent->path, "VM", NULL, error);
+        lent->qmp = qmp_connect_within(lent->path, "VM", NULL, limit_ms, error);
     if (lent->qmp)
         lent->guest.monitor.version = qmp_version(lent->qmp);
     return lent->qmp != NULL;
@@ -155,8 +155,9 @@ static JsonNode *call(void *user, const char *command, JsonObject *arguments, GE
     if (lent->deadline == 0)
         lent->deadline = wait_deadline(GUEST_ALL_QUESTIONS_MS);
     left = (lent->deadline - g_get_monotonic_time()) / 1000;
-    if (left > 0 && connect_monitor(lent, error)) {
-        qmp_set_timeout(lent->qmp, MIN(left, GUEST_QUESTION_MS));
+    left = MIN(left, GUEST_QUESTION_MS);
+    if (left > 0 && connect_monitor(lent, left, error)) {
+        qmp_set_timeout(lent->qmp, left);
         return qmp_call(lent->qmp, command, arguments, error);
     }
     if (left <= 0)

@@ -313,9 +313,11 @@ static gboolean negotiate(Qmp *qmp, const char *path, GError **error)
     return qmp_run(qmp, "qmp_capabilities", NULL, error);
 }
 
-/* A connected socket, or -1 with errno. */
-static int connect_socket(const char *path)
+/* A connected socket, or -1 with errno.  Somebody may have filled its queue, or read nothing of it: then
+ * connecting and sending are given up after the time limit, with EAGAIN. */
+static int connect_socket(const char *path, gint64 milliseconds)
 {
+    struct timeval limit = {.tv_sec = milliseconds / 1000, .tv_usec = milliseconds % 1000 * 1000};
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     int fd, error;
 
@@ -324,6 +326,8 @@ static int connect_socket(const char *path)
         return -1;
     }
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd >= 0)
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
     if (fd < 0 || connect(fd, (const struct sockaddr *)&address, sizeof address) == 0)
         return fd;
     error = errno;
@@ -334,7 +338,13 @@ static int connect_socket(const char *path)
 
 Qmp *qmp_connect(const char *path, const char *word, const Interrupt *interrupt, GError **error)
 {
-    int fd = connect_socket(path);
+    return qmp_connect_within(path, word, interrupt, QMP_TIMEOUT_MS, error);
+}
+
+Qmp *qmp_connect_within(const char *path, const char *word, const Interrupt *interrupt,
+                        gint64 milliseconds, GError **error)
+{
+    int fd = connect_socket(path, milliseconds);
     Qmp *qmp;
 
     if (fd < 0) {
@@ -346,7 +356,7 @@ Qmp *qmp_connect(const char *path, const char *word, const Interrupt *interrupt,
     qmp->fd = fd;
     qmp->word = word;
     qmp->interrupt = interrupt;
-    qmp->timeout_ms = QMP_TIMEOUT_MS;
+    qmp->timeout_ms = milliseconds;
     qmp->buffer = g_string_new(NULL);
     if (negotiate(qmp, path, error))
         return qmp;

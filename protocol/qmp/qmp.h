@@ -24,6 +24,10 @@ typedef void (*QmpEventFunc)(void *user, const char *event, JsonObject *data, gi
  * outlive the connection.
  */
 Qmp *qmp_connect(const char *path, const char *word, const Interrupt *interrupt, GError **error);
+
+/* The same, with this time limit for each of its steps, and for qmp_call() afterwards. */
+Qmp *qmp_connect_within(const char *path, const char *word, const Interrupt *interrupt,
+                        gint64 milliseconds, GError **error);
 void qmp_free(Qmp *qmp);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Qmp, qmp_free)
 

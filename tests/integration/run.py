@@ -15,6 +15,7 @@ import bad_client
 import bad_hello
 import bad_peer
 import bad_setup
+import lent
 import limit
 import pace
 import regions
@@ -27,7 +28,7 @@ import transfer
 import vcpus
 from world import host
 
-MODULES = (transfer, restart, severed, size, limit, pace, bad_client, bad_hello, bad_peer, bad_setup,
+MODULES = (transfer, restart, severed, size, limit, lent, pace, bad_client, bad_hello, bad_peer, bad_setup,
            removed, rules, regions, vcpus, answers)
 SKIPPED = 77
 

@@ -142,6 +142,7 @@ class Peer:
     CANCEL = 13
     FENCED, RELEASED, MAP_REQUEST, MAP, READ, DATA, ZERO, ERROR, PING = 14, 16, 17, 18, 19, 20, 21, 22, 23
     BYE = 25
+    ASK, ASKED, SEAL = 28, 29, 30
     CONTROL, URGENT, BULK = 0, 1, 2
     UNSEALED, FENCED_CODE, RANGE = 7, 8, 9
     MAGIC = 0x0031445950435450
@@ -243,6 +244,12 @@ class Peer:
         assert code == 0, why
         return body.take("Q"), body.bytes(32)
 
+    def ask(self, uuid, name, token, connection):
+        """Asks for a VM; (code, text, the export's token)."""
+        self.send(self.ASK, uuid + text(name) + token + text(connection))
+        body = self.expect(self.ASKED)
+        return body.take("I"), body.text(), body.bytes(32)
+
     def join(self, session, secret, kind):
         """Becomes a channel."""
         self.session = session
@@ -251,6 +258,20 @@ class Peer:
     def read(self, region, page, count, n=None):
         """READ of one item."""
         self.send(self.READ, struct.pack("<IQQII", 1 if n is None else n, 7, page, region, count))
+
+    def pages(self, count):
+        """So many pages of the READ under way, zero ones as such."""
+        content = {}
+        while len(content) < count:
+            message = self.receive()
+            assert message, "the connection ended within a read"
+            kind, body = message
+            assert kind in (self.DATA, self.ZERO), f"frame {kind} came, not pages"
+            _, first, n, code, _ = body.take("QIIII")
+            assert code == 0, f"error {code}"
+            for page in range(first, first + n):
+                content[page] = body.bytes(PAGE) if kind == self.DATA else bytes(PAGE)
+        return [content[page] for page in sorted(content)]
 
     def error_code(self):
         """The code of the ERROR that has to come next."""
@@ -266,6 +287,12 @@ class Invitation:
         self.name = body.text()
         self.token = body.bytes(32)
         self.source = body.text()
+        self.regions = []
+        for _ in range(body.take("I")):
+            name = body.text()
+            self.regions.append((name, *body.take("QQQQQ")))
+        self.vcpus = [body.take("I") for _ in range(body.take("I"))]
+        self.flags = body.take("I")
 
 
 class Destination:

@@ -1,0 +1,390 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""VMs without a client: a monitor of our own says what a QEMU would, a process has the memory."""
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import lone
+from monitor import Monitor
+from wire import PAGE, Client, Destination, Peer, text
+from world import MIB, SLOW, World, expect, mentions
+
+REFUSED, UNKNOWN_VM, TOKEN, BUSY = 11, 3, 4, 5
+SIZE = 4 * MIB
+
+
+class Lone:
+    """The process; a context manager.  connection: where its end of a TCP connection goes to."""
+
+    def __init__(self, kind="anonymous"):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            ours = socket.create_connection(listener.getsockname())
+            self._theirs = listener.accept()[0]
+        self.connection = "127.0.0.1:%d" % self._theirs.getsockname()[1]
+        self.process = subprocess.Popen(
+            [sys.executable, Path(lone.__file__), str(SIZE), kind], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, text=True, pass_fds=[ours.fileno()])
+        ours.close()
+        self.regions = []
+        for line in self.process.stdout:
+            if line == "READY\n":
+                break
+            address, size, self.tid = map(int, line.split())
+            self.regions.append((address, size))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self._theirs.close()
+
+    def run(self):
+        """Its vCPU runs from now on."""
+        self.process.stdin.write("run\n")
+        self.process.stdin.flush()
+
+
+class Lent(World):
+    """A daemon to which a VM was lent, and what the VM consists of."""
+
+    def __init__(self, kind="anonymous", lend=True):
+        super().__init__()
+        self.vm = self.add(Lone(kind))
+        self.monitor = self.add(Monitor(self.folder / "qmp", self.vm.regions, [self.vm.tid]))
+        self.uuid = uuid.uuid4()
+        self.token = secrets.token_bytes(32)
+        if lend:
+            answer = self.request(op="lend", vm="vm", uuid=str(self.uuid),
+                                  monitor=self.monitor.path, token=self.token.hex())
+            expect(answer == {}, answer)
+
+    def request(self, **words):
+        """The answer to an operator."""
+        with Client(self.source.socket, timeout=30) as client:
+            return client.ask(**words)
+
+    def peer(self):
+        """A greeted connection to the daemon."""
+        return self.add(Peer(self.source.address, timeout=20 * SLOW)).greet()
+
+    def ask(self, **changes):
+        """(code, text, token), as its destination's daemon asks, but for what differs."""
+        words = {"uuid": self.uuid.bytes, "name": "other-name", "token": self.token,
+                 "connection": self.vm.connection, **changes}
+        return self.peer().ask(**words)
+
+    def refused(self, code, *words, **changes):
+        """Asking fails with this code and these words."""
+        found, why, token = self.ask(**changes)
+        expect(found == code, f"code {found}, {why}, not {code}")
+        expect(token == bytes(32), "a token came with the refusal")
+        mentions(why, *words)
+        expect(not self.source.exported("vm"), "there is an export all the same")
+        return why
+
+    def attach(self, name="other-name"):
+        """Asks and attaches: the control connection, and one that reads."""
+        code, why, token = self.ask()
+        expect(code == 0, why)
+        return self.attach_with(token, name)
+
+    def attach_with(self, token, name="other-name"):
+        """The same with the export's token."""
+        control, urgent = self.peer(), self.peer()
+        control.send(Peer.ATTACH, self.uuid.bytes + text(name) + token)
+        _, secret = control.attached()
+        urgent.join(control.session, secret, Peer.URGENT)
+        urgent.expect(Peer.JOINED)
+        return control, urgent
+
+    def sealed(self):
+        """Attached, and its guest stopped and sealed."""
+        control, urgent = self.attach()
+        self.monitor.stopped_in_postcopy()
+        control.send(Peer.SEAL)
+        control.expect(Peer.SEALED)
+        return control, urgent
+
+    def ended(self, timeout=10.0):
+        """Waits until the export is over; how."""
+        return self.source.wait("end of the export", lambda: (
+            found := self.source.exported("vm")) and found["state"] in
+            ("cancelled", "fenced", "done") and found["state"], timeout * SLOW)
+
+
+def _all_read(urgent, region, number):
+    """Every page is what the process wrote."""
+    wanted = dict(lone.filled(SIZE, number))
+    for first in range(0, SIZE // PAGE, 512):
+        urgent.read(region, first, 512)
+        for page, content in enumerate(urgent.pages(512), first):
+            expect(content == wanted.get(page, bytes(PAGE)), f"page {page} of region {region}")
+
+
+def served():
+    """All that a process maps privately is read, and nothing before its guest has stopped."""
+    with Lent() as world:
+        control, urgent = world.attach()
+        found = world.source.exported("vm")
+        expect(found["mode"] == "assist" and found["state"] == "exported", found)
+        urgent.read(0, 0, 1)
+        expect(urgent.error_code() == Peer.UNSEALED, "read before the seal")
+        control.send(Peer.SEAL)
+        world.monitor.stopped_in_postcopy()
+        control.expect(Peer.SEALED)
+        _all_read(urgent, 0, 0)
+        control.send(Peer.RELEASED)
+        expect(world.ended() == "done", "not done")
+
+
+def shared():
+    """Shared and private memory, each read its way."""
+    with Lent("both") as world:
+        _, urgent = world.sealed()
+        _all_read(urgent, 0, 0)
+        _all_read(urgent, 1, 1)
+        expect(world.source.exported("vm")["memory_bytes"] == 2 * SIZE, "another size")
+
+
+def not_stopped():
+    """A guest that runs is not sealed, however often its destination asks for it."""
+    with Lent() as world:
+        control, urgent = world.attach()
+        world.monitor.running, world.monitor.status = True, "running"
+        world.monitor.migration = "postcopy-active"
+        for _ in range(50):
+            control.send(Peer.SEAL)
+        time.sleep(2.5)
+        asked = world.monitor.asked.count("query-status")
+        expect(20 < asked < 250, f"the monitor was asked {asked} times")
+        world.monitor.running, world.monitor.migration = False, "active"
+        control.send(Peer.SEAL)
+        time.sleep(0.5)
+        urgent.read(0, 0, 1)
+        expect(urgent.error_code() == Peer.UNSEALED, "it was sealed")
+        world.monitor.migration = "completed"
+        control.expect(Peer.SEALED)
+        return f"asked {asked} times"
+
+
+def refused():
+    """Whoever asks is told what is wrong."""
+    with Lent() as world:
+        monitor, count = world.monitor, len(world.monitor.asked)
+        said = [world.refused(TOKEN, "token", token=bytes(32)),
+                world.refused(UNKNOWN_VM, "no VM with that uuid", uuid=bytes(range(16)))]
+        expect(len(monitor.asked) == count, "its monitor was asked for a stranger")
+        said += [world.refused(REFUSED, "no connection to", connection="127.0.0.1:1"),
+                 world.refused(REFUSED, "no address", connection="nonsense")]
+        monitor.migration = ""
+        said.append(world.refused(REFUSED, "not being migrated"))
+        monitor.migration = "failed"
+        said.append(world.refused(REFUSED, "not being migrated", "failed"))
+        monitor.migration = "active"
+        monitor.capabilities["postcopy-ram"] = False
+        said.append(world.refused(REFUSED, "postcopy-ram"))
+        monitor.capabilities.update({"postcopy-ram": True, "release-ram": True})
+        said.append(world.refused(REFUSED, "release-ram"))
+        monitor.capabilities["release-ram"] = False
+        monitor.vcpus = [world.vm.tid, os.getpid()]
+        said.append(world.refused(REFUSED, "not of one process"))
+        monitor.vcpus = [os.getpid()]
+        said.append(world.refused(REFUSED, "no connection to"))
+        monitor.vcpus = [world.vm.tid]
+        monitor.regions.append(("ram9", 9 << 32, 1 << 20, SIZE))
+        said.append(world.refused(6, "ram9", "mapped"))
+        monitor.regions.pop()
+        expect(len(set(said)) == len(said), said)
+        expect(world.request(op="unlend", vm="vm") == {}, "not unlent")
+        world.refused(UNKNOWN_VM, "not lent")
+
+
+def monitor_hangs():
+    """A monitor that does not answer costs time, and nothing else."""
+    with Lent() as world:
+        world.monitor.silent.set()
+        begin = time.monotonic()
+        world.refused(REFUSED, "QEMU")
+        expect(time.monotonic() - begin < 18 * SLOW, "it took too long")
+        return f"{time.monotonic() - begin:.1f} s"
+
+
+def runs_again():
+    """A source that runs again is fenced."""
+    with Lent() as world:
+        control, urgent = world.sealed()
+        world.vm.run()
+        body = control.wait(Peer.FENCED)
+        expect(body.take("I") == Peer.FENCED_CODE, "another code")
+        mentions(body.text(), "vCPUs ran")
+        urgent.read(0, 0, 1)
+        expect(urgent.error_code() == Peer.FENCED_CODE, "read after the fence")
+        expect(world.ended() == "fenced", "not fenced")
+
+
+def process_dies():
+    """Before the seal that undoes it."""
+    with Lent("shared") as world:
+        control, _ = world.attach()
+        world.vm.process.send_signal(signal.SIGKILL)
+        control.wait(Peer.CANCEL)
+        expect(world.ended() == "cancelled", "not cancelled")
+
+
+def process_dies_sealed():
+    """After the seal shared memory stays, as long as somebody reads it; private memory is gone."""
+    with Lent("both") as world:
+        control, _ = world.sealed()
+        world.vm.process.send_signal(signal.SIGKILL)
+        mentions(_why(control), "memory with it")
+        expect(world.ended() == "fenced", "not fenced")
+    with Lent("shared") as world:
+        control, urgent = world.sealed()
+        world.vm.process.send_signal(signal.SIGKILL)
+        time.sleep(3)
+        _all_read(urgent, 0, 0)
+        control.send(Peer.RELEASED)
+        expect(world.ended() == "done", "not done")
+
+
+def _why(control):
+    body = control.wait(Peer.FENCED)
+    body.take("I")
+    return body.text()
+
+
+def nobody_comes():
+    """An export that nobody attaches to ends by itself."""
+    with Lent() as world:
+        code, why, token = world.ask()
+        expect(code == 0, why)
+        expect(world.ended(timeout=15) == "cancelled", "not cancelled")
+        peer = world.peer()
+        peer.send(Peer.ATTACH, world.uuid.bytes + text("vm") + token)
+        mentions(peer.refusal()[1], "token")
+
+
+def asked_twice():
+    """A new one takes the place of one that is not sealed, and of none that is read."""
+    with Lent() as world:
+        first, _ = world.attach()
+        control, urgent = world.attach()
+        first.wait(Peer.CANCEL)
+        world.monitor.stopped_in_postcopy()
+        control.send(Peer.SEAL)
+        control.expect(Peer.SEALED)
+        code, why, _ = world.ask()
+        expect(code == BUSY, f"{code}: {why}")
+        _all_read(urgent, 0, 0)
+        control.socket.close()
+        urgent.socket.close()
+        world.source.wait_log("destination lost")
+        control, urgent = world.attach()
+        urgent.read(0, 0, 1)
+        expect(urgent.error_code() == Peer.UNSEALED, "the new one is sealed already")
+        control.send(Peer.SEAL)
+        control.expect(Peer.SEALED)
+        _all_read(urgent, 0, 0)
+
+
+@contextlib.contextmanager
+def _prepared(world, listener, **words):
+    """A migration that an operator prepares, and the INVITE for it."""
+    with Client(world.source.socket, timeout=30) as client:
+        words = {"op": "prepare", "libvirt": True, "uuid": str(world.uuid),
+                 "pid": world.vm.process.pid, "destination": listener.address, **words}
+        raw = json.dumps(words).encode()
+        client.send(Client.OPERATOR, struct.pack("<II", 0, len(raw)) + raw)
+        yield client
+
+
+def _reply(client):
+    kind, body = client.receive()
+    expect(kind == Client.REPLY, f"message {kind}")
+    _, length = body.take("II")
+    return json.loads(body.bytes(length))
+
+
+def prepared():
+    """Direct mode: its destination awaits it, and its monitor is asked for the seal."""
+    with Lent("both") as world, Destination() as destination:
+        name = {"id": "ram1", "guest_address": 1 << 32, "length": SIZE, "destination_address": 7}
+        with _prepared(world, destination, regions=[name]) as client:
+            invitation = destination.invited()
+            expect(invitation.name == "vm" and invitation.uuid == world.uuid.bytes, "another VM")
+            expect(invitation.flags == 1, f"flags {invitation.flags}")
+            expect([region[0] for region in invitation.regions] == ["ram1"], invitation.regions)
+            destination.accept()
+            expect(_reply(client) == {}, "not prepared")
+            found = world.source.exported("vm")
+            expect(found["mode"] == "direct", found)
+            control, urgent = world.attach_with(invitation.token, "vm")
+            expect(world.ask()[0] == BUSY, "asked for while it leaves")
+            mentions(client.ask(op="seal", vm="vm")["error"], "not stopped", "running")
+            control.send(Peer.SEAL)
+            world.monitor.running, world.monitor.status = False, "finish-migrate"
+            time.sleep(0.3)
+            urgent.read(0, 0, 1)
+            expect(urgent.error_code() == Peer.UNSEALED, "its destination had it sealed")
+            answer = client.ask(op="seal", vm=str(world.uuid))
+            expect(len(answer["seal"]) == 16, answer)
+            _all_read(urgent, 0, 1)
+            expect(client.ask(op="running", vm="vm") == {}, "running")
+            mentions(client.ask(op="cancel", vm="vm")["error"], "gate is open")
+        world.vm.process.kill()
+        time.sleep(3)
+        _all_read(urgent, 0, 1)
+        control.send(Peer.RELEASED)
+        expect(world.ended() == "done", "not done")
+
+
+def prepared_wrongly():
+    """What cannot come through us is refused; whoever drives and goes undoes it."""
+    with Lent("both") as world, Destination() as destination:
+        def error(**words):
+            with _prepared(world, destination, **words) as client:
+                return _reply(client)["error"]
+        mentions(error(pid=os.getpid()), "process", str(os.getpid()))
+        mentions(error(uuid=str(uuid.uuid4())), "no VM with that uuid")
+        mentions(error(uuid="x"), "uuid")
+        mentions(error(destination="nowhere"), "HOST:PORT")
+        mentions(error(regions=[{"id": "ram0", "guest_address": 0, "length": SIZE}]), "ram0",
+                 "not shared memory")
+        mentions(error(regions=[{"id": "ram1", "guest_address": 0, "length": SIZE}]), "no RAM")
+        twice = {"id": "ram1", "guest_address": 1 << 32, "length": SIZE}
+        mentions(error(regions=[twice, twice]), "no RAM")
+        expect(not world.source.exported("vm"), "there is an export")
+        with _prepared(world, destination):
+            destination.invited()
+            destination.accept()
+            world.source.wait("export", lambda: world.source.exported("vm"))
+        expect(world.ended() == "cancelled", "not cancelled")
+
+
+def bad_requests():
+    """Operators hear what is wrong with what they lend."""
+    with Lent(lend=False) as world:
+        good = {"op": "lend", "vm": "vm", "uuid": str(world.uuid), "monitor": "/x",
+                "token": "ab" * 32}
+        for change in ({"token": "ab"}, {"token": "xy" * 32}, {"uuid": "1"}, {"vm": ""},
+                       {"vm": 7}, {"token": None}, {"vm": "a\nb"}):
+            answer = world.request(**{**good, **change})
+            mentions(answer.get("error", str(answer)), "lend: ")
+        mentions(world.request(**{**good, "monitor": "relative"})["error"], "path of a QMP socket")
+        mentions(world.request(**{**good, "monitor": "/" + "x" * 200})["error"], "107 bytes")
+        mentions(world.request(op="unlend", vm="vm")["error"], "is lent")
+        expect(world.request(**good) == {}, "not lent")
+        world.refused(REFUSED, "cannot connect", "/x", token=bytes.fromhex("ab" * 32))
+        expect(world.request(op="unlend", vm=str(world.uuid)) == {}, "not unlent")
