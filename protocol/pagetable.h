@@ -6,7 +6,7 @@
  * One header page, then 4 bits a page for every region, 16 pages in a 64-bit word, each region
  * starting at a word.  All zero is its initial state, so an idle table takes no memory.
  * Words are only changed by atomic operations, by the daemon's resolvers and stream, and, with no
- * daemon alive, by the client (REMOVED).
+ * daemon alive, by the client (REMOVED); in assist mode by the client at any time (HOLE, MISSING).
  *
  * Behind them, a bit for every chunk of 2 MiB: its memory was allocated when the client armed, so its
  * pages are placed by CONTINUE.  The daemon sets the bits it would like before ARM, the client clears
@@ -21,6 +21,9 @@
  *   REQUESTED -> RECEIVED    content is final in the second mapping (CONTINUE placement only)
  *   RECEIVED  -> PRESENT     CONTINUE succeeded
  *   REQUESTED -> MISSING     only at adoption, when the daemon that asked is proven dead
+ *   REQUESTED -> HOLE        assist mode only: it could not be read or placed; QEMU brings it, or a later
+ *                            fault asks again
+ *   HOLE, MISSING -> PRESENT assist mode only: QEMU placed it; by the client
  *   any       -> REMOVED     the guest gave the page back; terminal, reads as zero
  *
  * WAITED may be set on REQUESTED and RECEIVED by whoever sees a fault on such a page; the one who

@@ -134,3 +134,53 @@ bool mapping_is_dontfork(const Region *region)
     fclose(smaps);
     return found;
 }
+
+static MappedFile file_at(const MapLine *map, uint64_t at)
+{
+    return (MappedFile){
+        .device = map->inode ? map->device : 0,
+        .inode = map->inode,
+        .offset = map->inode ? map->offset + (at - map->start) : 0,
+        .shared = map->shared,
+    };
+}
+
+/* Whether this is the range's file, further on by so many bytes. */
+static bool goes_on(const MappedFile *file, const MappedFile *other, uint64_t by)
+{
+    return file->device == other->device && file->inode == other->inode &&
+           file->shared == other->shared &&
+           (file->inode == 0 || file->offset + by == other->offset);
+}
+
+int mapping_find(uint64_t start, uint64_t length, MappedFile *ret_file, Reason *ret_reason)
+{
+    FILE *maps = fopen("/proc/self/maps", "re");
+    uint64_t at = start, end = start + length;
+    char *line = NULL;
+    size_t size = 0;
+    MapLine map;
+
+    if (!maps)
+        return reason_set(ret_reason, -errno, "/proc/self/maps: %s", strerror(errno));
+    while (at < end && getline(&line, &size, maps) > 0) {
+        if (!parse(line, &map) || map.end <= at)
+            continue;
+        if (map.start > at || !map.writable)
+            break;
+        MappedFile file = file_at(&map, at);
+        if (at == start)
+            *ret_file = file;
+        else if (!goes_on(ret_file, &file, at - start))
+            break;
+        at = map.end;
+    }
+    free(line);
+    fclose(maps);
+    if (at < end)
+        return reason_set(ret_reason, -ESTALE,
+                          "the memory at 0x%" PRIx64 " is not mapped in one piece from 0x%" PRIx64
+                          " on",
+                          start, at);
+    return 0;
+}

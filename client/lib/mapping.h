@@ -9,6 +9,7 @@
 #define POSTCOPY_MAPPING_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include "client/lib/reason.h"
 #include "client/lib/region.h"
@@ -21,5 +22,19 @@ int mapping_check(const Region *region, Reason *ret_reason);
  * cannot be told: then it is not ours to change back.
  */
 bool mapping_is_dontfork(const Region *region);
+
+/* What lies behind a range of memory. */
+typedef struct MappedFile {
+    dev_t device; /* and inode: both 0 if it is anonymous */
+    ino_t inode;
+    uint64_t offset; /* in that file, of the range's start */
+    bool shared;
+} MappedFile;
+
+/*
+ * 0 if all of the range is mapped, writable and of one kind: anonymous, or one file from one offset
+ * on; -ESTALE if not; or why /proc cannot be read.  Any thread.
+ */
+int mapping_find(uint64_t start, uint64_t length, MappedFile *ret_file, Reason *ret_reason);
 
 #endif

@@ -19,21 +19,6 @@ _Static_assert(sizeof(void *) == 8 && sizeof(off_t) == 8, "for 64-bit hosts");
 
 enum { LOOK_AT_MIN = 1 << 20 };
 
-/*
- * A child that QEMU forked may find our locks held by threads it does not have, so only the process
- * that mapped the first RAM counts.  (-daemonize forks before that.)
- */
-static bool is_owner(void)
-{
-    static pid_t owner;
-    pid_t self = getpid();
-    pid_t none = 0;
-
-    return __atomic_compare_exchange_n(&owner, &none, self, false, __ATOMIC_RELAXED,
-                                       __ATOMIC_RELAXED) ||
-           none == self;
-}
-
 static bool may_be_ram(size_t length, int protection, int flags, int fd)
 {
     if (!(protection & PROT_WRITE) || length < LOOK_AT_MIN)
@@ -47,7 +32,7 @@ static void *map(void *address, size_t length, int protection, int flags, int fd
     int error = errno;
 
     if (mapped != MAP_FAILED && may_be_ram(length, protection, flags, fd) && process_is_qemu() &&
-        is_owner() && ram_note(mapped, length, flags, fd, offset))
+        process_is_owner() && ram_note(mapped, length, flags, fd, offset))
         watcher_start();
     errno = error;
     return mapped;

@@ -40,6 +40,17 @@ bool process_is_qemu(void)
     return is > 0;
 }
 
+bool process_is_owner(void)
+{
+    static pid_t owner;
+    pid_t self = getpid();
+    pid_t none = 0;
+
+    return __atomic_compare_exchange_n(&owner, &none, self, false, __ATOMIC_RELAXED,
+                                       __ATOMIC_RELAXED) ||
+           none == self;
+}
+
 /* Which vCPU a thread of this id is, by the name QEMU gave it, or -1. */
 static int vcpu_number(const char *tid)
 {

@@ -12,6 +12,12 @@
 /* True in QEMU's system emulator.  Any thread, at any time, also before constructors ran. */
 bool process_is_qemu(void);
 
+/*
+ * A child that QEMU forked may find our locks held by threads it does not have, so only the process
+ * that asks first, when it maps its RAM, counts.  (-daemonize forks before that.)  Any thread.
+ */
+bool process_is_owner(void);
+
 typedef struct QemuOptions {
     char name[256];   /* POSTCOPY_NAME, else of -name, else "" */
     uint8_t uuid[16]; /* POSTCOPY_UUID, else of -uuid, else zero */

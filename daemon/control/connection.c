@@ -9,6 +9,7 @@
 #include "daemon/control/admission.h"
 #include "daemon/control/arrival.h"
 #include "daemon/control/awaited.h"
+#include "daemon/control/assist.h"
 #include "daemon/control/connection_regions.h"
 #include "daemon/control/credentials.h"
 #include "daemon/control/departure.h"
@@ -254,7 +255,7 @@ static void on_hello(Connection *connection)
     guint32 serial = message->serial;
     char text[LIMIT_TEXT + 1] = "";
 
-    if (connection->greeted || !greet(connection, &message->hello, text)) {
+    if (connection->greeted || connection->assist || !greet(connection, &message->hello, text)) {
         admission_log_refusal(connection, text[0] ? text : "a second HELLO");
         connection_send_status(connection, CLIENT_ERROR, serial, -EINVAL, 0,
                                text[0] ? text : "a second HELLO");
@@ -379,6 +380,8 @@ static void dispatch(Connection *connection)
     else if (message->type == CLIENT_ERROR)
         log_warning("%s: client pid %d: %s", connection_vm(connection), connection->peer.pid,
                     message->status.text);
+    else if (assist_message(connection))
+        return;
     else if (!connection->greeted)
         connection_send_status(connection, CLIENT_ERROR, message->serial, -EPROTO, 0,
                                "HELLO must come first");
@@ -443,6 +446,7 @@ void connection_close(Connection *connection)
         arrival_disconnected(connection->arrival);
     if (connection->departure)
         departure_disconnected(connection->departure);
+    assist_disconnected(connection);
     departure_owner_gone(control, connection->id);
     awaited_asker_gone(control, connection->id);
     outbox_deinit(&connection->outbox);

@@ -13,6 +13,7 @@
 #include "daemon/core/region.h"
 
 struct Arrival;
+struct Assist;
 struct Departure;
 
 typedef struct Connection {
@@ -39,6 +40,7 @@ typedef struct Connection {
     guint64 limit;               /* bytes/s at which its memory may arrive; 0: none */
     struct Arrival *arrival;     /* its memory being filled, or filled; owned by Control */
     struct Departure *departure; /* its memory being read; owned by Control */
+    struct Assist *assist;       /* not greeted: QEMU's own post-copy, assisted; owned by Control */
     guint32 next_serial;
 } Connection;
 

@@ -16,8 +16,10 @@
 
 #include "daemon/control/admission.h"
 #include "daemon/control/arrival.h"
+#include "daemon/control/assist.h"
 #include "daemon/control/connection.h"
 #include "daemon/control/departure.h"
+#include "daemon/control/expected.h"
 #include "daemon/control/domains.h"
 #include "daemon/control/limits.h"
 #include "daemon/control/listener.h"
@@ -309,6 +311,8 @@ Control *control_new(const Settings *settings, GError **error)
     control->arrivals = g_ptr_array_new();
     control->departures = g_ptr_array_new();
     control->awaited = g_ptr_array_new();
+    control->expected = g_ptr_array_new();
+    control->assists = g_ptr_array_new();
     control->guests = guests_new();
     peer_crowd_init(&control->peers);
     control->message = g_new0(ClientMessage, 1);
@@ -339,6 +343,10 @@ gboolean control_run(Control *control, GError **error)
  */
 void control_free(Control *control)
 {
+    while (control->assists->len > 0)
+        assist_free(control->assists->pdata[0]);
+    while (control->expected->len > 0)
+        expected_free(control->expected->pdata[0]);
     domains_stop(control);
     while (control->arrivals->len > 0)
         arrival_free(control->arrivals->pdata[0]);

@@ -37,6 +37,8 @@ typedef struct Control {
     GPtrArray *arrivals;    /* of Arrival, owned */
     GPtrArray *departures;  /* of Departure, owned */
     GPtrArray *awaited;     /* of Awaited (awaited.c), owned */
+    GPtrArray *expected;    /* of Expected, owned */
+    GPtrArray *assists;     /* of Assist, owned */
     GHashTable *refusals;   /* by pid: the last refusal of a HELLO that was logged */
     LogLimit crowd_limit;   /* for the line about too many connections */
     Guests *guests;         /* VMs that can be asked for without a client; thread-safe */

@@ -18,12 +18,14 @@ gboolean domains_is_moving(const Control *control, const guint8 *uuid)
 {
     for (guint i = 0; i < control->arrivals->len; i++) {
         const Arrival *arrival = control->arrivals->pdata[i];
-        if (arrival->import && memcmp(arrival->import->uuid, uuid, LIMIT_UUID) == 0)
+        if (arrival->import && arrival_is_open(arrival) &&
+            memcmp(arrival->import->uuid, uuid, LIMIT_UUID) == 0)
             return TRUE;
     }
     for (guint i = 0; i < control->departures->len; i++) {
         const Departure *departure = control->departures->pdata[i];
-        if (departure->export && memcmp(departure->export->uuid, uuid, LIMIT_UUID) == 0)
+        if (departure->export && !departure_is_over(departure) &&
+            memcmp(departure->export->uuid, uuid, LIMIT_UUID) == 0)
             return TRUE;
     }
     return FALSE;
@@ -67,11 +69,6 @@ void domains_start(Control *control)
         .found_ignore_shared = on_ignore_shared,
         .user = control,
     });
-    if (control->agent) {
-        GuestProvider provider = agent_provider(control->agent);
-
-        guests_provide(control->guests, &provider);
-    }
 }
 
 void domains_stop(Control *control)

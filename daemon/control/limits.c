@@ -2,6 +2,7 @@
 #include "daemon/control/limits.h"
 
 #include "daemon/control/arrival.h"
+#include "daemon/control/assist.h"
 #include "daemon/fault/rate.h"
 
 static gboolean streams(const Arrival *arrival)
@@ -15,30 +16,48 @@ static guint64 smaller_limit(guint64 a, guint64 b)
     return a != 0 && (b == 0 || a < b) ? a : b;
 }
 
+/* Whose memory is on its way, and what each of them may have at most. */
+typedef struct Sharing {
+    guint n;
+    Import **imports;
+    guint64 *wanted;
+} Sharing;
+
+/* Until it streams, what it could get alone: it may begin before we hear of it. */
+static void add(Sharing *sharing, const Control *control, Import *import, guint64 limit,
+                gboolean is_streaming)
+{
+    if (!import)
+        return;
+    if (!is_streaming) {
+        atomic_store_explicit(&import->limit, smaller_limit(limit, control->limit),
+                              memory_order_relaxed);
+        return;
+    }
+    sharing->imports[sharing->n] = import;
+    sharing->wanted[sharing->n++] = limit;
+}
+
 void limits_apply(Control *control)
 {
-    guint n = control->arrivals->len;
+    guint n = control->arrivals->len + control->assists->len;
     g_autofree guint64 *wanted = g_new(guint64, n);
     g_autofree guint64 *shares = g_new(guint64, n);
     g_autofree Import **imports = g_new(Import *, n);
-    guint n_streaming = 0;
+    Sharing sharing = {.imports = imports, .wanted = wanted};
 
-    for (guint i = 0; i < n; i++) {
+    for (guint i = 0; i < control->arrivals->len; i++) {
         const Arrival *arrival = control->arrivals->pdata[i];
-        if (!arrival->import)
-            continue;
-        /* Until it streams, what it could get alone: it may begin before we hear of it. */
-        if (!streams(arrival)) {
-            atomic_store_explicit(&arrival->import->limit,
-                                  smaller_limit(arrival->limit, control->limit),
-                                  memory_order_relaxed);
-            continue;
-        }
-        imports[n_streaming] = arrival->import;
-        wanted[n_streaming++] = arrival->limit;
+        add(&sharing, control, arrival->import, arrival->limit,
+            arrival->import && streams(arrival));
     }
-    rate_share(control->limit, wanted, n_streaming, shares);
-    for (guint i = 0; i < n_streaming; i++)
+    for (guint i = 0; i < control->assists->len; i++) {
+        const Assist *assist = control->assists->pdata[i];
+        add(&sharing, control, assist->import, assist->limit,
+            assist->import && import_state(assist->import) == CLIENT_STATE_RUNNING);
+    }
+    rate_share(control->limit, wanted, sharing.n, shares);
+    for (guint i = 0; i < sharing.n; i++)
         atomic_store_explicit(&imports[i]->limit, shares[i], memory_order_relaxed);
 }
 

@@ -9,6 +9,7 @@
 #include "daemon/control/awaited.h"
 #include "daemon/control/departure.h"
 #include "daemon/control/departure_lent.h"
+#include "daemon/control/expected.h"
 #include "daemon/control/limits.h"
 #include "daemon/control/operator_lend.h"
 #include "daemon/control/report.h"
@@ -341,6 +342,16 @@ static void on_vcpus(const Request *request)
     done(request);
 }
 
+static void on_expect(const Request *request)
+{
+    char text[LIMIT_TEXT + 1] = "";
+
+    if (expected_add(request->connection->control, request->object, text))
+        done(request);
+    else
+        refuse(request, -EINVAL, text);
+}
+
 /* Without a rate it only tells. */
 static void on_limit(const Request *request)
 {
@@ -397,6 +408,8 @@ static void on_operator_op(Request *request, const char *op)
         on_progress(request);
     else if (strcmp(op, "vcpus") == 0)
         on_vcpus(request);
+    else if (strcmp(op, "expect") == 0)
+        on_expect(request);
     else if (strcmp(op, "limit") == 0)
         on_limit(request);
     else if (!operator_lend(request->connection, request->serial, op, request->object))

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "daemon/control/assist.h"
 #include "daemon/core/clock.h"
 #include "daemon/qemu/agent.h"
 #include "version.h"
@@ -254,14 +255,14 @@ static void import_details(JsonObject *object, const Import *import)
     json_object_set_object_member(object, "stream", import_stream(import));
 }
 
-static JsonObject *import_object(const Arrival *arrival, gboolean full)
+static JsonObject *import_object(Import *import, int pid, guint64 limit, gboolean full)
 {
     JsonObject *object = json_object_new();
-    Import *import = arrival->import;
 
     json_object_set_string_member(object, "vm", import->name);
     set_uuid(object, import->uuid);
-    set_number(object, "pid", (guint64)arrival->pid);
+    set_number(object, "pid", (guint64)pid);
+    json_object_set_string_member(object, "mode", import->config.assist ? "assist" : "direct");
     json_object_set_string_member(object, "state", client_state_name(import_state(import)));
     json_object_set_string_member(object, "source", import->source);
     set_seal(object, &import->seal);
@@ -272,7 +273,7 @@ static JsonObject *import_object(const Arrival *arrival, gboolean full)
     import_times(object, import);
     json_object_set_object_member(object, "pages", import_pages(import));
     json_object_set_double_member(object, "faulted_share", faulted_share(import));
-    set_number(object, "vm_limit_bytes_s", arrival->limit);
+    set_number(object, "vm_limit_bytes_s", limit);
     set_count(object, "faults", &import->counters.faults);
     set_count(object, "faults_present", &import->counters.faults_present);
     if (full)
@@ -399,9 +400,17 @@ static JsonArray *imports(Control *control, const char *vm, int pid, gboolean fu
 
     for (guint i = 0; i < control->arrivals->len; i++) {
         const Arrival *arrival = control->arrivals->pdata[i];
-        const Import *import = arrival->import;
+        Import *import = arrival->import;
         if (import && is_wanted(vm, pid, import->name, import->uuid, arrival->pid))
-            json_array_add_object_element(array, import_object(arrival, full));
+            json_array_add_object_element(
+                array, import_object(import, arrival->pid, arrival->limit, full));
+    }
+    for (guint i = 0; i < control->assists->len; i++) {
+        const Assist *assist = control->assists->pdata[i];
+        Import *import = assist->import;
+        if (import && is_wanted(vm, pid, import->name, import->uuid, assist->pid))
+            json_array_add_object_element(array,
+                                          import_object(import, assist->pid, assist->limit, full));
     }
     return array;
 }

@@ -58,12 +58,15 @@ PageClaim page_table_claim_fault(PageTable *table, uint32_t region, uint64_t pag
     return claim;
 }
 
-/* How many MISSING nibbles follow each other in word from shift on, at most limit. */
-static uint64_t missing_run(uint64_t word, unsigned shift, uint64_t limit)
+_Static_assert(PAGE_HOLE == 0 && PAGE_MISSING == 1, "free_run() compares them as numbers");
+
+/* How many nibbles from least to MISSING follow each other in word from shift on, at most limit. */
+static uint64_t free_run(uint64_t word, unsigned shift, uint64_t limit, uint64_t least)
 {
     uint64_t n = 0;
 
-    while (n < limit && shift < 64 && ((word >> shift) & 15) == PAGE_MISSING) {
+    while (n < limit && shift < 64 && ((word >> shift) & 15) <= PAGE_MISSING &&
+           ((word >> shift) & 15) >= least) {
         shift += PAGE_TABLE_BITS;
         n++;
     }
@@ -79,14 +82,14 @@ static uint64_t fill(unsigned shift, uint64_t n, uint64_t value)
     return ((EACH * value) & mask) << shift;
 }
 
-/* Claims what it can of one word; 0 when the page at its start is not MISSING. */
-static uint64_t claim_word(_Atomic uint64_t *at, unsigned shift, uint64_t limit)
+/* Claims what it can of one word; 0 when the page at its start is not free. */
+static uint64_t claim_word(_Atomic uint64_t *at, unsigned shift, uint64_t limit, uint64_t least)
 {
     uint64_t word = atomic_load_explicit(at, memory_order_acquire);
     uint64_t n, next;
 
     do {
-        n = missing_run(word, shift, limit);
+        n = free_run(word, shift, limit, least);
         if (n == 0)
             return 0;
         next = (word & ~fill(shift, n, 15)) | fill(shift, n, PAGE_REQUESTED);
@@ -95,7 +98,9 @@ static uint64_t claim_word(_Atomic uint64_t *at, unsigned shift, uint64_t limit)
     return n;
 }
 
-uint64_t page_table_claim_run(PageTable *table, uint32_t region, uint64_t page, uint64_t limit)
+/* Pages whose state is from least to MISSING. */
+static inline uint64_t claim_run(PageTable *table, uint32_t region, uint64_t page, uint64_t limit,
+                                 uint64_t least)
 {
     uint64_t claimed = 0;
 
@@ -106,7 +111,7 @@ uint64_t page_table_claim_run(PageTable *table, uint32_t region, uint64_t page, 
         unsigned shift = shift_of(page + claimed);
         uint64_t fits = (64 - shift) / PAGE_TABLE_BITS;
         uint64_t want = limit - claimed < fits ? limit - claimed : fits;
-        uint64_t n = claim_word(word_of(table, region, page + claimed), shift, want);
+        uint64_t n = claim_word(word_of(table, region, page + claimed), shift, want, least);
 
         claimed += n;
         if (n < want)
@@ -114,6 +119,16 @@ uint64_t page_table_claim_run(PageTable *table, uint32_t region, uint64_t page, 
     }
     atomic_fetch_sub_explicit(&table->unresolved, limit - claimed, memory_order_acq_rel);
     return claimed;
+}
+
+uint64_t page_table_claim_run(PageTable *table, uint32_t region, uint64_t page, uint64_t limit)
+{
+    return claim_run(table, region, page, limit, PAGE_MISSING);
+}
+
+uint64_t page_table_claim_any_run(PageTable *table, uint32_t region, uint64_t page, uint64_t limit)
+{
+    return claim_run(table, region, page, limit, PAGE_HOLE);
 }
 
 /* One bit (the lowest of its nibble) for every nibble of word that is exactly MISSING. */
@@ -193,6 +208,11 @@ static uint64_t to_received(uint64_t word, uint64_t nibbles)
     return (word & ~(received * PAGE_STATE_MASK)) | received * PAGE_RECEIVED;
 }
 
+static uint64_t to_hole(uint64_t word, uint64_t nibbles)
+{
+    return word & ~((nibbles & state_bits(word, PAGE_REQUESTED)) * 15);
+}
+
 static uint64_t to_removed(uint64_t word, uint64_t nibbles)
 {
     return (word & ~(nibbles * 15)) | nibbles * PAGE_REMOVED;
@@ -202,6 +222,13 @@ void page_table_finish(PageTable *table, uint32_t region, uint64_t page, uint64_
                        PageWaited waited, void *user)
 {
     change(table, region, page, count, to_present, waited, user);
+    atomic_fetch_sub_explicit(&table->unresolved, count, memory_order_acq_rel);
+}
+
+void page_table_give_back(PageTable *table, uint32_t region, uint64_t page, uint64_t count,
+                          PageWaited waited, void *user)
+{
+    change(table, region, page, count, to_hole, waited, user);
     atomic_fetch_sub_explicit(&table->unresolved, count, memory_order_acq_rel);
 }
 

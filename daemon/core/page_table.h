@@ -65,6 +65,9 @@ static inline bool page_table_is_allocated(const PageTable *table, uint32_t regi
     return table->allocated[region] && (table->allocated[region][chunk / 64] >> (chunk % 64) & 1);
 }
 
+/* Called for a page whose WAITED mark came off. */
+typedef void (*PageWaited)(void *user, uint32_t region, uint64_t page);
+
 /* The state and mark of a page. */
 uint64_t page_table_get(const PageTable *table, uint32_t region, uint64_t page);
 
@@ -73,12 +76,20 @@ PageClaim page_table_claim_fault(PageTable *table, uint32_t region, uint64_t pag
 /* Claims MISSING pages from page on, as one run of at most limit; returns how many (0: none). */
 uint64_t page_table_claim_run(PageTable *table, uint32_t region, uint64_t page, uint64_t limit);
 
+/* The same for pages that are HOLE or MISSING: assist mode, where no map tells them apart. */
+uint64_t page_table_claim_any_run(PageTable *table, uint32_t region, uint64_t page, uint64_t limit);
+
+/*
+ * Assist mode: REQUESTED -> HOLE for a run that will not be placed; what is not REQUESTED stays.  Whoever
+ * else brings these pages, or faults on them, finds them as if nobody had asked.  waited is called
+ * for each page that had the mark: nobody wakes those who wait for it.
+ */
+void page_table_give_back(PageTable *table, uint32_t region, uint64_t page, uint64_t count,
+                          PageWaited waited, void *user);
+
 /* The first MISSING page in [page, end), or end. */
 uint64_t page_table_find_missing(const PageTable *table, uint32_t region, uint64_t page,
                                  uint64_t end);
-
-/* Called for a page whose WAITED mark came off. */
-typedef void (*PageWaited)(void *user, uint32_t region, uint64_t page);
 
 /*
  * REQUESTED or RECEIVED -> PRESENT for a run, after the placing ioctl succeeded; REMOVED stays, for
@@ -117,8 +128,8 @@ void page_table_forget_requests(PageTable *table);
 void page_table_each_received(const PageTable *table, PageWaited each, void *user);
 
 /*
- * Calls each for every word that holds a MISSING page, with the first page of the word.  Without
- * other threads, as above; holes of the memfd are skipped.
+ * Calls each for every word that holds a MISSING page, with the first page of the word; holes of the memfd
+ * are skipped.  Pages that others claim meanwhile may be told of.
  */
 void page_table_walk_missing(const PageTable *table,
                              void (*each)(void *user, uint32_t region, uint64_t page), void *user);

@@ -7,6 +7,7 @@
 #include "daemon/core/clock.h"
 #include "daemon/core/log.h"
 #include "daemon/fault/affinity.h"
+#include "daemon/fault/assist.h"
 
 enum { CHANNEL_BUFFER = 512 << 10, VCPU_TABLES_MAX = 64 };
 
@@ -34,6 +35,7 @@ void import_halt(Import *import, ClientState state, const char *text)
 {
     if (atomic_exchange_explicit(&import->halted, true, memory_order_acq_rel))
         return;
+    assist_set_serving(import, false);
     log_error("%s: import stopped (%s): %s", import->name, client_state_name(state), text);
     import_set_state(import, state, text);
 }

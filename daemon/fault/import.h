@@ -54,6 +54,7 @@ typedef struct ImportConfig {
     unsigned busy_poll_us;    /* a resolver looks so long before it sleeps, if a core is spare */
     int preallocate;          /* boolean: memory expected to have content is allocated before ARM */
     bool minor;               /* this kernel's userfaultfds know MINOR faults of shared memory */
+    bool assist;              /* QEMU's own post-copy brings the memory too: rule 9, assist.h */
 } ImportConfig;
 
 typedef enum ImportEvent {
@@ -62,7 +63,8 @@ typedef enum ImportEvent {
     IMPORT_READY,         /* armed and all channels are joined */
     IMPORT_CHANGED,       /* state or text changed */
     IMPORT_COMPLETE,      /* nothing is missing any more */
-    IMPORT_CANCELLED, /* before the gate: the source took the invitation back, or it cannot be */
+    IMPORT_CANCELLED, /* before the gate: the source took the invitation back, or it cannot be; in
+                         assist mode at any time: the source knows it no more */
     IMPORT_SETTLED,   /* no data thread touches the region that was retired (hotplug.h) */
     IMPORT_FINISHED,  /* the source knows that all is here: import_stop_data() */
 } ImportEvent;

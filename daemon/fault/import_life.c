@@ -16,6 +16,7 @@
 #include "daemon/core/clock.h"
 #include "daemon/core/process.h"
 #include "daemon/fault/affinity.h"
+#include "daemon/fault/assist.h"
 #include "daemon/fault/hotplug.h"
 #include "daemon/fault/uffd.h"
 #include "protocol/text.h"
@@ -36,6 +37,11 @@ static Import *new_without_table(const ImportConfig *config, const ImportIdentit
             return NULL;
         }
     import->config = *config;
+    if (config->assist) { /* who reads a fault answers for it, and QEMU's memory is as it is */
+        import->config.dispatch = IMPORT_DISPATCH_DIRECT;
+        import->config.preallocate = false;
+        import->config.minor = false;
+    }
     import->notify = notify;
     import->owner = owner;
     import->client_pid = identity->client_pid;
@@ -412,6 +418,7 @@ int import_arm(Import *import, Shard *shards, uint32_t n_shards)
 void import_stop_data(Import *import)
 {
     link_stop(&import->link);
+    assist_set_serving(import, false);
     for (unsigned i = 0; i < import->n_resolvers; i++)
         resolver_stop(&import->resolvers[i]);
     stream_stop(&import->stream);

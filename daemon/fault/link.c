@@ -14,6 +14,7 @@
 #include "daemon/core/clock.h"
 #include "daemon/core/log.h"
 #include "daemon/core/thread.h"
+#include "daemon/fault/assist.h"
 #include "daemon/fault/import.h"
 #include "daemon/fault/link_attach.h"
 #include "daemon/fault/link_relay.h"
@@ -99,6 +100,7 @@ static void disconnect(Link *link, const char *reason)
     Import *import = link->import;
     struct pollfd none;
 
+    assist_set_serving(import, false);
     if (link->control && import_state(import) == CLIENT_STATE_RUNNING)
         import_set_state(import, CLIENT_STATE_PAUSED, reason);
     if (link->control)
@@ -112,7 +114,7 @@ static void disconnect(Link *link, const char *reason)
             offer_revoke(channel_offer(import, i));
     while (link->joined && !all_idle(link) && !atomic_load(&link->stop))
         poll(&none, 0, 1);
-    link->joined = link->ready_told = false;
+    link->joined = link->ready_told = link->seal_asked = false;
     link->told_release = false;
     atomic_store(&link->channel_down, NULL);
 }
@@ -177,10 +179,12 @@ int link_take_message(Link *link)
         import_running(import);
         return 0;
     case PEER_RELAY:
+        if (import->config.assist)
+            return -EPROTO;
         link_relay_start(link);
         return 0;
     case PEER_CANCEL:
-        if (!import_gate_is_open(import))
+        if (!import_gate_is_open(import) || import->config.assist)
             import->notify(import->owner, import, IMPORT_CANCELLED, "the source took it back");
         return 0;
     case PEER_FENCED:
@@ -251,6 +255,14 @@ static void consider_unknown(Link *link, bool unknown)
     bool released = atomic_load(&link->released);
     uint64_t now = clock_ns();
 
+    if (unknown &&
+        import->config.assist) { /* nothing of it is kept anywhere: it never comes back */
+        link->finished = released;
+        if (!released)
+            import->notify(import->owner, import, IMPORT_CANCELLED,
+                           "the source knows no more of it");
+        return;
+    }
     if (!unknown || (import_gate_is_open(import) && !released))
         link->unknown_ns = 0;
     else if (link->unknown_ns == 0)
@@ -333,12 +345,34 @@ static void tell_ready_if_due(Link *link)
     import->notify(import->owner, import, IMPORT_READY, "");
 }
 
+/* Its QEMU listens, so the guest has stopped at the source, whose daemon finds that out by itself. */
+static int ask_seal_if_due(Link *link)
+{
+    Import *import = link->import;
+
+    if (!import->config.assist || !link->joined || link->seal_asked ||
+        import_gate_is_open(import) || atomic_load(&link->released))
+        return 0;
+    link->seal_asked = true;
+    return link_send(link, PEER_SEAL);
+}
+
+static void tell_serving(Link *link)
+{
+    Import *import = link->import;
+
+    assist_set_serving(import, link->joined && import_gate_is_open(import) &&
+                                   !atomic_load(&link->released));
+}
+
 static void serve(Link *link)
 {
     int error = join_if_due(link);
     const char *down;
     bool spoke;
 
+    if (!error)
+        error = ask_seal_if_due(link);
     if (!error)
         tell_ready_if_due(link);
     spoke = !error && wait_for_something(link, LINK_REPORT_MS / 2) == 1;
@@ -357,6 +391,8 @@ static void serve(Link *link)
                                              : strerrordesc_np(-error));
     else if (!atomic_load(&link->released) && (down = atomic_load(&link->channel_down)))
         disconnect(link, down);
+    else
+        tell_serving(link);
 }
 
 static void *run(void *argument)

@@ -7,6 +7,9 @@
  * reports progress, and notices a dead peer by pings.  When anything of the connection breaks, all of
  * it is taken down and made anew, for ever, with growing pauses: the import is PAUSED meanwhile, and
  * nothing that is PRESENT is asked for twice.
+ *
+ * In assist mode nobody drives the source: once armed and joined it is asked to seal (SEAL), and a
+ * source that knows no more of the import ends it.
  */
 #ifndef POSTCOPYD_FAULT_LINK_H
 #define POSTCOPYD_FAULT_LINK_H
@@ -44,6 +47,7 @@ typedef struct Link {
     uint64_t seal; /* 0: the source has not said it yet */
     bool attached_once;
     bool joined;
+    bool seal_asked;   /* assist mode: on this connection */
     bool ready_told;   /* of this connection */
     bool told_release; /* on this connection */
     bool finished;     /* the source knows it: nothing is left to tell */

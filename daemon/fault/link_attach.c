@@ -110,7 +110,7 @@ int link_attach(Link *link, char *ret_text)
     if (!link->control)
         return error;
     error = attach(link, ret_text);
-    if (!error && !link->attached_once && !link->import->adopted) {
+    if (!error && !link->attached_once && !link->import->adopted && !link->import->config.assist) {
         error = ask_forecast(link);
         if (error)
             snprintf(ret_text, LIMIT_TEXT + 1, "asking for its memory's extent: %s",

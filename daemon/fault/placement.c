@@ -11,6 +11,7 @@
 
 #include "daemon/core/clock.h"
 #include "daemon/core/log.h"
+#include "daemon/fault/assist.h"
 #include "daemon/fault/uffd.h"
 
 enum {
@@ -19,6 +20,7 @@ enum {
     AGAIN_PAUSE_NS = 10000000,
     AGAIN_EVENT_NS = 50000,
     AGAIN_SPINS = 100,
+    ASSIST_TRIES = 3, /* QEMU brings the page as well: nobody waits long for memory */
 };
 
 /* 2 MiB of zeroes for hugetlbfs, which has no ZEROPAGE. Never written, so it takes no memory. */
@@ -70,10 +72,13 @@ static void finish(Import *import, uint32_t region, uint64_t page, uint64_t coun
         page_table_finish(&import->table, region, page, count, wake_waiters, import);
 }
 
+/* In assist mode nothing is lost by a page that cannot be placed: QEMU brings it (rule 9). */
 static void halt_at(Import *import, uint32_t region, uint64_t page, const char *what)
 {
     char text[LIMIT_TEXT + 1];
 
+    if (import->config.assist)
+        return;
     snprintf(text, sizeof text, "page %" PRIu64 " of region '%s' %s", page,
              import->regions.regions[region].id, what);
     import_halt(import, CLIENT_STATE_BROKEN, text);
@@ -96,14 +101,15 @@ typedef struct Batch {
 
 /*
  * One page was there already.  Rule 5: from CONTINUE, or right after adoption (the dead daemon placed
- * it and did not come to say so); anywhere else somebody wrote memory that was not theirs.
+ * it and did not come to say so), and in assist mode, where QEMU places pages too; anywhere else somebody
+ * wrote memory that was not theirs.
  */
 static bool accept_present(Batch *batch)
 {
     Import *import = batch->import;
 
     atomic_fetch_add_explicit(&import->counters.eexist, 1, memory_order_relaxed);
-    if (!import->adopted && !batch->allocated) {
+    if (!import->adopted && !batch->allocated && !import->config.assist) {
         halt_at(import, batch->region, batch->page,
                 "was present before it was placed: something else wrote the guest's memory");
         return false;
@@ -188,7 +194,7 @@ static Outcome try_again(Batch *batch)
     if (removed != batch->removed)
         batch->tries = 0;
     batch->removed = removed;
-    if (++batch->tries > AGAIN_TRIES) {
+    if (++batch->tries > (import->config.assist ? ASSIST_TRIES : AGAIN_TRIES)) {
         halt_at(import, batch->region, batch->page, "could not be placed for want of memory");
         return OUTCOME_FAILED;
     }
@@ -420,7 +426,8 @@ void placement_put(Import *import, const Placement *placement)
             .page = page,
             .data = data,
             .keep = placement->content != FETCH_ZERO && shard && !shard->removable,
-            .demand = placement->demand,
+            /* In assist mode somebody may wait whose fault went to QEMU. */
+            .demand = placement->demand || import->config.assist,
             .by = placement->by,
         };
 
@@ -428,6 +435,8 @@ void placement_put(Import *import, const Placement *placement)
             continue; /* only just */
         if (!shard) {
             halt_at(import, placement->region, page, "lies in no shard its client handed over");
+            if (import->config.assist)
+                assist_give_back(import, placement->region, page, count);
             return;
         }
         batch.count = fits_in(shard, address, offset, count, page_size);
@@ -440,6 +449,8 @@ void placement_put(Import *import, const Placement *placement)
             continue;
         if (import_is_gone(import, placement->region))
             drop(import, placement->region, batch.page, batch.count + count);
+        else if (import->config.assist)
+            assist_give_back(import, placement->region, batch.page, batch.count + count);
         return;
     }
 }

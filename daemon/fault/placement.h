@@ -27,7 +27,7 @@ enum { PLACEMENT_STREAM = -2 };
 /*
  * Places the pages and moves each to PRESENT.  Memory that its client allocated ahead is placed by
  * CONTINUE, all else by COPY or ZEROPAGE.  What cannot be placed halts the import (integrity) or is
- * left to the client's death.
+ * left to the client's death; in assist mode it is given back (assist.h), for nothing is lost by it.
  */
 void placement_put(Import *import, const Placement *placement);
 

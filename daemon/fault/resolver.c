@@ -13,6 +13,7 @@
 #include "daemon/core/log.h"
 #include "daemon/core/thread.h"
 #include "daemon/fault/affinity.h"
+#include "daemon/fault/assist.h"
 #include "daemon/fault/dispatch.h"
 #include "daemon/fault/hotplug.h"
 #include "daemon/fault/import.h"
@@ -93,6 +94,10 @@ static bool page_failed(void *owner, Fetch *fetch, PeerErrorCode code)
         import_halt(import, CLIENT_STATE_FENCED, "the source ran again");
         return true;
     }
+    if (import->config.assist) {
+        assist_give_back(import, fetch->region, fetch->page, fetch->count);
+        return false;
+    }
     if (fetch->attempts < RESOLVER_ATTEMPTS)
         return true;
     placement_poison(import, fetch->region, fetch->page, fetch->count, (int)resolver->index);
@@ -142,9 +147,16 @@ static void fetch_run(Resolver *resolver, uint32_t region, uint64_t page, uint64
         tcp_channel_fetch(&resolver->channel, region, page, (uint32_t)count)->wanted = NOT_WANTED;
 }
 
+static uint64_t claim_neighbours(Import *import, uint32_t region, uint64_t page, uint64_t limit)
+{
+    return import->config.assist ? page_table_claim_any_run(&import->table, region, page, limit)
+                                 : page_table_claim_run(&import->table, region, page, limit);
+}
+
 /*
  * All memory has to come anyway: a fault takes the MISSING pages next to its own along, in the aligned
- * block around it, as far as they are known to have content.  They go with it in one request; where
+ * block around it, as far as they are known to have content (in assist mode nothing is known: as far as
+ * nobody brought them).  They go with it in one request; where
  * that would hold it up, behind the pages of all faults of a batch.
  */
 static void fetch_around(Resolver *resolver, Fetch *fetch)
@@ -166,8 +178,8 @@ static void fetch_around(Resolver *resolver, Fetch *fetch)
     if (end > import->table.pages[fetch->region])
         end = import->table.pages[fetch->region];
     if (page + 1 < end)
-        after = page_table_claim_run(&import->table, fetch->region, page + 1, end - page - 1);
-    while (first > start && page_table_claim_run(&import->table, fetch->region, first - 1, 1) == 1)
+        after = claim_neighbours(import, fetch->region, page + 1, end - page - 1);
+    while (first > start && claim_neighbours(import, fetch->region, first - 1, 1) == 1)
         first--;
     if (apart) {
         fetch_run(resolver, fetch->region, page + 1, after);
@@ -286,6 +298,8 @@ static int patience_ms(Resolver *resolver)
 {
     if (!dispatch_sleep(resolver))
         return 0;
+    if (resolver->assist)
+        return assist_patience_ms(resolver);
     return resolver->channel.retrying ? RESOLVER_RETRY_MS : -1;
 }
 
@@ -307,6 +321,8 @@ static void *run(void *argument)
         affinity_heed(resolver);
         resolver_heed_retirement(resolver);
         drain_queue(resolver);
+        if (resolver->assist)
+            assist_review(resolver);
         tcp_channel_flush(&resolver->channel);
         error = ring_wait(&resolver->ring, patience_ms(resolver));
         dispatch_awake(resolver);
@@ -324,7 +340,9 @@ static int init_parts(Resolver *resolver)
     int error;
 
     resolver->watches = calloc(LIMIT_SHARDS, sizeof *resolver->watches);
-    if (!resolver->watches)
+    if (import->config.assist)
+        resolver->assist = assist_watch_new();
+    if (!resolver->watches || (import->config.assist && !resolver->assist))
         return -ENOMEM;
     error = dispatch_init(resolver);
     if (!error)
@@ -379,6 +397,8 @@ void resolver_deinit(Resolver *resolver)
     fault_queue_deinit(&resolver->queue);
     free(resolver->watches);
     resolver->watches = NULL;
+    free(resolver->assist);
+    resolver->assist = NULL;
     if (resolver->ring.wake_fd < 0)
         return;
     tcp_channel_deinit(&resolver->channel);

@@ -56,7 +56,8 @@ typedef struct Resolver {
     uint64_t settled;    /* and up to this one nothing is left of it */
     Around around;
     Fetch *fetched[TCP_CHANNEL_SLOTS];
-    unsigned n_fetched; /* of the batch being read: they may take neighbours along */
+    unsigned n_fetched;         /* of the batch being read: they may take neighbours along */
+    struct AssistWatch *assist; /* NULL in direct mode */
     FaultQueue
         queue; /* faults that others read and this one resolves; without home dispatch: none */
     _Atomic bool stop;

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <poll.h>
 
+#include "daemon/fault/assist.h"
 #include "daemon/fault/hotplug.h"
 #include "daemon/fault/import.h"
 #include "daemon/fault/uffd.h"
@@ -39,11 +40,16 @@ static void wait_for_faults(Resolver *resolver, ShardWatch *watch)
  */
 static bool read_more(Resolver *resolver, ShardWatch *watch)
 {
-    ssize_t n = uffd_read(watch->shard->uffd, watch->messages, SHARD_INBOX);
+    ssize_t n;
 
+    if (resolver->assist)
+        assist_before_read(resolver);
+    n = uffd_read(watch->shard->uffd, watch->messages, SHARD_INBOX);
     atomic_fetch_add_explicit(&resolver->reads, 1, memory_order_relaxed);
     watch->at = 0;
     watch->n = n > 0 ? (unsigned)n : 0;
+    if (resolver->assist)
+        assist_after_read(resolver, watch->shard, watch->messages, watch->n);
     return watch->n == SHARD_INBOX;
 }
 
@@ -57,6 +63,8 @@ static void read_faults(Resolver *resolver, ShardWatch *watch, bool more)
             wait_for_faults(resolver, watch);
             return;
         }
+        if (resolver->assist && !assist_may_read(resolver))
+            break; /* the loop looks again */
         more = read_more(resolver, watch);
     }
     watch->more = more;
@@ -141,7 +149,8 @@ static void watch_shard(Resolver *resolver, ShardWatch *watch, Shard *shard)
     watch->watch = (RingWatch){.done = shard_ready, .owner = resolver};
     watch->shard = shard;
     watch->life = shard->life;
-    watch->by_read = shard->owner != SHARD_SHARED && !shard->removable;
+    /* A fault that the ring read would be nobody's until it is looked at. */
+    watch->by_read = shard->owner != SHARD_SHARED && !shard->removable && !resolver->assist;
     watch->unread = watch->more = watch->polled = false;
     watch->refused = watch->at = watch->n = 0;
     if (is_mine(resolver, shard))

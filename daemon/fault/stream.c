@@ -9,6 +9,7 @@
 
 #include "daemon/core/clock.h"
 #include "daemon/core/thread.h"
+#include "daemon/fault/assist.h"
 #include "daemon/fault/hotplug.h"
 #include "daemon/fault/import.h"
 #include "daemon/fault/placement.h"
@@ -25,7 +26,8 @@ static void ask_for_map(Stream *stream)
 {
     TcpChannel *channel = &stream->channels[0].channel;
 
-    if (stream->map_complete || stream->map_asked || channel->fd < 0 || !stream->open)
+    if (stream->import->config.assist || stream->map_complete || stream->map_asked ||
+        channel->fd < 0 || !stream->open)
         return;
     stream->map_asked = true;
     tcp_channel_ask_map(channel, stream->map_region, stream->map_page);
@@ -140,6 +142,10 @@ static bool pages_failed(void *owner, Fetch *fetch, PeerErrorCode code)
         import_halt(import, CLIENT_STATE_FENCED, "the source ran again");
         return true;
     }
+    if (import->config.assist) {
+        assist_give_back(import, fetch->region, fetch->page, fetch->count);
+        return false;
+    }
     if (fetch->attempts < STREAM_ATTEMPTS)
         return true;
     placement_poison(import, fetch->region, fetch->page, fetch->count, PLACEMENT_STREAM);
@@ -236,7 +242,7 @@ static bool may_run(Stream *stream)
 
     if (!stream->open || import_is_halted(import))
         return false;
-    if (page_table_has(&import->table, PAGE_TABLE_STREAMING))
+    if (import->config.assist || page_table_has(&import->table, PAGE_TABLE_STREAMING))
         return true;
     if (clock_ns() - gate < UINT64_C(1000000) * import->config.stream_delay_ms)
         return false;
@@ -303,6 +309,10 @@ static void step(Stream *stream)
         if (!stream->populating)
             link_populated(&import->link);
     }
+    if (import->config.assist && !stream->noted) {
+        stream->noted = true;
+        stream_walk_note_missing(&stream->walk);
+    }
     ask_for_map(stream);
     stream->held_ns = 0;
     if (may_run(stream))
@@ -329,6 +339,8 @@ static int wait_ms(Stream *stream)
                                                           : STREAM_HELD_MS;
     if (stream->in_flight > 0)
         return -1;
+    if (import->config.assist && !stream_walk_has_missing(&stream->walk))
+        return -1; /* all that its client marked was fetched */
     if (stream->map_complete && stream_walk_has_missing(&stream->walk) &&
         !stream_walk_has_chunks(&stream->walk))
         return -1; /* only regions that are not there miss something */

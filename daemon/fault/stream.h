@@ -41,6 +41,7 @@ typedef struct Stream {
     _Atomic bool stop;
     bool open;       /* the gate is, as far as this thread knows */
     bool populating; /* the mirror, while the gate is shut */
+    bool noted;      /* assist mode: what the client marked MISSING */
 
     /* The map: what is known of it. */
     uint32_t map_region;

@@ -147,6 +147,11 @@ static void set_chunk_of(void *user, uint32_t region, uint64_t page)
     stream_walk_note(user, region, page, 1);
 }
 
+void stream_walk_note_missing(StreamWalk *walk)
+{
+    page_table_walk_missing(&walk->import->table, set_chunk_of, walk);
+}
+
 int stream_walk_init(StreamWalk *walk, Import *import)
 {
     *walk = (StreamWalk){.import = import};
@@ -158,7 +163,7 @@ int stream_walk_init(StreamWalk *walk, Import *import)
     }
     /* A hole that a dead daemon had asked for is MISSING now, and in no extent of the map. */
     if (import->adopted)
-        page_table_walk_missing(&import->table, set_chunk_of, walk);
+        stream_walk_note_missing(walk);
     return 0;
 }
 

@@ -31,6 +31,9 @@ typedef struct StreamWalk {
 int stream_walk_init(StreamWalk *walk, struct Import *import);
 void stream_walk_deinit(StreamWalk *walk); /* once, or again for nothing */
 
+/* All that is MISSING in the page table by now. The stream's thread. */
+void stream_walk_note_missing(StreamWalk *walk);
+
 /* These pages may be MISSING. */
 void stream_walk_note(StreamWalk *walk, uint32_t region, uint64_t page, uint64_t count);
 

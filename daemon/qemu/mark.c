@@ -83,7 +83,7 @@ char *mark_write(const Mark *mark)
         g_string_append(xml, " token=\"");
         for (int i = 0; i < LIMIT_TOKEN; i++)
             g_string_append_printf(xml, "%02x", mark->token[i]);
-        g_string_append_c(xml, '"');
+        g_string_append(xml, "\"");
     }
     if (mark->ignore_shared)
         g_string_append(xml, " ignore-shared=\"yes\"");

@@ -20,7 +20,7 @@ from harness import host
 from harness.postcopyd import preload, program
 from libvirt import agent, assist, direct, plain
 
-MODULES = (memory, switchover, recovery, balloon, client, assist, direct, plain, agent)
+MODULES = (memory, switchover, recovery, balloon, client, plain, agent, assist, direct)
 SKIPPED = 77
 
 

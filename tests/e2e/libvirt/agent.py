@@ -169,6 +169,7 @@ def capability_left_behind():
             expect(not capability(both.a, domain), "still on")
             saved = "/var/lib/libvirt/images/saved"
             both.a.virsh("save", domain.name, saved)
+            domain.here = domain.at(both.a)  # a new QEMU writes its records anew
             both.a.virsh("restore", saved)
         domain.here.wait_ticks(2)
         return f"{said}; {domain.verified(0)}"

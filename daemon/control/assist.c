@@ -1,0 +1,426 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/control/assist.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+
+#include "daemon/control/admission.h"
+#include "daemon/control/arrival_regions.h"
+#include "daemon/control/assist_source.h"
+#include "daemon/control/expected.h"
+#include "daemon/control/limits.h"
+#include "daemon/core/log.h"
+#include "daemon/fault/assist.h"
+
+enum { ENDING_S = 10 };
+
+static void refuse(Connection *connection, guint32 serial, int status, const char *text)
+{
+    connection_send_status(connection, CLIENT_ERROR, serial, status, 0, text);
+}
+
+static Assist *find_by_id(Control *control, guint64 id)
+{
+    for (guint i = 0; i < control->assists->len; i++) {
+        Assist *assist = control->assists->pdata[i];
+        if (assist->id == id)
+            return assist;
+    }
+    return NULL;
+}
+
+/* --- ending ---------------------------------------------------------------------------------- */
+
+/* Off the list, and from its connection.  Its import, which is the caller's now. */
+static Import *take_apart(Assist *assist)
+{
+    Import *import = assist->import;
+
+    if (assist->connection)
+        assist->connection->assist = NULL;
+    event_free(assist->timer);
+    g_ptr_array_remove(assist->control->assists, assist);
+    g_free(assist);
+    return import;
+}
+
+void assist_free(Assist *assist)
+{
+    import_free(take_apart(assist));
+}
+
+static gpointer reap(gpointer import)
+{
+    import_free(import);
+    return NULL;
+}
+
+/* Its threads are joined elsewhere: others' faults and clients need not wait for that. */
+static void end(Assist *assist)
+{
+    Import *import = take_apart(assist);
+    GThread *thread;
+
+    if (!import)
+        return;
+    assist_set_serving(import, false);
+    thread = g_thread_try_new("reaper", reap, import, NULL);
+    if (thread)
+        g_thread_unref(thread);
+    else
+        import_free(import);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *argument)
+{
+    (void)fd;
+    (void)what;
+    end(argument);
+}
+
+/* The source hears that nobody needs its memory any more, unless it never gave any. */
+static void on_end(Connection *connection)
+{
+    const struct timeval patience = {.tv_sec = ENDING_S};
+    Assist *assist = connection->assist;
+
+    if (!assist)
+        return;
+    if (assist->stage != ASSIST_LISTENING || !import_gate_is_open(assist->import) ||
+        import_is_halted(assist->import)) {
+        end(assist);
+        return;
+    }
+    log_info("%s: QEMU has all memory", assist->import->name);
+    assist->stage = ASSIST_ENDING;
+    assist->connection = NULL;
+    connection->assist = NULL;
+    assist_set_serving(assist->import, false);
+    import_finish(assist->import);
+    event_add(assist->timer, &patience);
+}
+
+void assist_disconnected(Connection *connection)
+{
+    Assist *assist = connection->assist;
+
+    if (!assist)
+        return;
+    if (assist->stage == ASSIST_LISTENING)
+        log_warning("%s: its client in process %d is gone: QEMU goes on alone",
+                    assist->import->name, assist->pid);
+    end(assist);
+}
+
+void assist_process_ended(Control *control, int pid)
+{
+    for (guint i = control->assists->len; i-- > 0;) {
+        Assist *assist = control->assists->pdata[i];
+        if (assist->pid == pid && assist->stage != ASSIST_ENDING)
+            end(assist);
+    }
+}
+
+/* --- what the import tells ------------------------------------------------------------------- */
+
+typedef struct Told {
+    guint64 assist;
+    ImportEvent event;
+    char text[LIMIT_TEXT + 1];
+} Told;
+
+static void send_plan(Assist *assist)
+{
+    Control *control = assist->control;
+    ClientMessage *reply = control->reply;
+    const Import *import = assist->import;
+    int fds[2] = {import->table.fd, control->uffd_device};
+    gboolean device = control->uffd_device >= 0 && control->settings->grant_device;
+
+    reply->type = CLIENT_PLAN;
+    reply->serial = assist->serial;
+    reply->plan.flags = device ? CLIENT_ARM_DEVICE : 0;
+    reply->plan.table_size = import->table.size;
+    reply->plan.n_ranges = import->regions.n;
+    for (guint32 i = 0; i < import->regions.n; i++)
+        reply->plan.ranges[i] = (ClientRange){
+            .address = import->regions.regions[i].address,
+            .length = import->regions.regions[i].length,
+            .page_size = import->regions.regions[i].page_size,
+        };
+    reply->plan.n_shards = assist->n_shards;
+    memcpy(reply->plan.shards, assist->shards, assist->n_shards * sizeof assist->shards[0]);
+    connection_send(assist->connection, fds, device ? 2 : 1);
+}
+
+static void on_attached(Assist *assist)
+{
+    if (assist->stage != ASSIST_ATTACHING)
+        return;
+    assist->stage = ASSIST_PLANNED;
+    assist->n_shards = import_plan_shards(assist->import, assist->shards);
+    log_info("%s: may be assisted from %s", assist->import->name, assist->import->source);
+    send_plan(assist);
+}
+
+static void on_told(Control *control, gpointer data)
+{
+    g_autofree Told *told = data;
+    Assist *assist = find_by_id(control, told->assist);
+
+    if (!assist)
+        return;
+    switch (told->event) {
+    case IMPORT_ATTACHED:
+        on_attached(assist);
+        break;
+    case IMPORT_ATTACH_FAILED:
+        if (assist->stage != ASSIST_ATTACHING)
+            break;
+        refuse(assist->connection, assist->serial, -ECONNREFUSED, told->text);
+        end(assist);
+        break;
+    case IMPORT_READY:
+        log_info("%s: listens in process %d, faults are asked of %s", assist->import->name,
+                 assist->pid, assist->import->source);
+        break;
+    case IMPORT_CANCELLED:
+        log_info("%s: assisted no more: %s", assist->import->name, told->text);
+        end(assist);
+        break;
+    case IMPORT_FINISHED:
+        end(assist);
+        break;
+    case IMPORT_CHANGED:
+    case IMPORT_COMPLETE:
+    case IMPORT_SETTLED:
+        break;
+    }
+    limits_apply(control);
+}
+
+static void notify(void *owner, Import *import, ImportEvent event, const char *text)
+{
+    Told *told = g_new0(Told, 1);
+
+    told->assist = import->tag;
+    told->event = event;
+    g_strlcpy(told->text, text, sizeof told->text);
+    control_post(owner, on_told, told);
+}
+
+/* --- beginning ------------------------------------------------------------------------------- */
+
+static Import *make_import(const Assist *assist, const Expected *expected,
+                           const AssistSource *found, int *ret_error)
+{
+    ImportConfig config = assist->control->settings->import;
+    ImportIdentity identity = {
+        .name = expected->name,
+        .client_pid = expected->pid,
+        .tag = assist->id,
+        .vcpus = expected->vcpus,
+        .n_vcpus = expected->n_vcpus,
+    };
+
+    memcpy(identity.uuid, expected->uuid, sizeof identity.uuid);
+    config.assist = true;
+    return import_new(&config, &identity, &expected->regions, found->source, found->token, notify,
+                      assist->control, ret_error);
+}
+
+static void on_found(Control *control, gpointer data)
+{
+    g_autofree AssistSource *found = data;
+    Assist *assist = find_by_id(control, found->assist);
+    Expected *expected = assist ? expected_by_pid(control, assist->pid) : NULL;
+    int error = found->error;
+
+    if (!assist)
+        return;
+    if (!error && !expected) {
+        error = -ESRCH;
+        g_strlcpy(found->text, "the VM is not expected any more", sizeof found->text);
+    }
+    if (!error) {
+        assist->import = make_import(assist, expected, found, &error);
+        if (assist->import) {
+            assist->stage = ASSIST_ATTACHING;
+            /* Shards are found by their place in it. */
+            region_set_copy(&expected->regions, &assist->connection->regions);
+            limits_apply(control);
+            return;
+        }
+        g_strlcpy(found->text, strerror(-error), sizeof found->text);
+    }
+    admission_log_refusal(assist->connection, found->text);
+    refuse(assist->connection, assist->serial, error, found->text);
+    end(assist);
+}
+
+static void begin(Connection *connection, const Expected *expected, guint32 serial)
+{
+    Control *control = connection->control;
+    Assist *assist = g_new0(Assist, 1);
+
+    assist->control = control;
+    assist->id = control->next_id++;
+    assist->connection = connection;
+    assist->pid = connection->peer.pid;
+    assist->serial = serial;
+    assist->limit = control->settings->vm_limit;
+    assist->timer = event_new(control->base, -1, 0, on_timer, assist);
+    connection->assist = assist;
+    g_ptr_array_add(control->assists, assist);
+    if (assist_source_find(expected, assist->id, on_found))
+        return;
+    refuse(connection, serial, -EAGAIN, "no thread could be started");
+    end(assist);
+}
+
+/* Why this process cannot be assisted; NULL: it may be, as *ret_expected. */
+static const char *why_not(const Connection *connection, const guint8 *uuid,
+                           Expected **ret_expected)
+{
+    Expected *expected = expected_by_pid(connection->control, connection->peer.pid);
+
+    *ret_expected = expected;
+    if (connection->greeted)
+        return "ASSIST belongs on a connection of its own, without HELLO";
+    if (!expected)
+        return "nobody told this daemon to expect this process: is the libvirt hook installed?";
+    if (uuid_is_set(uuid) && memcmp(uuid, expected->uuid, LIMIT_UUID) != 0)
+        return "this process is expected to be a VM of another uuid";
+    if (expected->refusal[0])
+        return expected->refusal;
+    if (!expected->has_token)
+        return "the VM came without a token: is postcopyd enabled for it at its source?";
+    return NULL;
+}
+
+static gboolean has_hung_up(const Connection *connection)
+{
+    struct pollfd poller = {.fd = connection->fd, .events = POLLRDHUP};
+
+    return poll(&poller, 1, 0) == 1 && (poller.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
+}
+
+/*
+ * The process may have come back before the end of its last connection was noticed.  FALSE: it is
+ * served over another one that lives.
+ */
+static gboolean replace_dead(Connection *connection)
+{
+    GPtrArray *all = connection->control->assists;
+
+    for (guint i = all->len; i-- > 0;) {
+        Assist *other = all->pdata[i];
+
+        if (other->pid != connection->peer.pid || other->connection == connection ||
+            other->stage == ASSIST_ENDING)
+            continue;
+        if (!has_hung_up(other->connection) && !(other->import && import_is_halted(other->import)))
+            return FALSE;
+        end(other);
+    }
+    return TRUE;
+}
+
+/* It may come again and again: nobody knows when QEMU's migration connection will be there. */
+static void on_assist(Connection *connection)
+{
+    const ClientMessage *message = connection->control->message;
+    guint32 serial = message->serial;
+    Assist *assist = connection->assist;
+    Expected *expected;
+    const char *reason = why_not(connection, message->assist.uuid, &expected);
+
+    if (!reason && !replace_dead(connection))
+        reason = "this process is assisted already, over another connection";
+    if (reason) {
+        refuse(connection, serial, -EPERM, reason);
+        return;
+    }
+    if (assist && assist->stage >= ASSIST_PLANNED && import_is_halted(assist->import)) {
+        end(assist);
+        assist = NULL;
+    }
+    if (!assist) {
+        begin(connection, expected, serial);
+    } else if (assist->stage == ASSIST_LISTENING) {
+        refuse(connection, serial, -EALREADY, "this process listens already");
+    } else {
+        assist->serial = serial;
+        if (assist->stage == ASSIST_PLANNED)
+            send_plan(assist);
+    }
+}
+
+/* --- listening ------------------------------------------------------------------------------- */
+
+static void on_listen(Connection *connection)
+{
+    const ClientMessage *message = connection->control->message;
+    guint32 serial = message->serial;
+    Assist *assist = connection->assist;
+    Shard *shards = NULL;
+    int error;
+
+    if (!assist || assist->stage != ASSIST_PLANNED) {
+        refuse(connection, serial, -EPROTO, "LISTEN wants a PLAN first, and once");
+        return;
+    }
+    if (message->n_fds == assist->n_shards)
+        shards = arrival_take_shards(connection, assist->shards, assist->n_shards, 0);
+    if (!shards) {
+        refuse(connection, serial, -EINVAL, "LISTEN wants a userfaultfd for every shard");
+        return;
+    }
+    error = import_arm(assist->import, shards, assist->n_shards);
+    if (error) {
+        refuse(connection, serial, error, strerror(-error));
+        end(assist);
+        return;
+    }
+    assist->stage = ASSIST_LISTENING;
+    connection_send_simple(connection, CLIENT_OK, serial);
+}
+
+/* Whoever may connect at all may make userfaultfds: of its own memory, which is nobody else's business. */
+static void on_device(Connection *connection)
+{
+    Control *control = connection->control;
+    guint32 serial = control->message->serial;
+
+    if (control->uffd_device < 0 || !control->settings->grant_device) {
+        refuse(connection, serial, -EACCES,
+               control->settings->grant_device
+                   ? "this daemon has no /dev/userfaultfd to give"
+                   : "this daemon gives /dev/userfaultfd to nobody (grant_device = no)");
+        return;
+    }
+    control->reply->type = CLIENT_DEVICE;
+    control->reply->serial = serial;
+    connection_send(connection, &control->uffd_device, 1);
+}
+
+gboolean assist_message(Connection *connection)
+{
+    switch (connection->control->message->type) {
+    case CLIENT_ASSIST:
+        on_assist(connection);
+        return TRUE;
+    case CLIENT_LISTEN:
+        on_listen(connection);
+        return TRUE;
+    case CLIENT_END:
+        on_end(connection);
+        return TRUE;
+    case CLIENT_DEVICE:
+        on_device(connection);
+        return TRUE;
+    default:
+        return FALSE;
+    }
+}
