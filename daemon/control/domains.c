@@ -69,6 +69,11 @@ void domains_start(Control *control)
         .found_ignore_shared = on_ignore_shared,
         .user = control,
     });
+    if (control->agent) {
+        GuestProvider provider = agent_provider(control->agent);
+
+        guests_provide(control->guests, &provider);
+    }
 }
 
 void domains_stop(Control *control)
