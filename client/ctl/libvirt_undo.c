@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <libvirt/virterror.h>
+#include <string.h>
 
 #include "client/ctl/libvirt_migration.h"
 #include "protocol/qmp/error.h"
+#include "protocol/qmp/json.h"
 
 enum {
     ABORT_MS = 60 * 1000,
     ABORT_AGAIN_MS = 500, /* libvirt refuses while it has not got as far */
     CLEAR_MS = 10 * 1000,
+    CANCEL_MS = 6 * 1000,
     ANSWER_MS = 10 * 1000,
     LOOK_MS = 50,
 };
@@ -41,24 +44,47 @@ static gboolean order(LibvirtMigration *m, const char *op)
 }
 
 /*
- * Before the gate the daemon is told too: a destination that waits for a page hears nothing of libvirt,
- * and is ended by its own daemon then.
+ * A migration too far to be aborted ends only if the destination gets the pages that it waits for: "cancel"
+ * has the daemon look after that, and undo what it has when libvirt has given up, never before.
  */
-static gboolean end_job(LibvirtMigration *m, gboolean cancel)
+static gboolean end_job(LibvirtMigration *m)
 {
     gint64 deadline = wait_deadline(ABORT_MS), again = 0;
+    gboolean told = FALSE;
 
     while (!m->news.finished && g_get_monotonic_time() < deadline) {
         if (g_get_monotonic_time() >= again) {
             virDomainAbortJob(m->domain);
             again = wait_deadline(ABORT_AGAIN_MS);
-            if (cancel)
+            if (!told)
                 order(m, "cancel");
-            cancel = FALSE;
+            told = TRUE;
         }
         libvirt_await_news(m, LOOK_MS, NULL);
     }
     return m->news.finished;
+}
+
+static gboolean is_undone(LibvirtMigration *m)
+{
+    JsonObject *request = json_object_new();
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonNode) answer = NULL;
+
+    json_object_set_string_member(request, "vm", m->uuid);
+    answer = daemon_call(m->daemon, "progress", request, -1, ANSWER_MS, &error);
+    return answer ? strcmp(member_string(node_object(answer), "state"), "cancelled") == 0
+                  : g_error_matches(error, CALL_ERROR, CALL_ERROR_REFUSED);
+}
+
+/* So that the next attempt does not find the domain leaving still. */
+static void cancel(LibvirtMigration *m)
+{
+    gint64 deadline = wait_deadline(CANCEL_MS);
+
+    order(m, "cancel");
+    while (!is_undone(m) && g_get_monotonic_time() < deadline)
+        wait_until(NULL, wait_deadline(LOOK_MS), NULL);
 }
 
 /* QEMU refuses while its migration is not quite over. */
@@ -133,16 +159,16 @@ static gboolean judge(LibvirtMigration *m, GError **error)
 
 gboolean libvirt_undo(LibvirtMigration *m, GError **error)
 {
-    gboolean before_gate = m->step < LIBVIRT_SEALED;
-
     m->interrupt.masked = TRUE;
-    if (m->step >= LIBVIRT_STARTED && !end_job(m, before_gate)) {
+    if (m->step >= LIBVIRT_STARTED && !end_job(m)) {
         make_unsafe(error, "libvirt's migration cannot be aborted: see virsh domjobinfo on the "
                            "source");
         return FALSE;
     }
-    if (m->step >= LIBVIRT_PREPARED && before_gate)
-        order(m, "cancel");
+    if (m->step >= LIBVIRT_STARTED && m->news.done)
+        m->step = LIBVIRT_SEALED; /* or will be: its guest runs there */
+    else if (m->step >= LIBVIRT_PREPARED && m->step < LIBVIRT_SEALED)
+        cancel(m);
     if (m->step >= LIBVIRT_STARTED)
         return judge(m, error);
     if (m->step >= LIBVIRT_SETTINGS)

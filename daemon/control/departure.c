@@ -9,6 +9,7 @@
 
 #include "daemon/control/departure_keep.h"
 #include "daemon/control/departure_lent.h"
+#include "daemon/control/departure_libvirt.h"
 #include "daemon/control/departure_relay.h"
 #include "daemon/control/departure_steps.h"
 #include "daemon/control/operator.h"
@@ -167,6 +168,7 @@ void departure_end(Departure *departure, DepartureStage stage, int status, const
     departure->stage = stage;
     departure->ended_us = g_get_monotonic_time();
     hang_up(departure);
+    departure_libvirt_ended(departure);
     drop_relay(departure, text);
     /* Its client first: once the destination has its answer, nobody serves this export again. */
     departure_keep(departure);
@@ -178,14 +180,20 @@ void departure_end(Departure *departure, DepartureStage stage, int status, const
     departure_answer(departure, status, 0, text);
 }
 
-gboolean departure_cancel(Departure *departure, const char *reason)
+void departure_undo(Departure *departure, const char *reason)
 {
-    if (departure->stage >= DEPARTURE_SEALED)
-        return FALSE;
     log_warning("%s: departure undone: %s",
                 departure->export ? departure->export->name : departure->destination, reason);
     departure_order(departure, PEER_CANCEL);
     departure_end(departure, DEPARTURE_ENDED, -ECANCELED, reason);
+}
+
+gboolean departure_cancel(Departure *departure, const char *reason)
+{
+    if (departure->stage >= DEPARTURE_SEALED)
+        return FALSE;
+    if (!departure_libvirt_drift(departure, reason))
+        departure_undo(departure, reason);
     return TRUE;
 }
 
@@ -424,6 +432,7 @@ static void let_go(Departure *departure)
 void departure_tick(Control *control)
 {
     departure_lent_tick(control);
+    departure_libvirt_tick(control);
     for (guint i = control->departures->len; i-- > 0;)
         let_go(control->departures->pdata[i]);
     for (guint i = 0; i < control->departures->len; i++) {

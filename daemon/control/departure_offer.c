@@ -8,6 +8,7 @@
 
 #include "daemon/control/arrival.h"
 #include "daemon/control/departure_lent.h"
+#include "daemon/control/departure_libvirt.h"
 #include "daemon/control/departure_relay.h"
 #include "daemon/control/departure_steps.h"
 #include "daemon/core/log.h"
@@ -61,7 +62,7 @@ static void on_awaited(Control *control, gpointer data)
     Departure *departure = departure_by_id(control, *id);
 
     if (departure && departure->stage == DEPARTURE_INVITING && departure->waiting)
-        departure_answer_prepared(departure);
+        departure_libvirt_awaited(departure);
 }
 
 static void run_invite(InviteJob *job)
