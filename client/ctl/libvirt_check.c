@@ -118,7 +118,8 @@ static gboolean check_opt_in(LibvirtMigration *m, GError **error)
     OptIn opt_in = opt_in_of_element(element);
 
     free(element);
-    if (opt_in.wish == OPT_IN_YES)
+    m->enabled = opt_in.wish == OPT_IN_YES;
+    if (m->enabled)
         return TRUE;
     if (opt_in.wish == OPT_IN_SILENT) {
         report_note(&m->report,

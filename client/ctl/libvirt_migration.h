@@ -58,6 +58,7 @@ typedef struct LibvirtMigration {
     char *address; /* of the destination's daemon */
     Monitor monitor;
     int pid;
+    gboolean enabled;   /* the domain says that it takes part */
     JsonArray *regions; /* as "prepare" wants them */
     JobOptions job_options;
     Job *job;

@@ -85,7 +85,13 @@ static void start(LibvirtMigration *m)
 
 static gboolean fail_job(LibvirtMigration *m, GError **error)
 {
-    g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "libvirt: %s", m->news.error);
+    g_autofree char *hint =
+        m->enabled ? g_strdup("")
+                   : g_strdup_printf(" (perhaps because the domain is not enabled at the "
+                                     "destination: 'postcopyctl enable %s' here)",
+                                     m->options->domain);
+
+    g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "libvirt: %s%s", m->news.error, hint);
     return FALSE;
 }
 

@@ -197,6 +197,16 @@ static Arrival *find_by_id(Control *control, guint64 id)
     return NULL;
 }
 
+/* Not before its guest may have its devices; an arrival may be complete before the next tick. */
+static void clear_capability(Arrival *arrival)
+{
+    if (!arrival->managed || arrival->clearing || !import_gate_is_open(arrival->import))
+        return;
+    ignore_shared_clear(arrival->control->settings->runtime_dir, arrival->import->uuid,
+                        arrival->pid, arrival->pidfd);
+    arrival->clearing = TRUE;
+}
+
 static void on_told(Control *control, gpointer data)
 {
     g_autofree Told *told = data;
@@ -217,6 +227,7 @@ static void on_told(Control *control, gpointer data)
         break;
     case IMPORT_CHANGED:
         send_state(arrival);
+        clear_capability(arrival);
         break;
     case IMPORT_COMPLETE:
         on_complete(arrival);
@@ -467,16 +478,6 @@ void arrival_let_go(Connection *connection)
     arrival->connection = connection;
     connection->arrival = arrival;
     finish(arrival);
-}
-
-/* As soon as its guest has its devices; an arrival may be complete before the next tick. */
-static void clear_capability(Arrival *arrival)
-{
-    if (!arrival->managed || arrival->clearing || !import_gate_is_open(arrival->import))
-        return;
-    ignore_shared_clear(arrival->control->settings->runtime_dir, arrival->import->uuid,
-                        arrival->pid, arrival->pidfd);
-    arrival->clearing = TRUE;
 }
 
 void arrival_tick(Control *control)

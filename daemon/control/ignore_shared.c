@@ -14,7 +14,7 @@
 #include "protocol/qmp/error.h"
 #include "protocol/qmp/qmp.h"
 
-enum { RETRY_MS = 200, COMPLAIN_S = 30 };
+enum { RETRY_MS = 100, COMPLAIN_S = 30 };
 
 #define CAPABILITY "x-ignore-shared"
 

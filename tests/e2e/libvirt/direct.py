@@ -21,6 +21,15 @@ def goes(case, *options, epoch=1):
     return f"{said}, {case.domain.verified(epoch)}"
 
 
+def once_more(at):
+    """From now on it looks at all its memory, and all is right."""
+    at.wait_ticks(2)
+    tick = at.wait_record("TICK", lambda tick: True)
+    tick = at.wait_passes(tick["passes"] + 1, tick["epoch"], 30)
+    expect(not at.bad() and not at.bad_records(), f"{at.bad()} bad words: {at.bad_records()[:3]}")
+    return f"{tick['passes']} passes"
+
+
 def memfd():
     """Shared memory."""
     with direct() as case:
@@ -54,9 +63,9 @@ def save_afterwards():
         at.host.virsh("save", case.domain.name, file)
         size = at.host.path(file).stat().st_size
         expect(size > case.domain.spec.fill_mb << 20, f"saved {size} bytes")
+        at = case.domain.here = case.domain.at(at.host)
         at.host.virsh("restore", file)
-        case.domain.here = case.domain.at(at.host)
-        return f"{said}; saved {size >> 20} MiB; {case.domain.verified(epoch=0)}"
+        return f"{said}; saved {size >> 20} MiB; {once_more(at)}"
 
 
 # What is refused, or goes wrong: the guest runs on where it is, and can leave afterwards.
@@ -64,7 +73,7 @@ def save_afterwards():
 
 def runs_on(case):
     """All its memory is still right, and it can leave."""
-    case.domain.verified(epoch=0)
+    once_more(case.domain.here)
     return goes(case)
 
 
@@ -72,7 +81,7 @@ def refused_private():
     """Ordinary memory cannot be served by us."""
     with direct(spec=small(backend="anon")) as case, Drive(case) as drive:
         said = drive.fail("shared")
-        case.domain.verified(epoch=0)
+        once_more(case.domain.here)
         return said
 
 
@@ -92,7 +101,7 @@ def destination_refuses():
     opted = {"libvirt": {"enable": "opted"}}
     with direct(destination=opted) as case:
         with Drive(case) as drive:
-            said = drive.fail("libvirt")
+            said = drive.fail("libvirt", "postcopyctl enable")
         case.domain.here.host.run("postcopyctl", "enable", case.domain.name)
         runs_on(case)
         return said
@@ -132,8 +141,7 @@ def _killed_after(case, delay):
     if moved:
         case.domain.here = drive.destination
         case.domain.defined.add(drive.destination.host)
-    tick = case.domain.here.wait_passes(2, None, 30)
-    expect(not case.domain.here.bad(), f"bad words after {delay} s: {tick}")
+    once_more(case.domain.here)
     ignore_shared_is_off(case.domain.here.host, name)
     return moved
 

@@ -7,6 +7,7 @@ import subprocess
 from harness.postcopyd import expect
 
 from .assisted import assisted
+from .namespace import wait_for
 
 STREAM_MOST = 5 << 20
 
@@ -76,12 +77,14 @@ class Drive:
         return self.errors.strip().splitlines()[-1][len("postcopyctl: "):]
 
 
-def ignore_shared_is_off(where, name):
+def ignore_shared_is_off(where, name, timeout=5.0):
     """Else the next save would lose the memory."""
-    answer = where.virsh("qemu-monitor-command", name, "--cmd",
-                         '{"execute":"query-migrate-capabilities"}').stdout
-    states = {one["capability"]: one["state"] for one in json.loads(answer)["return"]}
-    expect(states["x-ignore-shared"] is False, f"x-ignore-shared of {name} on {where.name}")
+    def is_off():
+        answer = where.virsh("qemu-monitor-command", name, "--cmd",
+                             '{"execute":"query-migrate-capabilities"}').stdout
+        return not {one["capability"]: one["state"]
+                    for one in json.loads(answer)["return"]}["x-ignore-shared"]
+    wait_for(f"{name} on {where.name} without x-ignore-shared", is_off, timeout)
 
 
 def direct(**settings):
