@@ -11,6 +11,7 @@ import time
 import traceback
 
 import answers
+import awaited
 import bad_client
 import bad_hello
 import bad_peer
@@ -29,7 +30,7 @@ import vcpus
 from world import host
 
 MODULES = (transfer, restart, severed, size, limit, lent, pace, bad_client, bad_hello, bad_peer, bad_setup,
-           removed, rules, regions, vcpus, answers)
+           removed, rules, regions, vcpus, answers, awaited)
 SKIPPED = 77
 
 
