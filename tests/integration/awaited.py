@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import struct
+import threading
 import time
 import uuid
 
@@ -47,13 +48,24 @@ class Source(Destination):
         self.control.session = 9
         self.control.send(Peer.ATTACHED, struct.pack("<I", 0) + text("")
                           + struct.pack("<Q", 0) + bytes(32) + self.regions)
+        threading.Thread(target=self._answer, args=(self.control,), daemon=True).start()
+
+    @staticmethod
+    def _answer(control):
+        """As a source does, until the connection ends."""
+        with contextlib.suppress(OSError):
+            while message := control.receive():
+                if message[0] == Peer.PING:
+                    control.send(Peer.PONG)
+                elif message[0] == Peer.FORECAST_REQUEST:
+                    control.send(Peer.FORECAST, struct.pack("<II", 21, 0))
 
     def join(self, n):
         """Lets it join so many channels."""
         for _ in range(n):
             channel = Peer(connection=self.accept_connection()).welcome()
             channel.expect(Peer.JOIN)
-            channel.send(Peer.JOINED)
+            channel.send(Peer.JOINED, struct.pack("<I", 0) + text("") + text(""))
             self.channels.append(channel)
 
     def invited(self):
