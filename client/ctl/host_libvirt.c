@@ -103,6 +103,22 @@ static void check_apparmor(HostCheck *check)
     }
 }
 
+/* libvirt may have made the definition from a guest that had arrived; it would start with our additions. */
+static void check_definition(HostCheck *check, virDomain *domain)
+{
+    g_autofree char *text = virDomainIsPersistent(domain) == 1
+                                ? virDomainGetXMLDesc(domain, VIR_DOMAIN_XML_INACTIVE)
+                                : NULL;
+
+    if (text && strstr(text, "chardev=postcopyd,id=postcopyd"))
+        host_say(check, "definition", HOST_WARN,
+                 "remove LD_PRELOAD, POSTCOPY_SOCKET, and -chardev and -mon with id=postcopyd by "
+                 "virsh edit",
+                 "the definition of domain %s has what only a guest that arrives needs, and cannot "
+                 "be started without postcopyd",
+                 virDomainGetName(domain));
+}
+
 static void check_domains(HostCheck *check, virConnect *connection)
 {
     virDomain **domains = NULL;
@@ -115,6 +131,7 @@ static void check_domains(HostCheck *check, virConnect *connection)
         OptIn opt_in = opt_in_of_element(text);
 
         on += opt_in_is_on(&opt_in, check->config->enable_all) ? 1 : 0;
+        check_definition(check, domains[i]);
         virDomainFree(domains[i]);
     }
     g_free(domains);

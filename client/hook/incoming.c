@@ -80,16 +80,15 @@ static gboolean add_regions(Incoming *incoming, const Monitor *monitor, GError *
     json_object_set_array_member(incoming->report, "regions", regions);
     if (!blocks)
         return FALSE;
-    for (guint i = 0; i < blocks->len; i++) {
-        if (blocks->len > LIMIT_REGIONS || !block_is_sound(blocks->pdata[i])) {
-            g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
-                        "the guest's %u pieces of memory are more, or larger, than can be served",
-                        blocks->len);
-            return FALSE;
-        }
+    for (guint i = 0; i < blocks->len && block_is_sound(blocks->pdata[i]); i++)
         add_region(regions, blocks->pdata[i]);
-    }
-    return TRUE;
+    if (blocks->len > 0 && blocks->len <= LIMIT_REGIONS && element_count(regions) == blocks->len)
+        return TRUE;
+    g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
+                "the guest's memory is in %u blocks; from 1 to %d of at most %" G_GUINT64_FORMAT
+                " GiB can be served",
+                blocks->len, LIMIT_REGIONS, LIMIT_REGION_LENGTH >> 30);
+    return FALSE;
 }
 
 static gboolean is_thread_of(pid_t pid, gint64 tid)

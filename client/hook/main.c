@@ -76,6 +76,22 @@ static int migrate(const Place *place, xmlDoc *document)
     return 0;
 }
 
+/*
+ * A guest that was saved after it had arrived comes back with all of its memory: nothing of ours is needed,
+ * and none of it must keep QEMU from starting.
+ */
+static int restore(const Place *place, xmlDoc *document)
+{
+    g_autofree char *text = NULL;
+
+    (void)place;
+    if (filter_remove(xmlDocGetRootElement(document))) {
+        text = xml_print(document);
+        fputs(text, stdout);
+    }
+    return 0;
+}
+
 static int started(const Place *place, xmlDoc *document)
 {
     xmlNode *domain = xmlDocGetRootElement(document);
@@ -105,10 +121,8 @@ typedef struct Operation {
 } Operation;
 
 static const Operation operations[] = {
-    {"migrate", "begin", migrate},
-    {"started", "begin", started},
-    {"stopped", "end", ended},
-    {"release", "end", ended},
+    {"migrate", "begin", migrate}, {"restore", "begin", restore}, {"started", "begin", started},
+    {"stopped", "end", ended},     {"release", "end", ended},
 };
 
 static int run(const Operation *operation, const char *name)

@@ -13,7 +13,7 @@
 #include "daemon/core/log.h"
 #include "daemon/fault/assist.h"
 
-enum { ENDING_S = 10 };
+enum { ENDING_S = 5 };
 
 static void refuse(Connection *connection, guint32 serial, int status, const char *text)
 {
@@ -64,7 +64,7 @@ static void end(Assist *assist)
 
     if (!import)
         return;
-    assist_set_serving(import, false);
+    assist_withdraw(import);
     thread = g_thread_try_new("reaper", reap, import, NULL);
     if (thread)
         g_thread_unref(thread);
@@ -96,7 +96,7 @@ static void on_end(Connection *connection)
     assist->stage = ASSIST_ENDING;
     assist->connection = NULL;
     connection->assist = NULL;
-    assist_set_serving(assist->import, false);
+    assist_withdraw(assist->import);
     import_finish(assist->import);
     event_add(assist->timer, &patience);
 }
@@ -187,6 +187,8 @@ static void on_told(Control *control, gpointer data)
         break;
     case IMPORT_CANCELLED:
         log_info("%s: assisted no more: %s", assist->import->name, told->text);
+        if (assist->stage == ASSIST_ATTACHING)
+            refuse(assist->connection, assist->serial, -ECANCELED, told->text);
         end(assist);
         break;
     case IMPORT_FINISHED:

@@ -218,14 +218,19 @@ static int check_counterpart(const Region *region, unsigned matches, const PeerR
 int region_set_map(const RegionSet *set, const PeerRegions *source, uint32_t *ret_map,
                    char *ret_text)
 {
+    if (set->n == source->n)
+        return region_set_map_part(set, source, ret_map, ret_text);
+    snprintf(ret_text, LIMIT_TEXT + 1,
+             "%u regions here and %u at the source: start both sides with the same memory", set->n,
+             source->n);
+    return -EINVAL;
+}
+
+int region_set_map_part(const RegionSet *set, const PeerRegions *source, uint32_t *ret_map,
+                        char *ret_text)
+{
     bool taken[LIMIT_REGIONS] = {false};
 
-    if (set->n != source->n) {
-        snprintf(ret_text, LIMIT_TEXT + 1,
-                 "%u regions here and %u at the source: start both sides with the same memory",
-                 set->n, source->n);
-        return -EINVAL;
-    }
     for (uint32_t i = 0; i < set->n; i++) {
         uint32_t found = 0;
         unsigned matches = 0;

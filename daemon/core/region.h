@@ -95,6 +95,13 @@ uint32_t region_set_shared_with(const RegionSet *set, const PeerRegions *source,
 int region_set_map(const RegionSet *set, const PeerRegions *source, uint32_t *ret_map,
                    char *ret_text);
 
+/*
+ * The same where the source may tell of more: in assist mode QEMU brings those, as the destination's
+ * guest does not see them before its devices are set up (a graphics card's memory).
+ */
+int region_set_map_part(const RegionSet *set, const PeerRegions *source, uint32_t *ret_map,
+                        char *ret_text);
+
 /* Gives regions whose client knew neither the ids and guest addresses of their counterparts. */
 void region_set_take_names(RegionSet *set, const PeerRegions *source, const uint32_t *map);
 

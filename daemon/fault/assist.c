@@ -21,16 +21,24 @@ struct AssistWatch {
 
 /* --- words of the header -------------------------------------------------------------------- */
 
-/* Whoever halts says so first and clears the word then; so either it sees this, or this sees it. */
+/* Whoever halts or withdraws says so first and clears the word then; so either it sees this, or this sees it. */
 void assist_set_serving(Import *import, bool serving)
 {
-    uint32_t *word = &import->table.header->serving;
+    uint32_t *word;
 
     if (!import->config.assist)
         return;
+    word = &import->table.header->serving;
     __atomic_store_n(word, serving ? 1 : 0, __ATOMIC_SEQ_CST);
-    if (serving && atomic_load(&import->halted))
+    if (serving && (atomic_load(&import->halted) || atomic_load(&import->withdrawn)))
         __atomic_store_n(word, 0, __ATOMIC_SEQ_CST);
+}
+
+void assist_withdraw(Import *import)
+{
+    atomic_store(&import->withdrawn, true);
+    if (import->table.header) /* it may have failed before it had one */
+        assist_set_serving(import, false);
 }
 
 static bool is_relaying(const Import *import)

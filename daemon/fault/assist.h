@@ -23,9 +23,12 @@ typedef struct AssistWatch AssistWatch;
 
 enum { ASSIST_TICK_MS = 10 };
 
-/* Says whether faults are read and resolved from now on; never while the import is halted.  The link's
- * thread, and whoever halts or stops the import. */
+/* Says whether faults are read and resolved from now on; never of an import that is halted or withdrawn.
+ * The link's thread, and whoever halts the import. */
 void assist_set_serving(struct Import *import, bool serving);
+
+/* It serves no more, for good; nothing of a direct import.  Any thread. */
+void assist_withdraw(struct Import *import);
 
 /* Of a resolver, before it runs. NULL: no memory. */
 AssistWatch *assist_watch_new(void);

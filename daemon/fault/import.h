@@ -121,6 +121,7 @@ struct Import {
 
     _Atomic uint32_t state; /* ClientState */
     _Atomic bool halted;    /* FENCED or BROKEN: nothing is placed any more */
+    _Atomic bool withdrawn; /* assist mode: it serves no more, whatever becomes of its link */
     pthread_mutex_t text_lock;
     char text[LIMIT_TEXT + 1];
 

@@ -417,8 +417,8 @@ int import_arm(Import *import, Shard *shards, uint32_t n_shards)
 /* The link goes first: it hands connections to the data threads. */
 void import_stop_data(Import *import)
 {
+    assist_withdraw(import);
     link_stop(&import->link);
-    assist_set_serving(import, false);
     for (unsigned i = 0; i < import->n_resolvers; i++)
         resolver_stop(&import->resolvers[i]);
     stream_stop(&import->stream);

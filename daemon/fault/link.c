@@ -255,8 +255,8 @@ static void consider_unknown(Link *link, bool unknown)
     bool released = atomic_load(&link->released);
     uint64_t now = clock_ns();
 
-    if (unknown &&
-        import->config.assist) { /* nothing of it is kept anywhere: it never comes back */
+    /* Nothing of it is kept anywhere: it never comes back. */
+    if (unknown && import->config.assist && link->attached_once) {
         link->finished = released;
         if (!released)
             import->notify(import->owner, import, IMPORT_CANCELLED,

@@ -13,8 +13,9 @@ static int map_regions(Link *link, const PeerRegions *theirs, char *ret_text)
 {
     Import *import = link->import;
     uint32_t map[LIMIT_REGIONS];
-    int error = region_set_map(&import->regions, theirs, map, ret_text);
-    size_t size = theirs->n * sizeof map[0];
+    int error = import->config.assist ? region_set_map_part(&import->regions, theirs, map, ret_text)
+                                      : region_set_map(&import->regions, theirs, map, ret_text);
+    size_t size = import->regions.n * sizeof map[0];
 
     if (error)
         return error;

@@ -185,16 +185,40 @@ static gboolean is_listed(virDomainPtr *domains, int n, const guint8 *uuid)
     return FALSE;
 }
 
-/* Those that ended while nobody told us. */
-static void forget_others(Agent *agent, virDomainPtr *domains, int n)
+/* A job for each domain that wants one; it is posted without the lock. */
+static GArray *collect_jobs(Agent *agent, gboolean (*wants)(const AgentDomain *domain))
 {
+    GArray *jobs = g_array_new(FALSE, FALSE, sizeof(AgentJob));
+
     pthread_mutex_lock(&agent->lock);
-    for (guint i = agent->domains->len; i-- > 0;) {
+    for (guint i = 0; i < agent->domains->len; i++) {
         const AgentDomain *domain = agent->domains->pdata[i];
-        if (!is_listed(domains, n, domain->uuid))
-            g_ptr_array_remove_index_fast(agent->domains, i);
+        AgentJob job = {.agent = agent, .reason = LOOK_AGAIN};
+        memcpy(job.uuid, domain->uuid, LIMIT_UUID);
+        if (wants(domain))
+            g_array_append_val(jobs, job);
     }
     pthread_mutex_unlock(&agent->lock);
+    return jobs;
+}
+
+static gboolean is_known(const AgentDomain *domain)
+{
+    (void)domain;
+    return TRUE;
+}
+
+/* Those that may have ended while nobody told us: what a look at them finds counts, not the list, which
+ * is older than what events told meanwhile. */
+static void look_at_others(Agent *agent, virDomainPtr *domains, int n)
+{
+    g_autoptr(GArray) jobs = collect_jobs(agent, is_known);
+
+    for (guint i = 0; i < jobs->len; i++) {
+        const AgentJob *job = &g_array_index(jobs, AgentJob, i);
+        if (!is_listed(domains, n, job->uuid))
+            agent_post(job, LANE_DOMAIN, agent_look);
+    }
 }
 
 static void look_at_all(Agent *agent, virConnectPtr connection)
@@ -206,29 +230,12 @@ static void look_at_all(Agent *agent, virConnectPtr connection)
         log_warning("libvirt does not list its domains: %s", agent_error());
         return;
     }
-    forget_others(agent, domains, n);
+    look_at_others(agent, domains, n);
     for (int i = 0; i < n; i++) {
         post_look(agent, domains[i]);
         virDomainFree(domains[i]);
     }
     free(domains);
-}
-
-/* The jobs that are due; under no lock are they posted. */
-static GArray *collect_retries(Agent *agent, gboolean (*is_due)(const AgentDomain *domain))
-{
-    GArray *jobs = g_array_new(FALSE, FALSE, sizeof(AgentJob));
-
-    pthread_mutex_lock(&agent->lock);
-    for (guint i = 0; i < agent->domains->len; i++) {
-        const AgentDomain *domain = agent->domains->pdata[i];
-        AgentJob job = {.agent = agent, .reason = LOOK_AGAIN};
-        memcpy(job.uuid, domain->uuid, LIMIT_UUID);
-        if (is_due(domain))
-            g_array_append_val(jobs, job);
-    }
-    pthread_mutex_unlock(&agent->lock);
-    return jobs;
 }
 
 static gboolean is_look_due(const AgentDomain *domain)
@@ -258,7 +265,7 @@ static void retry(Agent *agent)
     };
 
     for (gsize kind = 0; kind < G_N_ELEMENTS(kinds); kind++) {
-        g_autoptr(GArray) jobs = collect_retries(agent, kinds[kind].is_due);
+        g_autoptr(GArray) jobs = collect_jobs(agent, kinds[kind].is_due);
         for (guint i = 0; i < jobs->len; i++)
             agent_post(&g_array_index(jobs, AgentJob, i), LANE_DOMAIN, kinds[kind].run);
     }

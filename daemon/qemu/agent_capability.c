@@ -63,8 +63,8 @@ static gboolean note(virDomainPtr domain, gboolean on)
         return FALSE;
     if (mark.ignore_shared == on)
         return TRUE;
-    if (!known)
-        return FALSE; /* it would be written over */
+    if (!known || agent_is_busy(domain))
+        return FALSE; /* what is not known would be written over */
     mark.ignore_shared = on;
     return agent_write_mark(domain, &mark);
 }

@@ -65,6 +65,7 @@ static int on_lifecycle(virConnectPtr connection, virDomainPtr domain, int event
     case VIR_DOMAIN_EVENT_STOPPED:
         if (start_job(opaque, domain, &job))
             agent_forget(opaque, job.uuid);
+        look(opaque, domain, LOOK_AGAIN); /* one that is at it could remember it again */
         break;
     default:
         break;

@@ -43,9 +43,7 @@ static gboolean make_token(guint8 *ret_token)
     return n == LIMIT_TOKEN;
 }
 
-/* Whether libvirt is at something with the domain that goes on for long, so that it must not be changed:
- * a migration in either direction, or saving it. */
-static gboolean is_busy(virDomainPtr domain)
+gboolean agent_is_busy(virDomainPtr domain)
 {
     virDomainJobInfo info;
 
@@ -151,7 +149,7 @@ static void settle_token(AgentJob *job, virDomainPtr domain, Mark *mark)
      * began before this daemon did.  It also stays where somebody put it in the place of ours; two
      * who write in turns would never end.
      */
-    if (is_busy(domain)) {
+    if (agent_is_busy(domain)) {
         remember(job, domain, mark, TRUE, TRUE);
         return;
     }

@@ -108,6 +108,12 @@ void agent_job_done(AgentJob *job, const char *problem);
 gboolean agent_read_mark(virDomainPtr domain, Mark *ret_mark, gboolean *ret_known);
 gboolean agent_write_mark(virDomainPtr domain, const Mark *mark);
 
+/*
+ * Whether libvirt is at something with the domain that goes on for long, a migration in either direction or
+ * saving it: it lets nobody change the domain then, and makes him wait for half a minute before it says so.
+ */
+gboolean agent_is_busy(virDomainPtr domain);
+
 /* Reads a domain's metadata, and gives it a token if it takes part. */
 void agent_look(AgentJob *job);
 

@@ -11,16 +11,19 @@ import sys
 import time
 import traceback
 
+import assist_client
 import balloon
 import client
 import memory
 import recovery
 import switchover
+import unaware
 from harness import host
 from harness.postcopyd import preload, program
 from libvirt import agent, assist, direct, plain
 
-MODULES = (memory, switchover, recovery, balloon, client, plain, agent, assist, direct)
+MODULES = (memory, switchover, recovery, balloon, client, assist_client, unaware, plain, agent,
+           assist)
 SKIPPED = 77
 
 

@@ -11,11 +11,15 @@ import time
 import traceback
 
 import answers
+import assist
 import awaited
 import bad_client
 import bad_hello
 import bad_peer
 import bad_setup
+import ctl_host
+import domains
+import hook
 import lent
 import limit
 import pace
@@ -29,8 +33,9 @@ import transfer
 import vcpus
 from world import host
 
-MODULES = (transfer, restart, severed, size, limit, lent, pace, bad_client, bad_hello, bad_peer, bad_setup,
-           removed, rules, regions, vcpus, answers, awaited)
+MODULES = (transfer, restart, severed, size, limit, lent, pace, bad_client, bad_hello, bad_peer, bad_setup, domains,
+           removed, rules, regions, vcpus, answers, assist, awaited, hook,
+           ctl_host)
 SKIPPED = 77
 
 

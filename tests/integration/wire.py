@@ -158,6 +158,7 @@ class Peer:
         connection.settimeout(timeout)
         self.socket = connection
         self.session = 0
+        self.regions = []  # as ATTACHED told them
 
     def __enter__(self):
         return self
@@ -245,7 +246,9 @@ class Peer:
         body = self.expect(self.ATTACHED)
         code, why = body.take("I"), body.text()
         assert code == 0, why
-        return body.take("Q"), body.bytes(32)
+        seal, secret = body.take("Q"), body.bytes(32)
+        self.regions = regions(body)
+        return seal, secret
 
     def ask(self, uuid, name, token, connection):
         """Asks for a VM; (code, text, the export's token)."""
@@ -262,7 +265,7 @@ class Peer:
         """READ of one item."""
         self.send(self.READ, struct.pack("<IQQII", 1 if n is None else n, 7, page, region, count))
 
-    def pages(self, count):
+    def pages(self, count, size=PAGE):
         """So many pages of the READ under way, zero ones as such."""
         content = {}
         while len(content) < count:
@@ -273,13 +276,18 @@ class Peer:
             _, first, n, code, _ = body.take("QIIII")
             assert code == 0, f"error {code}"
             for page in range(first, first + n):
-                content[page] = body.bytes(PAGE) if kind == self.DATA else bytes(PAGE)
+                content[page] = body.bytes(size) if kind == self.DATA else bytes(size)
         return [content[page] for page in sorted(content)]
 
     def error_code(self):
         """The code of the ERROR that has to come next."""
         body = self.expect(self.ERROR)
         return body.take("QIIII")[3]
+
+
+def regions(body):
+    """(id, guest address, length, page size, backing, address) of each."""
+    return [(body.text(), *body.take("QQQQQ")) for _ in range(body.take("I"))]
 
 
 class Invitation:
@@ -290,10 +298,7 @@ class Invitation:
         self.name = body.text()
         self.token = body.bytes(32)
         self.source = body.text()
-        self.regions = []
-        for _ in range(body.take("I")):
-            name = body.text()
-            self.regions.append((name, *body.take("QQQQQ")))
+        self.regions = regions(body)
         self.vcpus = [body.take("I") for _ in range(body.take("I"))]
         self.flags = body.take("I")
 

@@ -104,9 +104,13 @@ class Vmm:
             words = ["setpriv", "--reuid", user, "--regid", "nogroup", "--clear-groups", *words]
         if pid_namespace:
             words = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *words]
+        self.populated = fill * MIB // PAGE
+        self._start(words, role, vm)
+        self.wait_line("READY", timeout=30)
+
+    def _start(self, words, role, vm):
         self.role = role
         self.vm = vm
-        self.populated = fill * MIB // PAGE
         self._lines = []
         self._changed = threading.Condition()
         self.process = subprocess.Popen([str(word) for word in words], stdin=subprocess.PIPE,
@@ -114,7 +118,6 @@ class Vmm:
                                         text=True, bufsize=1)
         atexit.register(self.kill)
         threading.Thread(target=self._read, daemon=True).start()
-        self.wait_line("READY", timeout=30)
 
     def __enter__(self):
         return self

@@ -71,6 +71,22 @@ static void another_number_of_regions_is_refused(void **state)
     assert_refused("3 regions here and 2 at the source");
 }
 
+static void a_part_is_found_where_that_is_allowed(void **state)
+{
+    (void)state;
+    swap_source(0, 2);
+    here.n = 2;
+    assert_refused("2 regions here and 3 at the source");
+    assert_int_equal(region_set_map_part(&here, &source, map, text), 0);
+    assert_int_equal(map[0], 2);
+    assert_int_equal(map[1], 1);
+    /* Never the other way round: what is missing there has nobody to bring it. */
+    here.n = 3;
+    source.n = 2;
+    assert_int_equal(region_set_map_part(&here, &source, map, text), -EINVAL);
+    assert_non_null(strstr(text, "no region like 'ram0'"));
+}
+
 static void another_size_is_refused(void **state)
 {
     (void)state;
@@ -266,6 +282,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(order_does_not_matter, set_up),
         cmocka_unit_test_setup(another_number_of_regions_is_refused, set_up),
+        cmocka_unit_test_setup(a_part_is_found_where_that_is_allowed, set_up),
         cmocka_unit_test_setup(another_size_is_refused, set_up),
         cmocka_unit_test_setup(another_page_size_is_refused, set_up),
         cmocka_unit_test_setup(another_id_or_address_is_refused, set_up),

@@ -19,10 +19,10 @@ class OperatorError(Exception):
 class Operator:
     """A connection for requests (docs/OPERATOR.md); a context manager."""
 
-    def __init__(self, path):
+    def __init__(self, path, timeout=10.0):
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.connect(str(path))
-        self._socket.settimeout(10)
+        self._socket.settimeout(timeout)
         self._serial = 0
 
     def __enter__(self):

@@ -31,8 +31,8 @@ def memfd_root():
 
 
 def anon_root():
-    """Ordinary memory."""
-    with assisted(spec=small(backend="anon")) as case:
+    """Ordinary memory; libvirt gives QEMU no /dev of its own."""
+    with assisted(spec=small(backend="anon"), qemu_conf="namespaces = [ ]") as case:
         return goes(case)
 
 
@@ -76,7 +76,7 @@ def untouched(case, epoch=1, **settings):
     return passes
 
 
-# What goes wrong.  QEMU's own stream and its own fault thread are all that is left, and suffice.
+# What goes wrong: QEMU's own stream and its own fault thread are all that is left, and suffice.
 
 
 def harmed(case, harm, moment, least, more=True):
@@ -99,9 +99,9 @@ def kill(case):
     case.destination.kill()
 
 
-def killed_after(faults):
+def killed_after(faults, *how):
     """Killed when it has read so many faults."""
-    with assisted() as case:
+    with assisted(*how) as case:
         return harmed(case, kill, lambda watch: watch.wait_faults(faults), faults)
 
 
@@ -129,8 +129,8 @@ def killed_3():
 
 
 def killed_4():
-    """Killed after some more."""
-    return killed_after(500)
+    """Killed after some more, when QEMU may make no other userfaultfd."""
+    return killed_after(500, USER, small(backend="anon"))
 
 
 def killed_5():

@@ -134,7 +134,7 @@ class Watch:
     def _run(self):
         while not self._stop.is_set():
             with contextlib.suppress(OSError, OperatorError, ValueError):
-                with self._daemon.operator() as operator:
+                with self._daemon.operator(timeout=0.5) as operator:
                     while not self._stop.wait(self._interval):
                         self._look(operator)
             self._stop.wait(0.01)
@@ -162,7 +162,7 @@ def relayed(at):
     """Fault messages that our preload passed on to QEMU on a host, by its own words at the end."""
     found = re.findall(r"(\d+) faults? relayed", at.client_log())
     if not found:
-        raise DomainError(f"the preload does not say what it relayed: {at.client_log()[-600:]}")
+        raise DomainError(f"QEMU's faults never were the preload's: {at.client_log()[-600:]}")
     return int(found[-1])
 
 

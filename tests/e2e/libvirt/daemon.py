@@ -25,9 +25,9 @@ class HostDaemon(Daemon):
         super().__init__(where.folder, "postcopyd", host_address=where.address, port=PORT,
                          reached_by=where.path(SOCKET), **sections)
 
-    def operator(self):
+    def operator(self, timeout=2.0):
         """A connection for requests, where starting postcopyctl takes too long."""
-        return Operator(self.socket)
+        return Operator(self.socket, timeout)
 
     def wait_libvirt(self, timeout=10.0):
         """Waits until it knows the host's domains."""

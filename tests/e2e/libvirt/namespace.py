@@ -39,9 +39,14 @@ class Program(subprocess.Popen):
         return self._inner
 
     def send_signal(self, sig):
-        """To the program."""
-        if self.poll() is None and self.inner is not None:
-            os.kill(self.inner, sig)
+        """To the program.  Its starter stops when the program does, and goes on only when told to."""
+        if self.poll() is not None or self.inner is None:
+            return
+        os.kill(self.inner, sig)
+        if sig == signal.SIGSTOP:
+            wait_for("stopped program", lambda: stat_fields(self.pid)[:1] in ([], ["T"]))
+        else:
+            os.kill(self.pid, signal.SIGCONT)
 
     def terminate(self):
         """SIGTERM."""
