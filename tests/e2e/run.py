@@ -23,7 +23,7 @@ from harness.postcopyd import preload, program
 from libvirt import agent, assist, direct, plain
 
 MODULES = (memory, switchover, recovery, balloon, client, assist_client, unaware, plain, agent,
-           assist)
+           assist, direct)
 SKIPPED = 77
 
 
