@@ -8,8 +8,8 @@
 
 #include "daemon/control/admission.h"
 #include "daemon/control/arrival.h"
-#include "daemon/control/awaited.h"
 #include "daemon/control/assist.h"
+#include "daemon/control/awaited.h"
 #include "daemon/control/connection_regions.h"
 #include "daemon/control/credentials.h"
 #include "daemon/control/departure.h"

@@ -128,14 +128,31 @@ def driver_killed():
         return f"{moved} of 7 had gone to their destination"
 
 
-def _killed_after(case, delay):
+def destination_daemon_killed():
+    """The destination's daemon dies at any moment and comes back: one side runs, with all its memory."""
+    def harm(drive, case):
+        daemon = case.destination
+        daemon.kill()
+        daemon.start()
+        drive.wait()
+
+    with direct() as case:
+        moved = sum(_killed_after(case, delay, harm) for delay in (0.2, 0.45, 0.6, 0.7))
+        return f"{moved} of 4 had gone to their destination"
+
+
+def _kill_driver(drive, _):
+    drive.begun.kill()
+    drive.begun.wait()
+
+
+def _killed_after(case, delay, harm=_kill_driver):
     """Whether it moved all the same."""
     name = case.domain.name
     with Drive(case, "--persistent") as drive:
         drive.wait_phase("switchover")
         time.sleep(delay)
-        drive.begun.kill()
-        drive.begun.wait()
+        harm(drive, case)
         states = _settled(case, drive)
     moved = states[1] == "running"
     if moved:
