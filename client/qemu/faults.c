@@ -139,7 +139,8 @@ size_t faults_polls(const Faults *faults, struct pollfd polls[FAULTS_POLLS])
     polls[n++] = (struct pollfd){.fd = peer, .events = full ? POLLOUT : 0};
     if (full)
         return n;
-    polls[n++] = (struct pollfd){.fd = faults->listen->native, .events = POLLIN};
+    if (__atomic_load_n(&faults->listen->initialized, __ATOMIC_ACQUIRE))
+        polls[n++] = (struct pollfd){.fd = faults->listen->native, .events = POLLIN};
     for (uint32_t i = 0; faults->relay.relaying && i < plan->n_segments; i++)
         polls[n++] = (struct pollfd){.fd = plan->segments[i].uffd, .events = POLLIN};
     return n;

@@ -23,6 +23,7 @@
 #include "client/qemu/discard.h"
 #include "client/qemu/grant.h"
 #include "client/qemu/listen.h"
+#include "client/qemu/log.h"
 #include "client/qemu/process.h"
 
 #ifndef USERFAULTFD_IOC_NEW /* headers before Linux 6.1 */
@@ -41,6 +42,8 @@ static int opened(int uffd, int flags)
 {
     int fd = listen_opened(uffd, flags);
 
+    if ((flags & O_NONBLOCK) && fd == uffd)
+        log_line("QEMU opened its userfaultfd, and there is no plan");
     assist_opened();
     return fd;
 }

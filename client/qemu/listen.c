@@ -46,7 +46,6 @@ int listen_opened(int uffd, int flags)
     pthread_rwlock_wrlock(&lock);
     if (current && current->proxy == uffd) {
         /* The kernel gave the number out again: QEMU has closed the proxy. */
-        current->closed = true;
         current->proxy = -1;
         __atomic_store_n(&proxy_fd, -1, __ATOMIC_RELEASE);
     }
@@ -176,7 +175,7 @@ int listen_ioctl(int fd, unsigned long request, void *argument)
     }
     result = route_ioctl(listen, request, argument);
     error = errno;
-    if (__atomic_load_n(&listen->complete, __ATOMIC_ACQUIRE))
+    if (listen_is_planned() && __atomic_load_n(&listen->complete, __ATOMIC_ACQUIRE))
         set_planned(false);
     listen_release();
     errno = error;

@@ -21,15 +21,15 @@
 
 typedef struct Listen {
     Plan *plan;
-    int wake;        /* an eventfd, the assist thread's: something of the below has changed */
-    int pagemap;     /* of this process */
-    int proxy;       /* QEMU's end, as long as it is open; -1 before; under the lock */
-    int native;      /* constant once peer is set */
-    int peer;        /* atomic: our end of the proxy, -1 before */
-    bool closed;     /* under the lock: QEMU's end was seen to be gone */
-    bool lost;       /* atomic, the assist thread: the daemon's connection has ended */
-    bool complete;   /* atomic: all of the plan was registered */
-    bool thread_ids; /* atomic: QEMU asked for them */
+    int wake;         /* an eventfd, the assist thread's: something of the below has changed */
+    int pagemap;      /* of this process */
+    int proxy;        /* QEMU's end, as long as it is open; -1 before; under the lock */
+    int native;       /* constant once peer is set */
+    int peer;         /* atomic: our end of the proxy, -1 before */
+    bool lost;        /* atomic, the assist thread: the daemon's connection has ended */
+    bool complete;    /* atomic: all of the plan was registered */
+    bool initialized; /* atomic: the native uffd is; before that it polls as an error */
+    bool thread_ids;  /* atomic: QEMU asked for them */
     uint64_t registered_at; /* atomic: when the first of the plan was; 0: not yet */
     uint64_t looked_ns;     /* atomic: time that QEMU spent in discard.c */
     uint64_t hot;           /* atomic: pages that discard.c marked */

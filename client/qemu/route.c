@@ -56,9 +56,9 @@ static int register_piece(int uffd, uint64_t start, uint64_t length, uint64_t mo
     return 0;
 }
 
-static bool wake_assist(Listen *listen)
+static void wake_assist(const Listen *listen)
 {
-    return eventfd_write(listen->wake, 1) == 0;
+    eventfd_write(listen->wake, 1);
 }
 
 static void unregister_range(Plan *plan, uint32_t range)
@@ -274,8 +274,11 @@ static int api(Listen *listen, struct uffdio_api *wanted)
     bool thread_ids = wanted->features & UFFD_FEATURE_THREAD_ID;
     int result = ioctl(listen->native, UFFDIO_API, wanted);
 
-    if (result == 0)
+    if (result == 0) {
         __atomic_store_n(&listen->thread_ids, thread_ids, __ATOMIC_RELEASE);
+        __atomic_store_n(&listen->initialized, true, __ATOMIC_RELEASE);
+        wake_assist(listen);
+    }
     return result;
 }
 

@@ -121,7 +121,9 @@ static void find(AssistSource *found)
 
     if (!find_connection(found, own_end, host) || !choose_address(found, host, address))
         return;
-    peer = peer_socket_connect(address, ASK_DEAD_MS, -1, message, &found->error, found->text);
+    /* The VM's token lies where users of this host may read it, so it alone proves too little. */
+    peer =
+        peer_socket_connect_reserved(address, ASK_DEAD_MS, -1, message, &found->error, found->text);
     if (!peer)
         return;
     if (note_source(found, peer, address))

@@ -56,6 +56,12 @@ static void on_ignore_shared(void *user, const guint8 *uuid, const char *name)
     control_post(user, clear_leftover, found);
 }
 
+static gboolean is_attended(void *user, const guint8 *uuid)
+{
+    (void)user;
+    return export_is_attended(uuid);
+}
+
 void domains_start(Control *control)
 {
     const Settings *settings = control->settings;
@@ -67,6 +73,7 @@ void domains_start(Control *control)
         .start_postcopy = settings->start_postcopy,
         .all = settings->libvirt_enable == LIBVIRT_ENABLE_ALL,
         .found_ignore_shared = on_ignore_shared,
+        .is_attended = is_attended,
         .user = control,
     });
     if (control->agent) {

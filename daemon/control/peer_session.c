@@ -154,8 +154,15 @@ static void on_attach(PeerSession *session)
 static void on_ask(PeerSession *session)
 {
     g_autofree PeerMessage *asked = g_new0(PeerMessage, 1);
-    Guest *guest = peer_ask_open(session->control, session->message, asked);
+    Guest *guest;
 
+    /* libvirt shows a domain's metadata, and so the token, to all users of both hosts. */
+    if (!address_peer_is_reserved(session->peer->fd)) {
+        refuse(session, PEER_ERROR_REFUSED,
+               "a VM may be asked for from a port below 1024 only: does that daemon run as root?");
+        return;
+    }
+    guest = peer_ask_open(session->control, session->message, asked);
     if (guest && !let_in(session)) {
         guest_close(guest);
         return;

@@ -403,6 +403,7 @@ Agent *agent_start(const AgentConfig *config)
     agent->start_postcopy = config->start_postcopy;
     agent->all = config->all;
     agent->found_ignore_shared = config->found_ignore_shared;
+    agent->is_attended = config->is_attended;
     agent->user = config->user;
     pthread_mutex_init(&agent->lock, NULL);
     timed_init(&agent->changed);

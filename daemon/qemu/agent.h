@@ -26,6 +26,11 @@ typedef struct AgentConfig {
      * thread of the agent's; may be NULL.
      */
     void (*found_ignore_shared)(void *user, const guint8 *uuid, const char *name);
+    /*
+     * Whether a destination is ready to assist this domain: post-copy is started once one is, or
+     * soon after its pass all the same.  On a thread of the agent's; may be NULL.
+     */
+    gboolean (*is_attended)(void *user, const guint8 *uuid);
     void *user;
 } AgentConfig;
 

@@ -8,6 +8,12 @@
 #include "daemon/core/log.h"
 #include "daemon/qemu/agent_private.h"
 
+enum {
+    AWAIT_MS = 1000, /* for a destination that may have no daemon */
+    AWAIT_STEP_MS = 10,
+    AWAIT_PLAN_MS = 30, /* from its being attached until its QEMU knows */
+};
+
 static gboolean start_job(Agent *agent, virDomainPtr domain, AgentJob *ret_job)
 {
     *ret_job = (AgentJob){.agent = agent};
@@ -111,6 +117,23 @@ static gboolean is_harmless(int code)
            code == VIR_ERR_ARGUMENT_UNSUPPORTED || code == VIR_ERR_NO_SUPPORT;
 }
 
+/*
+ * A destination asks for the guest when the migration begins, and what it was not told in time QEMU does
+ * alone.  One without a daemon never asks.
+ */
+static void await_destination(const AgentJob *job)
+{
+    Agent *agent = job->agent;
+
+    for (int waited = 0; agent->is_attended && waited < AWAIT_MS; waited += AWAIT_STEP_MS) {
+        gboolean ready = agent->is_attended(agent->user, job->uuid);
+
+        g_usleep((ready ? AWAIT_PLAN_MS : AWAIT_STEP_MS) * 1000);
+        if (ready || agent_is_stopping(agent))
+            return;
+    }
+}
+
 static void start_postcopy(AgentJob *job)
 {
     gboolean gone;
@@ -119,6 +142,7 @@ static void start_postcopy(AgentJob *job)
     if (!domain)
         return;
     if (takes_part(job->agent, domain)) {
+        await_destination(job);
         if (virDomainMigrateStartPostCopy(domain, 0) == 0) {
             log_info("domain %s: post-copy after pass %d has begun", virDomainGetName(domain),
                      job->pass);

@@ -41,6 +41,7 @@ struct Agent {
     unsigned start_postcopy;
     gboolean all;
     void (*found_ignore_shared)(void *user, const guint8 *uuid, const char *name);
+    gboolean (*is_attended)(void *user, const guint8 *uuid);
     void *user;
 
     pthread_mutex_t lock;

@@ -234,6 +234,24 @@ Export *export_find_by_secret(uint32_t session, const uint8_t secret[LIMIT_TOKEN
     return found;
 }
 
+bool export_is_attended(const uint8_t uuid[LIMIT_UUID])
+{
+    bool attended = false;
+
+    pthread_mutex_lock(&registry.lock);
+    for (unsigned i = 0; i < EXPORTS_MAX && !attended; i++) {
+        Export *export = registry.exports[i];
+
+        if (!export || memcmp(export->uuid, uuid, LIMIT_UUID) != 0)
+            continue;
+        pthread_mutex_lock(&export->lock);
+        attended = export->control != NULL;
+        pthread_mutex_unlock(&export->lock);
+    }
+    pthread_mutex_unlock(&registry.lock);
+    return attended;
+}
+
 /* --- the seal ------------------------------------------------------------------------------ */
 
 uint64_t export_seal(Export *export)

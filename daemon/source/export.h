@@ -104,6 +104,9 @@ void export_drop_memory(Export *export);
 Export *export_find_by_token(const uint8_t token[LIMIT_TOKEN]);
 Export *export_find_by_secret(uint32_t session, const uint8_t secret[LIMIT_TOKEN]);
 
+/* Whether a destination is attached to an export of this VM. Any thread. */
+bool export_is_attended(const uint8_t uuid[LIMIT_UUID]);
+
 /* Serves a destination's control connection (taken) until it ends. Blocks. */
 void export_serve_control(Export *export, PeerSocket *peer, PeerMessage *message);
 

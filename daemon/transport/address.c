@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -115,7 +116,44 @@ void address_bound_unsent(int socket, int bytes)
     setsockopt(socket, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof bytes);
 }
 
-static int connect_one(const struct addrinfo *info, int timeout_ms, int cancel_fd)
+/* From the upper half on: the lower is for services. */
+enum { RESERVED_FIRST = 512, RESERVED_END = 1024 };
+
+/* Best effort; without one the port is the kernel's choice. */
+static void bind_reserved(int fd, int family)
+{
+    struct sockaddr_in v4 = {.sin_family = AF_INET};
+    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6};
+    unsigned seed = 0, tries = RESERVED_END - RESERVED_FIRST;
+    int result = -1;
+
+    if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) < 0)
+        seed = (unsigned)getpid();
+    do {
+        in_port_t port = htons((in_port_t)(RESERVED_FIRST + seed++ % tries));
+
+        v4.sin_port = v6.sin6_port = port;
+        result = family == AF_INET ? bind(fd, (struct sockaddr *)&v4, sizeof v4)
+                                   : bind(fd, (struct sockaddr *)&v6, sizeof v6);
+    } while (result && errno == EADDRINUSE && --tries);
+}
+
+bool address_peer_is_reserved(int socket)
+{
+    struct sockaddr_storage peer = {0};
+    socklen_t length = sizeof peer;
+    in_port_t port = 0;
+
+    if (getpeername(socket, (struct sockaddr *)&peer, &length))
+        return false;
+    if (peer.ss_family == AF_INET)
+        port = ((struct sockaddr_in *)&peer)->sin_port;
+    else if (peer.ss_family == AF_INET6)
+        port = ((struct sockaddr_in6 *)&peer)->sin6_port;
+    return port != 0 && ntohs(port) < RESERVED_END;
+}
+
+static int connect_one(const struct addrinfo *info, bool reserved, int timeout_ms, int cancel_fd)
 {
     int fd = socket(info->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     struct pollfd fds[2] = {{.fd = fd, .events = POLLOUT}, {.fd = cancel_fd, .events = POLLIN}};
@@ -124,6 +162,8 @@ static int connect_one(const struct addrinfo *info, int timeout_ms, int cancel_f
 
     if (fd < 0)
         return -errno;
+    if (reserved)
+        bind_reserved(fd, info->ai_family);
     if (connect(fd, info->ai_addr, info->ai_addrlen) == 0)
         return fd;
     if (errno != EINPROGRESS) {
@@ -144,7 +184,8 @@ static int connect_one(const struct addrinfo *info, int timeout_ms, int cancel_f
     return -error;
 }
 
-int address_connect(const Address *address, int timeout_ms, int dead_ms, int cancel_fd)
+static int connect_from(const Address *address, bool reserved, int timeout_ms, int dead_ms,
+                        int cancel_fd)
 {
     struct addrinfo *list;
     int fd = resolve(address, cancel_fd >= 0 ? AI_NUMERICHOST : 0, &list);
@@ -153,11 +194,21 @@ int address_connect(const Address *address, int timeout_ms, int dead_ms, int can
         return fd;
     fd = -EHOSTUNREACH;
     for (const struct addrinfo *info = list; info && fd < 0; info = info->ai_next)
-        fd = connect_one(info, timeout_ms, cancel_fd);
+        fd = connect_one(info, reserved, timeout_ms, cancel_fd);
     freeaddrinfo(list);
     if (fd >= 0)
         address_tune(fd, dead_ms);
     return fd;
+}
+
+int address_connect(const Address *address, int timeout_ms, int dead_ms, int cancel_fd)
+{
+    return connect_from(address, false, timeout_ms, dead_ms, cancel_fd);
+}
+
+int address_connect_reserved(const Address *address, int timeout_ms, int dead_ms, int cancel_fd)
+{
+    return connect_from(address, true, timeout_ms, dead_ms, cancel_fd);
 }
 
 static int listen_one(const struct addrinfo *info)

@@ -30,6 +30,13 @@ int address_format(const char *host, const char *port, char *ret_text);
  */
 int address_connect(const Address *address, int timeout_ms, int dead_ms, int cancel_fd);
 
+/* The same from a port below 1024, as far as this process may have one: the other side then knows that
+ * no ordinary user of this host speaks to it. */
+int address_connect_reserved(const Address *address, int timeout_ms, int dead_ms, int cancel_fd);
+
+/* True if the peer's port is such a one. */
+bool address_peer_is_reserved(int socket);
+
 /* A listening socket, non-blocking; -EADDRINUSE and so on. */
 int address_listen(const Address *address);
 

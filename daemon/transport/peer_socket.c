@@ -248,8 +248,10 @@ int peer_socket_welcome(PeerSocket *peer, PeerMessage *scratch, char *ret_text)
     return error ? error : exchange_hellos(peer, scratch, ret_text);
 }
 
-PeerSocket *peer_socket_connect(const char *address, int dead_ms, int cancel_fd,
-                                PeerMessage *scratch, int *ret_error, char *ret_text)
+typedef int (*Connect)(const Address *address, int timeout_ms, int dead_ms, int cancel_fd);
+
+static PeerSocket *connect_by(Connect connect, const char *address, int dead_ms, int cancel_fd,
+                              PeerMessage *scratch, int *ret_error, char *ret_text)
 {
     char text[LIMIT_TEXT + 1] = "";
     PeerSocket *peer = NULL;
@@ -257,7 +259,7 @@ PeerSocket *peer_socket_connect(const char *address, int dead_ms, int cancel_fd,
     int fd = address_parse(address, &parsed);
 
     if (fd == 0)
-        fd = address_connect(&parsed, PEER_HANDSHAKE_MS / 2, dead_ms, cancel_fd);
+        fd = connect(&parsed, PEER_HANDSHAKE_MS / 2, dead_ms, cancel_fd);
     if (fd >= 0)
         peer = peer_socket_new(fd);
     *ret_error = fd < 0 ? fd : peer ? 0 : -ENOMEM;
@@ -271,6 +273,19 @@ PeerSocket *peer_socket_connect(const char *address, int dead_ms, int cancel_fd,
              text[0] ? text : strerror(-*ret_error));
     peer_socket_free(peer);
     return NULL;
+}
+
+PeerSocket *peer_socket_connect(const char *address, int dead_ms, int cancel_fd,
+                                PeerMessage *scratch, int *ret_error, char *ret_text)
+{
+    return connect_by(address_connect, address, dead_ms, cancel_fd, scratch, ret_error, ret_text);
+}
+
+PeerSocket *peer_socket_connect_reserved(const char *address, int dead_ms, int cancel_fd,
+                                         PeerMessage *scratch, int *ret_error, char *ret_text)
+{
+    return connect_by(address_connect_reserved, address, dead_ms, cancel_fd, scratch, ret_error,
+                      ret_text);
 }
 
 void peer_socket_refuse(PeerSocket *peer, PeerMessage *scratch, PeerErrorCode code,

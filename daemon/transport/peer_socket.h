@@ -46,6 +46,10 @@ int peer_socket_welcome(PeerSocket *peer, PeerMessage *scratch, char *ret_text);
 PeerSocket *peer_socket_connect(const char *address, int dead_ms, int cancel_fd,
                                 PeerMessage *scratch, int *ret_error, char *ret_text);
 
+/* The same from a reserved port (address_connect_reserved()). */
+PeerSocket *peer_socket_connect_reserved(const char *address, int dead_ms, int cancel_fd,
+                                         PeerMessage *scratch, int *ret_error, char *ret_text);
+
 /* Tells the other side why, best effort. */
 void peer_socket_refuse(PeerSocket *peer, PeerMessage *scratch, PeerErrorCode code,
                         const char *text);

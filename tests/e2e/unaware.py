@@ -39,7 +39,7 @@ class _Asker:
                                 connection or self._connection)
 
     def _peer(self):
-        return self._both.add(Peer(self._both.source.address, timeout=30)).greet()
+        return self._both.add(Peer(self._both.source.address, timeout=30, reserved=True)).greet()
 
     def attach(self):
         """The control connection, one that reads, and the regions."""

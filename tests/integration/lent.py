@@ -75,9 +75,9 @@ class Lent(World):
         with Client(self.source.socket, timeout=30) as client:
             return client.ask(**words)
 
-    def peer(self):
-        """A greeted connection to the daemon."""
-        return self.add(Peer(self.source.address, timeout=20 * SLOW)).greet()
+    def peer(self, reserved=True):
+        """A greeted connection to the daemon, as of a daemon that runs as root, or of anybody."""
+        return self.add(Peer(self.source.address, timeout=20 * SLOW, reserved=reserved)).greet()
 
     def ask(self, **changes):
         """(code, text, token), as its destination's daemon asks, but for what differs."""
@@ -209,6 +209,19 @@ def refused():
         expect(len(set(said)) == len(said), said)
         expect(world.request(op="unlend", vm="vm") == {}, "not unlent")
         world.refused(UNKNOWN_VM, "not lent")
+
+
+def by_ordinary_user():
+    """Somebody who read the token in the domain's metadata, as users may, gets nothing."""
+    with Lent() as world:
+        peer = world.peer(reserved=False)
+        peer.send(Peer.ASK, world.uuid.bytes + text("vm") + world.token + text(world.vm.connection))
+        body = peer.expect(Peer.BYE)
+        expect(body.take("I") == REFUSED, "refused for another reason")
+        said = body.text()
+        mentions(said, "below 1024")
+        expect(not world.source.exported("vm"), "there is an export all the same")
+        return said
 
 
 def monitor_hangs():

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Just enough of both protocols to speak them well, and badly (protocol/client.h, peer.h)."""
 
+import errno
 import array
 import json
 import platform
@@ -135,6 +136,19 @@ class Client:
                 return json.loads(answer)
 
 
+def _connect(host, port, timeout, reserved):
+    """A connection from a port below 1024, or from any."""
+    if not reserved:
+        return socket.create_connection((host, port), timeout)
+    for own in range(1023, 600, -1):
+        try:
+            return socket.create_connection((host, port), timeout, ("", own))
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
+                raise
+    raise OSError("no port below 1024 is free")
+
+
 class Peer:
     """A connection to a daemon's TCP port, or from a daemon to ours."""
 
@@ -151,10 +165,10 @@ class Peer:
     MAGIC = 0x0031445950435450
     HEADER = struct.Struct("<IHHIIQ")
 
-    def __init__(self, address=None, connection=None, timeout=10.0):
+    def __init__(self, address=None, connection=None, timeout=10.0, reserved=False):
         if connection is None:
             host, port = address.rsplit(":", 1)
-            connection = socket.create_connection((host, int(port)), timeout)
+            connection = _connect(host, int(port), timeout, reserved)
         connection.settimeout(timeout)
         self.socket = connection
         self.session = 0

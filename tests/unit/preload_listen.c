@@ -13,6 +13,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -21,7 +22,7 @@
 #include "client/qemu/clock.h"
 #include "client/qemu/faults.h"
 #include "client/qemu/listen.h"
-#include "tests/unit/qemu_plan.h"
+#include "tests/unit/preload_plan.h"
 
 enum { SIZE = PLAN_ALL * PLAN_PAGE };
 
@@ -37,8 +38,7 @@ typedef struct World {
 
 static int open_native(int flags)
 {
-    Reason reason = {0};
-    int uffd = uffd_open(-1, 0, &reason);
+    int uffd = (int)syscall(SYS_userfaultfd, flags);
 
     assert_true(uffd >= 0);
     return listen_opened(uffd, flags);
@@ -68,9 +68,17 @@ static void plan(World *world)
 
 static void open_proxy(World *world)
 {
+    struct uffdio_api api = {.api = UFFD_API};
+    struct pollfd polls[FAULTS_POLLS];
+
     plan(world);
     world->proxy = open_native(O_CLOEXEC | O_NONBLOCK);
     assert_true(listen_owns(world->proxy));
+    /* Until QEMU says which interface it wants, there is nothing to wait for. */
+    assert_int_equal(faults_polls(&world->faults, polls), 1);
+    assert_int_equal(listen_ioctl(world->proxy, UFFDIO_API, &api), 0);
+    assert_true(api.ioctls & UINT64_C(1) << _UFFDIO_REGISTER);
+    assert_int_equal(faults_polls(&world->faults, polls), 2);
 }
 
 static void end(World *world)

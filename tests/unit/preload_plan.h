@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* A PLAN message over memory of the test's own, and its page table. */
-#ifndef TEST_QEMU_PLAN_H
-#define TEST_QEMU_PLAN_H
+#ifndef TEST_PRELOAD_PLAN_H
+#define TEST_PRELOAD_PLAN_H
 
 #include "client/qemu/plan.h"
 

@@ -16,7 +16,7 @@
 #include "client/qemu/listen.h"
 #include "client/qemu/marks.h"
 #include "client/qemu/present.h"
-#include "tests/unit/qemu_plan.h"
+#include "tests/unit/preload_plan.h"
 
 typedef struct World {
     int ram; /* a memfd behind the memory, or -1 */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "tests/unit/qemu_plan.h"
+#include "tests/unit/preload_plan.h"
 
 #include <fcntl.h>
 #include <setjmp.h>
