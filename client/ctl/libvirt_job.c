@@ -7,8 +7,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { PARAMETERS_MAX = 4 };
-
 struct Job {
     virDomain *domain;
     virConnect *source, *destination;
@@ -108,9 +106,35 @@ static void on_completed(virConnect *connection, virDomain *domain, virTypedPara
 
 /* --- life ---------------------------------------------------------------------------------- */
 
+static void clear(gpointer data)
+{
+    Job *job = data;
+
+    close(job->fd);
+    g_mutex_clear(&job->lock);
+    g_free(job->news.error);
+}
+
+/* libvirt's callbacks hold it too: one may be under way when it is no longer wanted. */
+static void unref(void *job)
+{
+    g_atomic_rc_box_release_full(job, clear);
+}
+
+static int watch(Job *job, virConnect *connection, int event,
+                 virConnectDomainEventGenericCallback callback)
+{
+    int id = virConnectDomainEventRegisterAny(connection, NULL, event, callback,
+                                              g_atomic_rc_box_acquire(job), unref);
+
+    if (id < 0)
+        unref(job);
+    return id;
+}
+
 Job *job_new(virDomain *domain, virConnect *destination)
 {
-    Job *job = g_new0(Job, 1);
+    Job *job = g_atomic_rc_box_new0(Job);
 
     job->domain = domain;
     job->source = virDomainGetConnect(domain);
@@ -118,15 +142,12 @@ Job *job_new(virDomain *domain, virConnect *destination)
     job->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     g_mutex_init(&job->lock);
     virDomainGetUUIDString(domain, job->uuid);
-    job->callbacks[0] =
-        virConnectDomainEventRegisterAny(job->source, NULL, VIR_DOMAIN_EVENT_ID_LIFECYCLE,
-                                         VIR_DOMAIN_EVENT_CALLBACK(on_source), job, NULL);
-    job->callbacks[1] =
-        virConnectDomainEventRegisterAny(job->source, NULL, VIR_DOMAIN_EVENT_ID_JOB_COMPLETED,
-                                         VIR_DOMAIN_EVENT_CALLBACK(on_completed), job, NULL);
-    job->callbacks[2] =
-        virConnectDomainEventRegisterAny(destination, NULL, VIR_DOMAIN_EVENT_ID_LIFECYCLE,
-                                         VIR_DOMAIN_EVENT_CALLBACK(on_destination), job, NULL);
+    job->callbacks[0] = watch(job, job->source, VIR_DOMAIN_EVENT_ID_LIFECYCLE,
+                              VIR_DOMAIN_EVENT_CALLBACK(on_source));
+    job->callbacks[1] = watch(job, job->source, VIR_DOMAIN_EVENT_ID_JOB_COMPLETED,
+                              VIR_DOMAIN_EVENT_CALLBACK(on_completed));
+    job->callbacks[2] = watch(job, destination, VIR_DOMAIN_EVENT_ID_LIFECYCLE,
+                              VIR_DOMAIN_EVENT_CALLBACK(on_destination));
     return job;
 }
 
@@ -140,7 +161,7 @@ void job_free(Job *job)
         if (job->callbacks[i] >= 0)
             virConnectDomainEventDeregisterAny(i < 2 ? job->source : job->destination,
                                                job->callbacks[i]);
-    /* A callback that was under way may still look at it: there is one job a process, and it ends soon. */
+    unref(job);
 }
 
 static gpointer run(gpointer argument)
