@@ -73,6 +73,8 @@ typedef struct PageTableRegion {
 #define PAGE_TABLE_GATE_OPEN    UINT32_C(2) /* the source is sealed: its memory may be read */
 #define PAGE_TABLE_MAP_COMPLETE UINT32_C(4) /* every HOLE is known to be zero at the source */
 #define PAGE_TABLE_STREAMING    UINT32_C(8) /* the destination runs: the stream may go on */
+/* A management layer lets the guest run by itself: undone before the gate, its process has to end. */
+#define PAGE_TABLE_MANAGED UINT32_C(16)
 
 typedef struct PageTableHeader {
     uint64_t magic;

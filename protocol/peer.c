@@ -296,6 +296,7 @@ static void write_body(WireWriter *w, const PeerMessage *m)
     case PEER_PONG:
     case PEER_FORECAST_REQUEST:
     case PEER_SEAL:
+    case PEER_AWAITED:
         break;
     case PEER_UNKNOWN:
     default:
@@ -500,6 +501,7 @@ static void read_body(WireReader *r, PeerMessage *m)
     case PEER_PONG:
     case PEER_FORECAST_REQUEST:
     case PEER_SEAL:
+    case PEER_AWAITED:
         break;
     case PEER_DATA:
     case PEER_UNKNOWN:

@@ -70,6 +70,8 @@ typedef enum PeerMessageType {
     PEER_ASK = 28,   /* destination -> source: this VM comes to me over that connection */
     PEER_ASKED = 29, /* source -> destination: the token to attach with, or why not */
     PEER_SEAL = 30,  /* control, destination: its QEMU listens, so yours must have stopped */
+    /* destination -> source, to an INVITE with AWAIT: it is kept; INVITED follows once the VM came */
+    PEER_AWAITED = 31,
 } PeerMessageType;
 
 /* INVITE.flags */

@@ -4,6 +4,7 @@
 #include "client/ctl/command.h"
 #include "client/ctl/error.h"
 #include "client/ctl/format.h"
+#include "client/ctl/libvirt_migration.h"
 #include "client/ctl/migration.h"
 #include "protocol/qmp/json.h"
 
@@ -148,10 +149,92 @@ static void options_clear(MigrationOptions *options)
     g_free(options->destination);
 }
 
+static gboolean check_libvirt_options(const LibvirtOptions *options, const MigrationOptions *qemu,
+                                      GError **error)
+{
+    const char *wrong = qemu->source_qmp        ? "--source-qmp"
+                        : qemu->destination_qmp ? "--destination-qmp"
+                        : qemu->destination     ? "--destination"
+                                                : NULL;
+
+    if (wrong) {
+        g_set_error(error, CALL_ERROR, CALL_ERROR_USAGE,
+                    "%s is for a QEMU without libvirt; a domain goes by 'migrate DOM DESTURI'",
+                    wrong);
+        return FALSE;
+    }
+    if (options->timeout_s <= 0 || options->bandwidth < 0) {
+        g_set_error(error, CALL_ERROR, CALL_ERROR_USAGE, "%s must be at least %d",
+                    options->timeout_s <= 0 ? "--timeout" : "--bandwidth",
+                    options->timeout_s <= 0 ? 1 : 0);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+/* What only a domain of libvirt can have. */
+static gboolean check_no_libvirt_options(const LibvirtOptions *options, GError **error)
+{
+    const char *wrong = options->to                ? "--to"
+                        : options->connect         ? "--connect"
+                        : options->persistent      ? "--persistent"
+                        : options->undefine_source ? "--undefine-source"
+                        : options->bandwidth       ? "--bandwidth"
+                                                   : NULL;
+
+    if (!wrong)
+        return TRUE;
+    g_set_error(error, CALL_ERROR, CALL_ERROR_USAGE,
+                "%s is for a libvirt domain, which goes by 'migrate DOM DESTURI'", wrong);
+    return FALSE;
+}
+
+/* One word is a QEMU's VM, two are a libvirt domain and where it goes. */
+static gboolean migrate_words(char **words, MigrationOptions *qemu, LibvirtOptions *libvirt,
+                              gboolean *ret_reported, GError **error)
+{
+    if (!words[0]) {
+        g_set_error(error, CALL_ERROR, CALL_ERROR_USAGE,
+                    "migrate needs a libvirt domain and its destination's URI, or the name or uuid "
+                    "of a VM");
+        return FALSE;
+    }
+    libvirt->domain = qemu->vm = words[0];
+    libvirt->uri = words[1];
+    libvirt->timeout_s = qemu->timeout_s;
+    libvirt->json = qemu->json;
+    libvirt->no_wait = qemu->no_wait;
+    if (!(words[1] ? check_libvirt_options(libvirt, qemu, error)
+                   : check_no_libvirt_options(libvirt, error) && check_options(qemu, error)))
+        return FALSE;
+    *ret_reported = TRUE;
+    return words[1] ? libvirt_migrate(libvirt, error) : run(qemu, error);
+}
+
+static void libvirt_options_clear(LibvirtOptions *options)
+{
+    g_free(options->connect);
+    g_free(options->to);
+}
+
 gboolean command_migrate(const char *socket, int argc, char **argv, GError **error)
 {
     MigrationOptions options = {.socket = socket, .timeout_s = TIMEOUT_S};
+    LibvirtOptions libvirt = {.socket = socket};
     const GOptionEntry entries[] = {
+        {"connect", 'c', 0, G_OPTION_ARG_STRING, &libvirt.connect,
+         "libvirt's URI of this host (that of the daemon's configuration, else " DOMAIN_URI ")",
+         "URI"},
+        {"to", 0, 0, G_OPTION_ARG_STRING, &libvirt.to,
+         "where the destination's daemon listens (DESTURI's host, port 16520)", "HOST[:PORT]"},
+        {"persistent", 0, 0, G_OPTION_ARG_NONE, &libvirt.persistent,
+         "define the domain on the destination", NULL},
+        {"undefine-source", 0, 0, G_OPTION_ARG_NONE, &libvirt.undefine_source,
+         "undefine the domain on the source", NULL},
+        {"bandwidth", 0, 0, G_OPTION_ARG_INT, &libvirt.bandwidth,
+         "of QEMU's own small stream; the memory's is set by 'postcopyctl limit' at the "
+         "destination",
+         "MIB/S"},
         {"source-qmp", 0, 0, G_OPTION_ARG_FILENAME, &options.source_qmp,
          "QMP socket of the QEMU that runs the guest", "PATH"},
         {"destination-qmp", 0, 0, G_OPTION_ARG_FILENAME, &options.destination_qmp,
@@ -165,19 +248,19 @@ gboolean command_migrate(const char *socket, int argc, char **argv, GError **err
         {"json", 0, 0, G_OPTION_ARG_NONE, &options.json, "report in JSON, one object a line", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
-    g_autofree char *vm = NULL;
-    gboolean done = FALSE;
+    g_auto(GStrv) words = NULL;
+    gboolean done, reported = FALSE;
     g_autoptr(GError) local = NULL;
 
-    if (command_parse("VM", "Moves a running guest to another host; its memory follows.", entries,
-                      argc, argv, TRUE, &vm, &local) &&
-        check_options(&options, &local)) {
-        options.vm = vm;
-        done = run(&options, error);
-    } else {
+    done = command_parse_words("DOM DESTURI | OPTIONS VM",
+                               "Moves a running guest to another host; its memory follows.",
+                               entries, argc, argv, 2, &words, &local) &&
+           migrate_words(words, &options, &libvirt, &reported, &local);
+    if (!done && !reported)
         g_printerr("postcopyctl: %s\n", local->message);
+    if (!done)
         g_propagate_error(error, g_steal_pointer(&local));
-    }
     options_clear(&options);
+    libvirt_options_clear(&libvirt);
     return done;
 }

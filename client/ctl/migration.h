@@ -78,7 +78,7 @@ void migration_undo(Migration *migration, GError **error);
 /* undo.c: puts both QEMUs' settings back. */
 void migration_restore(Migration *migration);
 
-/* follow.c: watches until all memory is there, and looks at both sides then. */
+/* verify.c: watches until all memory is there (follow.h), and looks at both sides then. */
 gboolean migration_follow(Migration *migration, GError **error);
 
 /* Milliseconds until the deadline, at least 1. */

@@ -3,52 +3,24 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "daemon/control/arrival_regions.h"
+#include "daemon/control/arrival_steps.h"
+#include "daemon/control/ignore_shared.h"
 #include "daemon/control/limits.h"
 #include "daemon/core/log.h"
-#include "daemon/transport/address.h"
 
-enum { INVITE_TIMEOUT_S = 20, RELEASE_RETRY_MS = 50 };
+enum { RELEASE_RETRY_MS = 50 };
 
 gboolean arrival_is_open(const Arrival *arrival)
 {
     return arrival->stage < ARRIVAL_RELEASED;
-}
-
-/* --- the invitation's answer --------------------------------------------------------------- */
-
-static void answer(Invitation *invitation, PeerErrorCode code, const char *text,
-                   const char *incoming)
-{
-    pthread_mutex_lock(&invitation->lock);
-    invitation->code = code;
-    g_strlcpy(invitation->text, text, sizeof invitation->text);
-    g_strlcpy(invitation->incoming, incoming, sizeof invitation->incoming);
-    invitation->answered = TRUE;
-    pthread_cond_signal(&invitation->changed);
-    pthread_mutex_unlock(&invitation->lock);
-}
-
-static void accept_invitation(Arrival *arrival, Invitation *invitation)
-{
-    arrival->invitation = invitation;
-    pthread_mutex_lock(&invitation->lock);
-    invitation->accepted = TRUE;
-    pthread_cond_signal(&invitation->changed);
-    pthread_mutex_unlock(&invitation->lock);
-}
-
-static void answer_arrival(Arrival *arrival, PeerErrorCode code, const char *text)
-{
-    if (!arrival->invitation)
-        return;
-    answer(arrival->invitation, code, text, arrival->incoming);
-    arrival->invitation = NULL;
 }
 
 /* --- ending -------------------------------------------------------------------------------- */
@@ -87,27 +59,46 @@ static void send_state(Arrival *arrival)
         import_present_bytes(import), atomic_load(&import->counters.faults), text);
 }
 
+/*
+ * Its guest may be let run at any moment, by somebody who knows nothing of its memory: it has to be gone
+ * first, and its manager sees that.
+ */
+static void end_process(Arrival *arrival)
+{
+    if (syscall(SYS_pidfd_send_signal, arrival->pidfd, SIGKILL, NULL, 0) == 0)
+        log_warning("%s: its process %d is ended, as its memory does not come",
+                    arrival->import->name, arrival->pid);
+    else
+        log_error(
+            "%s: its process %d cannot be ended (%s) and waits for memory that does not come: "
+            "destroy it",
+            arrival->import->name, arrival->pid, strerror(errno));
+}
+
 /* Undone before the gate: the client lets go of memory that nobody touched. */
-static void abandon(Arrival *arrival, PeerErrorCode code, const char *text)
+void arrival_abandon(Arrival *arrival, PeerErrorCode code, const char *text)
 {
     /* A client that is still arming handles this after it: nothing stays registered. */
     gboolean armed = arrival->stage >= ARRIVAL_ARMING;
+    gboolean may_run = arrival->managed && arrival->stage >= ARRIVAL_READY;
 
     log_warning("%s: arrival undone: %s", arrival->import->name, text);
     arrival->stage = ARRIVAL_ENDED;
     arrival_end_change(arrival);
     import_stop_data(arrival->import);
     atomic_store(&arrival->import->state, CLIENT_STATE_CANCELLED);
-    if (armed)
+    if (may_run)
+        end_process(arrival);
+    else if (armed)
         send_release(arrival, CLIENT_RELEASE_DISARM);
     send_state(arrival);
     remove_incoming(arrival);
-    answer_arrival(arrival, code, text);
+    arrival_answer(arrival, code, text);
 }
 
 void arrival_free(Arrival *arrival)
 {
-    answer_arrival(arrival, PEER_ERROR_CLIENT_GONE, "the destination's client is gone");
+    arrival_answer(arrival, PEER_ERROR_CLIENT_GONE, "the destination's client is gone");
     remove_incoming(arrival);
     if (arrival->connection)
         arrival->connection->arrival = NULL;
@@ -141,7 +132,7 @@ typedef struct Told {
 
 static void on_told(Control *control, gpointer data);
 
-static void notify(void *owner, Import *import, ImportEvent event, const char *text)
+void arrival_notify(void *owner, Import *import, ImportEvent event, const char *text)
 {
     Told *told = g_new0(Told, 1);
 
@@ -175,7 +166,7 @@ static void on_attached(Arrival *arrival)
     if (arrival->connection)
         send_arm(arrival);
     else
-        abandon(arrival, PEER_ERROR_CLIENT_GONE, "the destination's client is gone");
+        arrival_abandon(arrival, PEER_ERROR_CLIENT_GONE, "the destination's client is gone");
 }
 
 static void on_ready(Arrival *arrival)
@@ -186,7 +177,7 @@ static void on_ready(Arrival *arrival)
     event_del(arrival->timer);
     log_info("%s: armed, gate shut, fetching from %s", arrival->import->name,
              arrival->import->source);
-    answer_arrival(arrival, PEER_ERROR_NONE, "");
+    arrival_answer(arrival, PEER_ERROR_NONE, "");
 }
 
 static void on_complete(Arrival *arrival)
@@ -206,6 +197,16 @@ static Arrival *find_by_id(Control *control, guint64 id)
     return NULL;
 }
 
+/* Not before its guest may have its devices; an arrival may be complete before the next tick. */
+static void clear_capability(Arrival *arrival)
+{
+    if (!arrival->managed || arrival->clearing || !import_gate_is_open(arrival->import))
+        return;
+    ignore_shared_clear(arrival->control->settings->runtime_dir, arrival->import->uuid,
+                        arrival->pid, arrival->pidfd);
+    arrival->clearing = TRUE;
+}
+
 static void on_told(Control *control, gpointer data)
 {
     g_autofree Told *told = data;
@@ -219,20 +220,21 @@ static void on_told(Control *control, gpointer data)
         break;
     case IMPORT_ATTACH_FAILED:
         if (arrival->invitation)
-            abandon(arrival, PEER_ERROR_REFUSED, told->text);
+            arrival_abandon(arrival, PEER_ERROR_REFUSED, told->text);
         break;
     case IMPORT_READY:
         on_ready(arrival);
         break;
     case IMPORT_CHANGED:
         send_state(arrival);
+        clear_capability(arrival);
         break;
     case IMPORT_COMPLETE:
         on_complete(arrival);
         break;
     case IMPORT_CANCELLED:
         if (!import_gate_is_open(arrival->import)) /* it may have opened since */
-            abandon(arrival, PEER_ERROR_REFUSED, told->text);
+            arrival_abandon(arrival, PEER_ERROR_REFUSED, told->text);
         break;
     case IMPORT_SETTLED:
         arrival_region_settled(arrival);
@@ -244,7 +246,7 @@ static void on_told(Control *control, gpointer data)
     limits_apply(control);
 }
 
-/* --- the invitation ------------------------------------------------------------------------ */
+/* --- its beginning ------------------------------------------------------------------------- */
 
 /* Before READY: the invitation took too long.  RELEASING: the client was busy, ask again. */
 static void on_timer(evutil_socket_t fd, short what, void *argument)
@@ -254,14 +256,13 @@ static void on_timer(evutil_socket_t fd, short what, void *argument)
     (void)fd;
     (void)what;
     if (arrival->stage < ARRIVAL_READY)
-        abandon(arrival, PEER_ERROR_REFUSED,
-                "the destination's client or the source's daemon did not answer in time");
+        arrival_abandon(arrival, PEER_ERROR_REFUSED,
+                        "the destination's client or the source's daemon did not answer in time");
     else if (arrival->stage == ARRIVAL_RELEASING)
         send_release(arrival, 0);
 }
 
-/* NULL with a line in ret_text: its process cannot be watched. */
-static Arrival *arrival_new(Connection *connection, char *ret_text)
+Arrival *arrival_new(Connection *connection, char *ret_text)
 {
     int pidfd = connection_open_process(connection, ret_text);
     Arrival *arrival;
@@ -284,141 +285,6 @@ static Arrival *arrival_new(Connection *connection, char *ret_text)
     return arrival;
 }
 
-static ImportIdentity identity_of(const Connection *connection, const Arrival *arrival)
-{
-    ImportIdentity identity = {
-        .name = connection->name,
-        .client_pid = connection->peer.pid,
-        .tag = arrival->id,
-        .incoming = arrival->incoming,
-        .vcpus = connection->vcpus,
-        .n_vcpus = connection->n_vcpus,
-    };
-
-    memcpy(identity.uuid, connection->uuid, sizeof identity.uuid);
-    return identity;
-}
-
-/* Why this VM cannot be invited now, or NONE. */
-static PeerErrorCode check_invitation(const Connection *connection, const char **ret_text)
-{
-    if (!connection) {
-        *ret_text = "no such VM waits at the destination's daemon: is it started with -incoming, "
-                    "the preload and the same name or uuid?";
-        return PEER_ERROR_UNKNOWN_VM;
-    }
-    if (connection->role != CLIENT_ROLE_DESTINATION) {
-        *ret_text = "the VM of that name at the destination is not waiting for memory";
-        return PEER_ERROR_REFUSED;
-    }
-    if (connection->problem[0]) {
-        *ret_text = connection->problem;
-        return PEER_ERROR_REFUSED;
-    }
-    if (connection->arrival && arrival_is_open(connection->arrival)) {
-        *ret_text = "the VM at the destination is arriving already";
-        return PEER_ERROR_BUSY;
-    }
-    return PEER_ERROR_NONE;
-}
-
-/* ":PORT" means the host that invited us.  A name of the peer's choice is not looked up. */
-static gboolean source_address(const Invitation *invitation, char *ret_source)
-{
-    Address address;
-
-    return address_parse(invitation->message->invite.source, &address) == 0 &&
-           (address.host[0] == '\0' || address_is_numeric(&address)) &&
-           address_format(address.host[0] ? address.host : invitation->peer_host, address.port,
-                          ret_source) == 0;
-}
-
-static Import *make_import(Arrival *arrival, Invitation *invitation, char *ret_text)
-{
-    Control *control = arrival->control;
-    ImportIdentity identity = identity_of(arrival->connection, arrival);
-    ImportConfig config = control->settings->import;
-    guint32 map[LIMIT_REGIONS];
-    char source[LIMIT_ADDRESS + 1];
-    Import *import;
-    int error;
-
-    if (!source_address(invitation, source)) {
-        g_strlcpy(ret_text, "the source's address is unusable: it must be numeric, ADDRESS:PORT",
-                  LIMIT_TEXT + 1);
-        return NULL;
-    }
-    if (!arrival_pages_fit(&arrival->connection->regions, ret_text) ||
-        region_set_map(&arrival->connection->regions, &invitation->message->invite.regions, map,
-                       ret_text))
-        return NULL;
-    guint32 shared = region_set_shared_with(&arrival->connection->regions,
-                                            &invitation->message->invite.regions, map);
-    if (shared < arrival->connection->regions.n) {
-        g_snprintf(ret_text, LIMIT_TEXT + 1,
-                   "region '%s' is the source's own memory: give the destination a file of its own",
-                   invitation->message->invite.regions.regions[map[shared]].id);
-        return NULL;
-    }
-    for (guint32 i = 0; i < arrival->connection->regions.n; i++)
-        arrival->source_files[i] = invitation->message->invite.regions.regions[map[i]].backing;
-    region_set_take_names(&arrival->connection->regions, &invitation->message->invite.regions, map);
-    if (arrival->connection->n_vcpus == 0) { /* a client that could not know, as a preload may be */
-        connection_set_vcpus(arrival->connection, invitation->message->invite.vcpus,
-                             invitation->message->invite.n_vcpus);
-        identity = identity_of(arrival->connection, arrival);
-    }
-    config.minor = (control->uffd_features & UFFD_FEATURE_MINOR_SHMEM) != 0;
-    import = import_new(&config, &identity, &arrival->connection->regions, source,
-                        invitation->message->invite.token, notify, control, &error);
-    if (!import)
-        g_strlcpy(ret_text, strerror(-error), LIMIT_TEXT + 1);
-    return import;
-}
-
-static void refuse(Invitation *invitation, const Connection *connection, PeerErrorCode code,
-                   const char *text)
-{
-    log_warning("%s: invitation refused: %s", connection_vm(connection), text);
-    answer(invitation, code, text, "");
-}
-
-void arrival_invite(Control *control, gpointer data)
-{
-    const struct timeval timeout = {.tv_sec = INVITE_TIMEOUT_S};
-    Invitation *invitation = data;
-    const PeerMessage *message = invitation->message;
-    Connection *connection = connection_by_vm(control, message->invite.uuid, message->invite.name);
-    const char *reason = "";
-    PeerErrorCode code = check_invitation(connection, &reason);
-    char text[LIMIT_TEXT + 1] = "";
-    Arrival *arrival;
-
-    if (code != PEER_ERROR_NONE) {
-        answer(invitation, code, reason, "");
-        return;
-    }
-    if (connection->arrival)
-        arrival_free(connection->arrival);
-    arrival = arrival_new(connection, text);
-    if (!arrival) {
-        refuse(invitation, connection, PEER_ERROR_REFUSED, text);
-        return;
-    }
-    g_snprintf(arrival->incoming, sizeof arrival->incoming, "%s/relay/in-%d-%" G_GUINT64_FORMAT,
-               control->settings->runtime_dir, connection->peer.pid, control->next_id++);
-    arrival->import = make_import(arrival, invitation, text);
-    if (!arrival->import) {
-        refuse(invitation, connection, PEER_ERROR_REGIONS, text);
-        arrival->incoming[0] = '\0';
-        arrival_free(arrival);
-        return;
-    }
-    accept_invitation(arrival, invitation);
-    limits_apply(control);
-    event_add(arrival->timer, &timeout);
-}
-
 /* --- what the client tells ----------------------------------------------------------------- */
 
 void arrival_armed(Connection *connection, const ClientStatus *status, guint32 n_fds)
@@ -435,7 +301,7 @@ void arrival_armed(Connection *connection, const ClientStatus *status, guint32 n
         connection->control->message->serial != arrival->arm_serial)
         return; /* or the answer to an ARM that was taken back */
     if (status->status < 0) {
-        abandon(arrival, PEER_ERROR_REFUSED, status->text);
+        arrival_abandon(arrival, PEER_ERROR_REFUSED, status->text);
         return;
     }
     if (n_fds == arrival->n_shards)
@@ -444,8 +310,9 @@ void arrival_armed(Connection *connection, const ClientStatus *status, guint32 n
     if (shards)
         error = import_arm(arrival->import, shards, arrival->n_shards);
     if (!shards || error)
-        abandon(arrival, PEER_ERROR_REFUSED,
-                shards ? strerror(-error) : "the client sent no userfaultfd for every shard");
+        arrival_abandon(arrival, PEER_ERROR_REFUSED,
+                        shards ? strerror(-error)
+                               : "the client sent no userfaultfd for every shard");
 }
 
 /* The memory is the client's own. */
@@ -490,7 +357,7 @@ void arrival_disconnected(Arrival *arrival)
     arrival->connection = NULL;
     arrival_asker_gone(arrival);
     if (arrival->stage < ARRIVAL_READY)
-        abandon(arrival, PEER_ERROR_CLIENT_GONE, "the destination's client is gone");
+        arrival_abandon(arrival, PEER_ERROR_CLIENT_GONE, "the destination's client is gone");
     else if (arrival_is_open(arrival))
         log_warning("%s: its client disconnected; its import goes on while process %d lives",
                     arrival->import->name, arrival->pid);
@@ -540,14 +407,15 @@ static gboolean adopt(Connection *connection, const ClientHello *hello, int tabl
         close(table);
         return FALSE;
     }
-    identity = identity_of(connection, arrival);
+    identity = arrival_identity(connection, arrival);
     shards = arrival_take_shards(connection, hello->shards, hello->n_shards, hello->table_fd + 1);
     arrival->stage = ARRIVAL_READY;
     arrival->n_shards = hello->n_shards;
     memcpy(arrival->shards, hello->shards, hello->n_shards * sizeof hello->shards[0]);
     if (shards)
-        arrival->import = import_adopt(&control->settings->import, &identity, &connection->regions,
-                                       table, shards, hello->n_shards, notify, control, &error);
+        arrival->import =
+            import_adopt(&control->settings->import, &identity, &connection->regions, table, shards,
+                         hello->n_shards, arrival_notify, control, &error);
     else
         close(table);
     if (!arrival->import) {
@@ -555,6 +423,7 @@ static gboolean adopt(Connection *connection, const ClientHello *hello, int tabl
         arrival_free(arrival);
         return FALSE;
     }
+    arrival->managed = page_table_has(&arrival->import->table, PAGE_TABLE_MANAGED);
     log_info("%s: taken over from an earlier daemon, fetching from %s", arrival->import->name,
              arrival->import->source);
     return TRUE;
@@ -617,5 +486,6 @@ void arrival_tick(Control *control)
         Arrival *arrival = control->arrivals->pdata[i];
         if (arrival->stage == ARRIVAL_READY && import_gate_is_open(arrival->import))
             send_state(arrival);
+        clear_capability(arrival);
     }
 }

@@ -7,12 +7,17 @@
  *   COMPLETE -> RELEASING -> RELEASED
  *   before the gate: anything wrong -> the client disarms, the invitation is refused
  *
+ * A management layer (libvirt) lets its guest run by itself once the device state is loaded, whatever
+ * became of the memory.  Undone between READY and the gate, the process of such a VM ("managed") is
+ * therefore ended, and never disarmed: it would read zeroes.  Its manager then lets the source run.
+ *
  * Control thread.  The import lives on without its client's connection as long as the process lives.
  */
 #ifndef POSTCOPYD_CONTROL_ARRIVAL_H
 #define POSTCOPYD_CONTROL_ARRIVAL_H
 
 #include "daemon/control/connection.h"
+#include "daemon/control/departure.h"
 #include "daemon/fault/import.h"
 
 typedef enum ArrivalStage {
@@ -28,10 +33,11 @@ typedef enum ArrivalStage {
 /* An invitation waiting for its answer on a peer connection's thread. */
 typedef struct Invitation {
     pthread_mutex_t lock;
-    pthread_cond_t changed; /* accepted or answered */
+    pthread_cond_t changed; /* any of the following three */
+    gboolean awaited;       /* kept until its VM comes (awaited.h) */
     gboolean accepted;      /* the VM is being armed: an answer will come */
     gboolean answered;
-    const PeerMessage *message; /* the INVITE; the thread's, which waits */
+    PeerMessage *message; /* the INVITE; the thread's, which waits */
     const char *peer_host;
     PeerErrorCode code;
     char text[LIMIT_TEXT + 1];
@@ -63,6 +69,9 @@ typedef struct Arrival {
     Import *import;
     guint64 limit;          /* bytes/s, its own; 0: none */
     Invitation *invitation; /* not answered yet */
+    gboolean managed;       /* a management layer lets it run */
+    Asker arriver;          /* its hook, answered with the invitation */
+    gboolean clearing;      /* its QEMU's capability is being cleared (ignore_shared.h) */
     guint32 arm_serial;     /* of the ARM whose answer counts */
     guint32 n_shards;
     ClientShard shards[LIMIT_SHARDS]; /* as sent in the last ARM */

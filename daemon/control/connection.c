@@ -9,6 +9,7 @@
 #include "daemon/control/admission.h"
 #include "daemon/control/arrival.h"
 #include "daemon/control/assist.h"
+#include "daemon/control/awaited.h"
 #include "daemon/control/connection_regions.h"
 #include "daemon/control/credentials.h"
 #include "daemon/control/departure.h"
@@ -273,6 +274,7 @@ static void on_hello(Connection *connection)
     connection_send(connection, NULL, 0);
     if (connection->departure)
         departure_welcome_back(connection->departure);
+    awaited_client_changed(connection);
 }
 
 /* --- other messages ------------------------------------------------------------------------ */
@@ -446,6 +448,7 @@ void connection_close(Connection *connection)
         departure_disconnected(connection->departure);
     assist_disconnected(connection);
     departure_owner_gone(control, connection->id);
+    awaited_asker_gone(control, connection->id);
     outbox_deinit(&connection->outbox);
     event_free(connection->event);
     client_channel_deinit(&connection->channel);

@@ -8,6 +8,7 @@
 
 #include "daemon/control/arrival.h"
 #include "daemon/control/arrival_regions.h"
+#include "daemon/control/awaited.h"
 #include "daemon/control/departure.h"
 
 /* Private memory is read through its process, its file is of no use. */
@@ -108,6 +109,7 @@ void connection_add_region(Connection *connection)
         return;
     }
     connection_send_simple(connection, CLIENT_OK, serial);
+    awaited_client_changed(connection);
 }
 
 void connection_remove_region(Connection *connection)

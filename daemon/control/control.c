@@ -19,8 +19,8 @@
 #include "daemon/control/assist.h"
 #include "daemon/control/connection.h"
 #include "daemon/control/departure.h"
-#include "daemon/control/expected.h"
 #include "daemon/control/domains.h"
+#include "daemon/control/expected.h"
 #include "daemon/control/limits.h"
 #include "daemon/control/listener.h"
 #include "daemon/control/peer_session.h"
@@ -310,6 +310,7 @@ Control *control_new(const Settings *settings, GError **error)
     control->refusals = g_hash_table_new_full(NULL, NULL, NULL, g_free);
     control->arrivals = g_ptr_array_new();
     control->departures = g_ptr_array_new();
+    control->awaited = g_ptr_array_new();
     control->expected = g_ptr_array_new();
     control->assists = g_ptr_array_new();
     control->guests = guests_new();

@@ -36,14 +36,15 @@ typedef struct Control {
     GPtrArray *connections; /* of Connection, owned */
     GPtrArray *arrivals;    /* of Arrival, owned */
     GPtrArray *departures;  /* of Departure, owned */
+    GPtrArray *awaited;     /* of Awaited (awaited.c), owned */
     GPtrArray *expected;    /* of Expected, owned */
     GPtrArray *assists;     /* of Assist, owned */
     GHashTable *refusals;   /* by pid: the last refusal of a HELLO that was logged */
     LogLimit crowd_limit;   /* for the line about too many connections */
     Guests *guests;         /* VMs that can be asked for without a client; thread-safe */
-    struct Agent *agent;    /* libvirt's; NULL: none; stays until exit, threads of peers may ask it */
-    PeerCrowd peers;        /* connections of other daemons; their threads count too */
-    guint64 limit;          /* bytes/s at which memory may arrive; 0: none */
+    struct Agent *agent; /* libvirt's; NULL: none; stays until exit, threads of peers may ask it */
+    PeerCrowd peers;     /* connections of other daemons; their threads count too */
+    guint64 limit;       /* bytes/s at which memory may arrive; 0: none */
     guint64 next_id;
     guint64 ticks;
     gint64 started_us;

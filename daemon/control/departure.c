@@ -9,6 +9,7 @@
 
 #include "daemon/control/departure_keep.h"
 #include "daemon/control/departure_lent.h"
+#include "daemon/control/departure_libvirt.h"
 #include "daemon/control/departure_relay.h"
 #include "daemon/control/departure_steps.h"
 #include "daemon/control/operator.h"
@@ -149,10 +150,25 @@ int departure_order(Departure *departure, PeerMessageType type)
     return departure->export ? export_order(departure->export, message) : -ENOTCONN;
 }
 
+/* A destination that still waits for its VM takes the end of its connection for the answer. */
+static void hang_up(Departure *departure)
+{
+    guint64 one = 1;
+
+    if (departure->withdraw_fd < 0)
+        return;
+    while (write(departure->withdraw_fd, &one, sizeof one) < 0 && errno == EINTR)
+        ;
+    close(departure->withdraw_fd);
+    departure->withdraw_fd = -1;
+}
+
 void departure_end(Departure *departure, DepartureStage stage, int status, const char *text)
 {
     departure->stage = stage;
     departure->ended_us = g_get_monotonic_time();
+    hang_up(departure);
+    departure_libvirt_ended(departure);
     drop_relay(departure, text);
     /* Its client first: once the destination has its answer, nobody serves this export again. */
     departure_keep(departure);
@@ -164,14 +180,20 @@ void departure_end(Departure *departure, DepartureStage stage, int status, const
     departure_answer(departure, status, 0, text);
 }
 
-gboolean departure_cancel(Departure *departure, const char *reason)
+void departure_undo(Departure *departure, const char *reason)
 {
-    if (departure->stage >= DEPARTURE_SEALED)
-        return FALSE;
     log_warning("%s: departure undone: %s",
                 departure->export ? departure->export->name : departure->destination, reason);
     departure_order(departure, PEER_CANCEL);
     departure_end(departure, DEPARTURE_ENDED, -ECANCELED, reason);
+}
+
+gboolean departure_cancel(Departure *departure, const char *reason)
+{
+    if (departure->stage >= DEPARTURE_SEALED)
+        return FALSE;
+    if (!departure_libvirt_drift(departure, reason))
+        departure_undo(departure, reason);
     return TRUE;
 }
 
@@ -183,6 +205,7 @@ void departure_free(Departure *departure)
         departure_end(departure, DEPARTURE_ENDED, -ECANCELED, "ended");
     if (departure->export)
         export_close(departure->export); /* however it came here: nobody may find it any more */
+    hang_up(departure);
     export_unref(departure->export);
     close(departure->pidfd);
     g_ptr_array_remove(departure->control->departures, departure);
@@ -302,6 +325,7 @@ Departure *departure_new(Connection *connection, char *ret_text)
         return NULL;
     departure = g_new0(Departure, 1);
     departure->control = connection->control;
+    departure->withdraw_fd = -1;
     departure->connection = connection;
     departure->id = connection->control->next_id++;
     departure->pid = connection->peer.pid;
@@ -408,6 +432,7 @@ static void let_go(Departure *departure)
 void departure_tick(Control *control)
 {
     departure_lent_tick(control);
+    departure_libvirt_tick(control);
     for (guint i = control->departures->len; i-- > 0;)
         let_go(control->departures->pdata[i]);
     for (guint i = 0; i < control->departures->len; i++) {

@@ -66,6 +66,7 @@ typedef struct Departure {
     Asker relay_asker;
     gboolean relay_waiting, relayed;
     gint64 ended_us; /* DONE or ENDED since */
+    int withdraw_fd; /* tells the thread that invites to hang up; -1: there is none */
     guint64 owner;   /* the connection whose end undoes it before the seal; 0 */
     guint32 n_vcpus;
     guint32 *vcpus;   /* by the ids we know them by */
@@ -74,6 +75,9 @@ typedef struct Departure {
     DepartureMode mode;
     gboolean lent;    /* without a client from the beginning (departure_lent.h) */
     gboolean leased;  /* lent: a destination attached */
+    gboolean drifts;  /* libvirt's: nobody drives it any more (departure_libvirt.h) */
+    gboolean looking; /* a thread asks its monitor because of that */
+    gint64 over_us;   /* since then nothing migrates it; 0 */
     gint64 until_us;  /* lent, in assist mode: one has to until then */
     gint64 unheld_us; /* lent: its process has ended, and nobody reads it, since; 0 */
 } Departure;
@@ -95,7 +99,7 @@ void departure_exported(Connection *connection, const ClientStatus *status);
 /* monitor_fd (taken): ask there whether the guest is stopped; -1: the client itself said so. */
 void departure_seal(Departure *departure, int monitor_fd, Asker asker);
 
-/* Undoes it; FALSE after the seal. */
+/* Undoes it, or has it undone as soon as that is safe (departure_libvirt.h); FALSE after the seal. */
 gboolean departure_cancel(Departure *departure, const char *reason);
 
 void departure_relay(Departure *departure, Asker asker);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "daemon/control/arrival.h"
+#include "daemon/control/departure_libvirt.h"
 #include "daemon/control/departure_steps.h"
 #include "daemon/core/log.h"
 #include "daemon/core/process.h"
@@ -87,6 +88,7 @@ static Departure *make(Control *control, const guint8 *uuid, const char *name,
     departure->control = control;
     departure->id = control->next_id++;
     departure->lent = TRUE;
+    departure->withdraw_fd = -1;
     departure->mode = mode;
     departure->pid = process->pid;
     departure->pidfd = process->pidfd;
@@ -360,7 +362,7 @@ static void tick(Departure *departure)
     if (process_has_ended(departure->pidfd)) {
         if (departure->stage == DEPARTURE_SEALED)
             outlived(departure);
-        else
+        else if (!departure_libvirt_outlived(departure))
             departure_cancel(departure, "its process has ended");
     } else if (departure->mode == DEPARTURE_ASSIST && departure->stage == DEPARTURE_OFFERED &&
                !departure->leased && g_get_monotonic_time() > departure->until_us) {

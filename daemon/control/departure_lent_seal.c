@@ -4,8 +4,10 @@
 #include <unistd.h>
 
 #include "daemon/control/departure_lent.h"
+#include "daemon/control/departure_libvirt.h"
 #include "daemon/control/departure_steps.h"
 #include "daemon/core/log.h"
+#include "daemon/core/process.h"
 
 enum {
     LOOK_EVERY_US = 20 * 1000,
@@ -122,6 +124,11 @@ void departure_lent_listens(Departure *departure)
 
 void departure_lent_seal(Departure *departure, Asker asker)
 {
+    if (departure->stage == DEPARTURE_SEALED && departure->mode == DEPARTURE_DIRECT) {
+        /* As its process had ended, or nobody seemed to drive it. */
+        asker_answer(departure->control, &asker, 0, atomic_load(&departure->export->seal), "");
+        return;
+    }
     if (departure->mode != DEPARTURE_DIRECT || departure->stage != DEPARTURE_OFFERED) {
         asker_answer(departure->control, &asker, -EINVAL, 0,
                      "the destination is not armed, or the export is sealed already");
@@ -129,5 +136,6 @@ void departure_lent_seal(Departure *departure, Asker asker)
     }
     departure->asker = asker;
     departure->waiting = TRUE;
-    start_looking(departure);
+    if (!process_has_ended(departure->pidfd) || !departure_libvirt_outlived(departure))
+        start_looking(departure);
 }

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "daemon/control/arrival.h"
 #include "daemon/control/departure_lent.h"
+#include "daemon/control/departure_libvirt.h"
 #include "daemon/control/departure_relay.h"
 #include "daemon/control/departure_steps.h"
 #include "daemon/core/log.h"
@@ -12,7 +16,8 @@
 
 enum {
     INVITE_ANSWER_MS = 25000,
-    INVITE_AWAIT_MS = 90000, /* with starting the VM there */
+    /* With starting the VM there; the destination gives up before, and says why. */
+    INVITE_AWAIT_MS = 130000,
     INVITE_DEAD_MS = 15000,
 };
 
@@ -24,6 +29,7 @@ typedef struct InviteJob {
     char destination[LIMIT_ADDRESS + 1];
     PeerMessage *message; /* the INVITE; then the INVITED */
     int answer_ms;
+    int withdraw_fd; /* readable: nobody waits for it any more; -1: it cannot be taken back */
     int error;
     char text[LIMIT_TEXT + 1];
 } InviteJob;
@@ -45,7 +51,18 @@ static void on_invited(Control *control, gpointer data)
     g_strlcpy(departure->incoming, message->status.incoming, sizeof departure->incoming);
     log_info("%s: destination %s is armed", departure->export->name, departure->destination);
     departure_send_state(departure, "");
-    departure_answer_prepared(departure);
+    if (departure->waiting)
+        departure_answer_prepared(departure);
+}
+
+/* The destination keeps the invitation: from now on the VM may be started there. */
+static void on_awaited(Control *control, gpointer data)
+{
+    g_autofree guint64 *id = data;
+    Departure *departure = departure_by_id(control, *id);
+
+    if (departure && departure->stage == DEPARTURE_INVITING && departure->waiting)
+        departure_libvirt_awaited(departure);
 }
 
 static void run_invite(InviteJob *job)
@@ -57,8 +74,13 @@ static void run_invite(InviteJob *job)
     if (!peer)
         return;
     job->error = peer_socket_send(peer, invite);
+    peer->cancel_fd = job->withdraw_fd;
     if (!job->error)
         job->error = peer_socket_receive(peer, job->message, job->answer_ms);
+    if (!job->error && job->message->type == PEER_AWAITED) {
+        control_post(job->control, on_awaited, g_memdup2(&job->departure, sizeof job->departure));
+        job->error = peer_socket_receive(peer, job->message, job->answer_ms);
+    }
     if (!job->error && job->message->type != PEER_INVITED && job->message->type != PEER_BYE)
         job->error = -EPROTO;
     if (job->error)
@@ -76,6 +98,8 @@ static void *invite_thread(void *argument)
     InviteJob *job = argument;
 
     run_invite(job);
+    if (job->withdraw_fd >= 0)
+        close(job->withdraw_fd);
     control_post(job->control, on_invited, job);
     return NULL;
 }
@@ -120,8 +144,14 @@ void departure_invite(Departure *departure)
     memcpy(message->invite.vcpus, departure->driver.destination_vcpus,
            sizeof message->invite.vcpus);
     departure->stage = DEPARTURE_INVITING;
+    if (departure->lent)
+        departure->withdraw_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    job->withdraw_fd =
+        departure->withdraw_fd >= 0 ? fcntl(departure->withdraw_fd, F_DUPFD_CLOEXEC, 3) : -1;
     if (departure_start_thread(invite_thread, job))
         return;
+    if (job->withdraw_fd >= 0)
+        close(job->withdraw_fd);
     g_free(message);
     g_free(job);
     departure_end(departure, DEPARTURE_ENDED, -EAGAIN, "cannot start a thread");

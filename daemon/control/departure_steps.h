@@ -22,6 +22,9 @@ void departure_send_state(Departure *departure, const char *text);
  * errno. */
 int departure_order(Departure *departure, PeerMessageType type);
 
+/* Undone before the seal, here and now. */
+void departure_undo(Departure *departure, const char *reason);
+
 /* It is over: nothing is read any more, whoever waits is answered. */
 void departure_end(Departure *departure, DepartureStage stage, int status, const char *text);
 

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "daemon/control/arrival.h"
+#include "daemon/control/awaited.h"
 #include "daemon/control/departure.h"
 #include "daemon/control/departure_lent.h"
 #include "daemon/control/expected.h"
@@ -239,6 +240,23 @@ static void on_prepare(const Request *request)
     }
 }
 
+static void on_arrive(const Request *request)
+{
+    g_autofree DriverRegions *driver = g_new0(DriverRegions, 1);
+    Asker asker = {request->connection->id, request->serial, CLIENT_REPLY};
+    const char *uuid = string_field(request->object, "uuid");
+    guint64 pid = number_field(request->object, "pid", 0);
+    guint8 bytes[LIMIT_UUID];
+
+    if (!uuid || !uuid_from_text(uuid, bytes) || pid == 0 || pid > G_MAXINT32 ||
+        !parse_regions(request->object, driver) ||
+        !parse_vcpus(request->object, "vcpus", driver->destination_vcpus,
+                     &driver->n_destination_vcpus))
+        refuse(request, -EINVAL, "arrive: uuid, pid, regions or vcpus are missing or malformed");
+    else
+        awaited_arrive(request->connection->control, bytes, (int)pid, driver, asker);
+}
+
 static void on_relay(const Request *request)
 {
     Asker asker = {request->connection->id, request->serial, CLIENT_REPLY};
@@ -374,6 +392,8 @@ static void on_operator_op(Request *request, const char *op)
         on_prepare_libvirt(request);
     else if (strcmp(op, "prepare") == 0)
         on_prepare(request);
+    else if (strcmp(op, "arrive") == 0)
+        on_arrive(request);
     else if (strcmp(op, "relay") == 0)
         on_relay(request);
     else if (strcmp(op, "seal") == 0)

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "daemon/control/arrival.h"
+#include "daemon/control/awaited.h"
 #include "daemon/control/departure_relay.h"
 #include "daemon/control/peer_ask.h"
 #include "daemon/core/log.h"
@@ -18,6 +19,7 @@
 
 enum {
     PEER_DEAD_MS = 15000,
+    AWAIT_LOOK_MS = 200,
     BULK_UNSENT = 512 * 1024, /* enough to keep a connection busy while its thread reads memory */
 };
 
@@ -50,6 +52,56 @@ static gboolean let_in(PeerSession *session)
     return session->proven;
 }
 
+/* The VM may come much later: meanwhile the source may have given up. */
+static void withdraw_if_gone(PeerSession *session, gboolean *ret_gone)
+{
+    char byte;
+    ssize_t n = recv(session->peer->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+
+    if (*ret_gone || n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
+        return;
+    *ret_gone = TRUE;
+    control_post(session->control, awaited_withdraw,
+                 g_memdup2(session->message->invite.token, LIMIT_TOKEN));
+}
+
+static void tell_awaited(PeerSession *session)
+{
+    g_autofree PeerMessage *message = g_new0(PeerMessage, 1);
+
+    message->type = PEER_AWAITED;
+    peer_socket_send(session->peer, message); /* a source that is gone is noticed by its end */
+}
+
+/* Before that, the invitation is the control thread's to look at. */
+static void await_answer(PeerSession *session, Invitation *invitation)
+{
+    gboolean told = FALSE, proven = FALSE, gone = FALSE;
+    struct timespec until;
+
+    while (!invitation->answered) {
+        gboolean tell = invitation->awaited && !told;
+
+        if (invitation->accepted && !proven)
+            prove(session); /* arming takes a while; without room it is no worse off than before */
+        proven = invitation->accepted;
+        told = invitation->awaited;
+        if (tell) {
+            pthread_mutex_unlock(&invitation->lock);
+            tell_awaited(session);
+            pthread_mutex_lock(&invitation->lock);
+            continue;
+        }
+        if (told)
+            withdraw_if_gone(session, &gone);
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += AWAIT_LOOK_MS * 1000000L;
+        until.tv_sec += until.tv_nsec / 1000000000L;
+        until.tv_nsec %= 1000000000L;
+        pthread_cond_timedwait(&invitation->changed, &invitation->lock, &until);
+    }
+}
+
 static void on_invite(PeerSession *session)
 {
     Invitation invitation = {.message = session->message, .peer_host = session->host};
@@ -59,12 +111,7 @@ static void on_invite(PeerSession *session)
     pthread_cond_init(&invitation.changed, NULL);
     control_post(session->control, arrival_invite, &invitation);
     pthread_mutex_lock(&invitation.lock);
-    while (!invitation.accepted && !invitation.answered)
-        pthread_cond_wait(&invitation.changed, &invitation.lock);
-    if (invitation.accepted)
-        prove(session); /* arming takes a while; without room it is no worse off than before */
-    while (!invitation.answered)
-        pthread_cond_wait(&invitation.changed, &invitation.lock);
+    await_answer(session, &invitation);
     pthread_mutex_unlock(&invitation.lock);
     pthread_cond_destroy(&invitation.changed);
     pthread_mutex_destroy(&invitation.lock);

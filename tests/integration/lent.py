@@ -383,6 +383,55 @@ def prepared_wrongly():
             destination.invited()
             destination.accept()
             world.source.wait("export", lambda: world.source.exported("vm"))
+        time.sleep(1)
+        expect(world.source.exported("vm")["state"] == "exported", "undone, though it migrates")
+        world.monitor.migration = "cancelled"
+        expect(world.ended() == "cancelled", "not cancelled")
+
+
+def drifts():
+    """Nobody drives it any more, but its guest moves on: it is sealed all the same."""
+    with Lent("shared") as world, Destination() as destination:
+        with _prepared(world, destination) as client:
+            invitation = destination.invited()
+            destination.peer.send(Peer.AWAITED)
+            expect(_reply(client) == {}, "not prepared")
+            control, urgent = world.attach_with(invitation.token, "vm")
+            destination.accept()
+            world.source.wait_log("is armed")
+            expect(client.ask(op="cancel", vm="vm") == {}, "cancel")
+        urgent.read(0, 0, 1)
+        expect(urgent.error_code() == Peer.UNSEALED, "sealed while it runs")
+        world.monitor.running, world.monitor.status = False, "finish-migrate"
+        control.wait(Peer.SEALED)
+        _all_read(urgent, 0, 0)
+
+
+def process_ends_first():
+    """Its guest was so quick that its process has ended before the seal: the memory is final."""
+    with Lent("shared") as world, Destination() as destination:
+        with _prepared(world, destination) as client:
+            invitation = destination.invited()
+            destination.peer.send(Peer.AWAITED)
+            _reply(client)
+            control, urgent = world.attach_with(invitation.token, "vm")
+            destination.accept()
+            world.source.wait_log("is armed")
+            world.vm.process.kill()
+            control.wait(Peer.SEALED)
+            _all_read(urgent, 0, 0)
+            expect(len(client.ask(op="seal", vm="vm")["seal"]) == 16, "no seal told")
+
+
+def taken_back():
+    """Cancelled before its destination has the VM: that hears it by the end of the invitation."""
+    with Lent("shared") as world, Destination() as destination:
+        with _prepared(world, destination) as client:
+            destination.invited()
+            destination.peer.send(Peer.AWAITED)
+            _reply(client)
+            expect(client.ask(op="cancel", vm="vm") == {}, "cancel")
+            expect(destination.peer.receive() is None, "the invitation stands")
         expect(world.ended() == "cancelled", "not cancelled")
 
 

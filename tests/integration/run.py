@@ -12,6 +12,7 @@ import traceback
 
 import answers
 import assist
+import awaited
 import bad_client
 import bad_hello
 import bad_peer
@@ -33,7 +34,7 @@ import vcpus
 from world import host
 
 MODULES = (transfer, restart, severed, size, limit, lent, pace, bad_client, bad_hello, bad_peer, bad_setup, domains,
-           removed, rules, regions, vcpus, answers, assist, hook,
+           removed, rules, regions, vcpus, answers, assist, awaited, hook,
            ctl_host)
 SKIPPED = 77
 

@@ -4,7 +4,7 @@
  *
  *   vmm source|destination --socket PATH --name NAME --mem MIB --fill MIB
  *       [--backing anonymous|memfd|unsealed|private|hugetlb|file:PATH] [--regions N] [--threads N]
- *       [--seed N] [--sparse] [--read-only] [--reverse] [--removable] [--pause US]
+ *       [--uuid 16CHARACTERS] [--seed N] [--sparse] [--read-only] [--reverse] [--removable] [--pause US]
  *       [--pluggable] [--absent] [--churn] [--destination HOST:PORT]
  *
  * --reverse names the regions in the opposite order.
@@ -59,6 +59,7 @@ typedef struct Vmm {
     enum postcopy_role role;
     const char *socket_path;
     const char *name;
+    const char *uuid; /* 16 characters, taken as they are */
     const char *destination;
     VmmShape shape;
     unsigned n_threads;
@@ -142,6 +143,11 @@ static void parse_option(Vmm *vmm, int option)
     case 'n':
         vmm->name = optarg;
         break;
+    case 'U':
+        if (strlen(optarg) != sizeof((struct postcopy_config *)NULL)->uuid)
+            usage();
+        vmm->uuid = optarg;
+        break;
     case 'm':
         vmm->shape.n_pages = number(optarg) * (1 << 20) / VMM_PAGE;
         break;
@@ -197,6 +203,7 @@ static void parse(Vmm *vmm, int argc, char **argv)
     static const struct option options[] = {
         {"socket", required_argument, NULL, 's'},
         {"name", required_argument, NULL, 'n'},
+        {"uuid", required_argument, NULL, 'U'},
         {"mem", required_argument, NULL, 'm'},
         {"fill", required_argument, NULL, 'f'},
         {"backing", required_argument, NULL, 'b'},
@@ -245,6 +252,8 @@ static bool connect_daemon(Vmm *vmm)
         .user = vmm,
     };
 
+    if (vmm->uuid)
+        memcpy(config.uuid, vmm->uuid, sizeof config.uuid);
     for (unsigned i = 0; i < n; i++)
         regions[i] = vmm->memory.regions[vmm->reverse ? n - 1 - i : i];
     if (vmm->shape.absent) {

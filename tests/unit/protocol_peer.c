@@ -95,7 +95,7 @@ static void the_encoder_never_writes_beyond_the_frame(void **state)
 
 static void an_unknown_type_is_skipped_whole(void **state)
 {
-    PeerHeader header = {.length = 100, .type = PEER_SEAL + 1, .cookie = 5};
+    PeerHeader header = {.length = 100, .type = PEER_AWAITED + 1, .cookie = 5};
 
     (void)state;
     assert_int_equal(decode(&header), 0);
@@ -121,7 +121,7 @@ static void the_header_bounds_the_body(void **state)
     (void)state;
     assert_int_equal(header_of(PEER_READ, PEER_CONTROL_MAX, 0), 0);
     assert_int_equal(header_of(PEER_READ, PEER_CONTROL_MAX + 1, 0), -EPROTO);
-    assert_int_equal(header_of(PEER_SEAL + 1, PEER_CONTROL_MAX + 1, 0), -EPROTO);
+    assert_int_equal(header_of(PEER_AWAITED + 1, PEER_CONTROL_MAX + 1, 0), -EPROTO);
     assert_int_equal(header_of(PEER_DATA, PEER_PLACEMENT_SIZE + PEER_DATA_MAX, 0), 0);
     assert_int_equal(header_of(PEER_DATA, PEER_PLACEMENT_SIZE + PEER_DATA_MAX + 1, 0), -EPROTO);
     assert_int_equal(header_of(PEER_PING, 0, 1), -EPROTO);

@@ -9,6 +9,8 @@
     plain      scenarios without us
     assisted   hosts with our daemons, and what these did
     assist     scenarios of assist mode
+    directed   the same hosts, and postcopyctl that drives
+    direct     scenarios of direct mode
 
 Nothing of it touches the libvirt of this machine: /run, /etc/libvirt, /var/lib/libvirt,
 /var/cache/libvirt and /var/log/libvirt are private to each host.

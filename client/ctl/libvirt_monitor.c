@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "client/ctl/libvirt_monitor.h"
+
+#include <libvirt/libvirt-qemu.h>
+#include <libvirt/virterror.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "protocol/qmp/error.h"
+#include "protocol/qmp/json.h"
+
+void libvirt_set_error(GError **error, const char *what)
+{
+    g_autofree char *why = g_strdup(virGetLastErrorMessage());
+
+    g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "%s: %s", what, g_strdelimit(why, "\n", ' '));
+}
+
+/* QEMU's answer without what it returned: it refused. */
+static JsonNode *take_return(const char *command, const char *text, GError **error)
+{
+    g_autoptr(JsonNode) node = node_parse(text, -1, NULL);
+    JsonObject *answer = node_object(node);
+    JsonObject *refusal = member_object(answer, "error");
+    JsonNode *result;
+
+    if (answer && (result = json_object_dup_member(answer, "return")))
+        return result;
+    g_set_error(error, CALL_ERROR, refusal ? CALL_ERROR_REFUSED : CALL_ERROR_FAILED,
+                "the monitor's \"%s\": %s", command,
+                refusal ? member_string(refusal, "desc") : "an answer that is not understood");
+    return NULL;
+}
+
+static JsonNode *call(void *user, const char *command, JsonObject *arguments, GError **error)
+{
+    g_autofree char *text = NULL;
+    char *answer = NULL;
+    JsonObject *request = json_object_new();
+    JsonNode *result;
+
+    json_object_set_string_member(request, "execute", command);
+    if (arguments)
+        json_object_set_object_member(request, "arguments", arguments);
+    text = object_line(request);
+    if (virDomainQemuMonitorCommand(user, text, &answer, VIR_DOMAIN_QEMU_MONITOR_COMMAND_DEFAULT) <
+        0) {
+        g_autofree char *what = g_strdup_printf("the monitor's \"%s\"", command);
+
+        libvirt_set_error(error, what);
+        return NULL;
+    }
+    result = take_return(command, answer, error);
+    free(answer);
+    return result;
+}
+
+gboolean libvirt_monitor(virDomain *domain, Monitor *ret_monitor, GError **error)
+{
+    g_autoptr(JsonNode) answer = NULL;
+    JsonObject *version;
+
+    *ret_monitor = (Monitor){.call = call, .user = domain};
+    answer = monitor_call(ret_monitor, "query-version", NULL, error);
+    version = member_object(node_object(answer), "qemu");
+    ret_monitor->version =
+        (int)(member_int(version, "major") * 1000 + member_int(version, "minor"));
+    return answer != NULL;
+}
+
+int libvirt_monitor_pid(const Monitor *monitor, GError **error)
+{
+    g_autoptr(JsonNode) answer = monitor_call(monitor, "query-cpus-fast", NULL, error);
+    gint64 tid = answer ? member_int(element_object(node_array(answer), 0), "thread-id") : 0;
+    g_autofree char *path = g_strdup_printf("/proc/%" G_GINT64_FORMAT "/status", tid);
+    g_autofree char *status = NULL;
+    const char *found;
+
+    if (!answer)
+        return 0;
+    if (g_file_get_contents(path, &status, NULL, NULL) && (found = strstr(status, "\nTgid:")))
+        return (int)g_ascii_strtoll(found + strlen("\nTgid:"), NULL, 10);
+    g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
+                "the domain's QEMU is not on this host: run this on its source host");
+    return 0;
+}
