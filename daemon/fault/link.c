@@ -373,8 +373,10 @@ static void serve(Link *link)
 
     if (!error)
         error = ask_seal_if_due(link);
-    if (!error)
+    if (!error) {
+        tell_serving(link); /* before the wait: a link that is back serves at once */
         tell_ready_if_due(link);
+    }
     spoke = !error && wait_for_something(link, LINK_REPORT_MS / 2) == 1;
 
     if (spoke) {
