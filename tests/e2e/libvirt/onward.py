@@ -5,6 +5,7 @@ from harness.postcopyd import expect
 
 from .assist import goes
 from .assisted import assisted
+from .direct import once_more
 from .hosts import USER
 from .plain import RATE
 
@@ -37,7 +38,7 @@ def saved():
         here.host.uninstall()
         here.host.virsh("restore", SAVED)
         _bare(case, here)
-        return f"{there}; restored: {case.domain.verified(2)}"
+        return f"{there}; restored: {once_more(here)}"
 
 
 def _onward(how, *user_of_qemu, **settings):
