@@ -82,7 +82,7 @@ static void *run(void *argument)
             log_info("process %d: " CAPABILITY " is off again", job->pid);
         } else if (has_ended(job, RETRY_MS)) {
             break;
-        } else if (g_get_monotonic_time() - complained_us > COMPLAIN_S * G_USEC_PER_SEC) {
+        } else if (g_get_monotonic_time() - complained_us > (gint64)COMPLAIN_S * G_USEC_PER_SEC) {
             complained_us = g_get_monotonic_time();
             log_warning("process %d: " CAPABILITY " is still on, do not save its guest: %s",
                         job->pid, error->message);
