@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 
 from lender import ASKED, MAIN, RELAY, SMALL, Lender
-from monitor import Monitor
+from monitor import Monitor, bound_socket
 from wire import PAGE, Client, Peer, text
 from world import MIB, Daemon, SLOW, Vmm, expect, host, mentions, postcopyd
 
@@ -24,9 +24,9 @@ PAGES = MEM * MIB // PAGE
 class Assisted(Vmm):
     """tests/integration/assisted: a QEMU, its preload and its guest."""
 
-    def __init__(self, daemon, mem=MEM):  # pylint: disable=super-init-not-called
+    def __init__(self, daemon, mem=MEM, **popen):  # pylint: disable=super-init-not-called
         self._start([postcopyd.BUILD / "tests/integration/assisted", daemon.socket, mem],
-                    "assisted", "vm")
+                    "assisted", "vm", **popen)
         figures = dict(word.split("=") for word in self.wait_line("READY").split()[1:])
         self.port = int(figures["port"])
         self.regions = [{"id": "main", "guest_address": 0, "address": int(figures["main"]),
@@ -171,9 +171,11 @@ def two_daemons():
         folder = Path(ends.enter_context(host.workdir()))
         a = ends.enter_context(Daemon(folder, "a"))
         b = ends.enter_context(Daemon(folder, "b", libvirt={"source": a.address}))
-        left, right = (ends.enter_context(Assisted(daemon)) for daemon in (a, b))
+        listener = bound_socket(folder / "qmp")
+        left = ends.enter_context(Assisted(a, preexec_fn=listener.listen))
+        right = ends.enter_context(Assisted(b))
         monitor = ends.enter_context(Monitor(
-            folder / "qmp", [(region["address"], region["length"]) for region in left.regions],
+            listener, [(region["address"], region["length"]) for region in left.regions],
             [left.process.pid]))
         for region, name in zip(right.regions, ("ram0", "ram1")):
             region["id"] = name
