@@ -258,6 +258,8 @@ static const char *why_not(const Connection *connection, const guint8 *uuid,
     Expected *expected = expected_by_pid(connection->control, connection->peer.pid);
 
     *ret_expected = expected;
+    if (!connection_process_lives(connection))
+        return "the process that made this connection has ended, or cannot be watched over";
     if (connection->greeted)
         return "ASSIST belongs on a connection of its own, without HELLO";
     if (!expected)

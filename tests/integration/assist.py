@@ -502,6 +502,37 @@ def not_expected():
             mentions(client.refusal(), "HELLO")
 
 
+def _take_pid(world, pid):
+    """A process that gets this pid, if nobody else does meanwhile."""
+    for _ in range(1000):
+        Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid - 1), encoding="ascii")
+        process = subprocess.Popen(["sleep", "1000"])
+        if process.pid == pid:
+            world.callback(process.kill)
+            return
+        process.kill()
+        process.wait()
+    raise AssertionError(f"{pid} is never free")
+
+
+def pid_of_another():
+    """A process connects and ends: nobody gets what is meant for the next one with its pid."""
+    with AssistWorld(expected=False) as world, contextlib.ExitStack() as ends:
+        clients = [ends.enter_context(Client()) for _ in range(2)]
+        pid = os.fork()
+        if pid == 0:
+            for client in clients:
+                client.socket.connect(str(world.daemon.socket))
+            os._exit(0)
+        os.waitpid(pid, 0)
+        _take_pid(ends, pid)
+        expect(world.expect(pid=pid) == {}, "not expected")
+        clients[0].send(26, world.uuid.bytes + text("vm"))
+        mentions(clients[0].refusal(), "ended")
+        clients[1].send(Client.HELLO, Client.hello("x", [Client.region("r", 1 << 30, MIB)]))
+        mentions(clients[1].refusal(), "ended", str(pid))
+
+
 def source_refuses():
     """The source's reasons come through, and it can be asked again on the same connection."""
     with AssistWorld() as world:
