@@ -140,14 +140,14 @@ static gpointer run(gpointer argument)
     return NULL;
 }
 
-gboolean assist_source_find(const Expected *expected, guint64 assist, ControlFunction done)
+gboolean assist_source_find(const Expected *expected, ControlFunction done)
 {
     Job *job = g_new0(Job, 1);
     GThread *thread;
 
     job->done = done;
     job->found.control = expected->control;
-    job->found.assist = assist;
+    job->found.expected = expected->id;
     job->found.pid = expected->pid;
     memcpy(job->found.uuid, expected->uuid, sizeof job->found.uuid);
     g_strlcpy(job->found.name, expected->name, sizeof job->found.name);

@@ -151,6 +151,16 @@ Expected *expected_by_pid(Control *control, int pid)
     return NULL;
 }
 
+Expected *expected_by_id(Control *control, guint64 id)
+{
+    for (guint i = 0; i < control->expected->len; i++) {
+        Expected *expected = control->expected->pdata[i];
+        if (expected->id == id)
+            return expected;
+    }
+    return NULL;
+}
+
 static void on_ended(evutil_socket_t fd, short what, void *argument)
 {
     Expected *expected = argument;
@@ -192,6 +202,7 @@ gboolean expected_add(Control *control, JsonObject *request, char *ret_text)
     Expected *expected = g_new0(Expected, 1);
 
     expected->control = control;
+    expected->id = control->next_id++;
     expected->pidfd = -1;
     g_ptr_array_add(control->expected, expected);
     if (control->expected->len > EXPECTED_MAX) {

@@ -533,6 +533,35 @@ def pid_of_another():
         mentions(clients[1].refusal(), "ended", str(pid))
 
 
+def _asking(daemon):
+    """How many of its threads look for a source."""
+    return sum(comm.read_text() == "ask\n"
+               for comm in Path(f"/proc/{daemon.process.pid}/task").glob("*/comm"))
+
+
+def asks_in_a_loop():
+    """However often a process comes and goes, one thread asks for it, and who is there gets the answer."""
+    with AssistWorld(expected=False) as world, contextlib.ExitStack() as ends:
+        listener = ends.enter_context(socket.create_server(("127.0.0.1", 0)))
+        ends.enter_context(socket.create_connection(listener.getsockname()))
+        ends.enter_context(listener.accept()[0])
+        expect(world.expect(pid=os.getpid()) == {}, "not expected")
+        world.lender.silence()
+        ask = world.uuid.bytes + text("vm")
+        for _ in range(40):
+            with Client(world.daemon.socket) as client:
+                client.send(26, ask)
+                time.sleep(0.01)
+        last = ends.enter_context(Client(world.daemon.socket, timeout=20 * SLOW))
+        last.send(26, ask)
+        time.sleep(0.1)
+        expect(_asking(world.daemon) == 1, f"{_asking(world.daemon)} threads ask")
+        world.lender.speak()
+        kind, _ = last.receive()
+        expect(kind == 27, f"message {kind}")
+        expect(len(world.lender.asked) == 1, world.lender.asked)
+
+
 def source_refuses():
     """The source's reasons come through, and it can be asked again on the same connection."""
     with AssistWorld() as world:
