@@ -25,23 +25,25 @@ static void fail(AssistSource *found, int error, const char *text)
 static gboolean find_connection(AssistSource *found, char own_end[SOCKETS_TEXT],
                                 char host[SOCKETS_TEXT])
 {
-    g_autofree ProcessSocket *sockets = g_new(ProcessSocket, SOCKETS_MAX);
-    int n = sockets_of_process(found->pid, sockets, SOCKETS_MAX);
-    const ProcessSocket *socket = n > 0 ? sockets_find_accepted(sockets, (uint32_t)n) : NULL;
+    ProcessSocket socket;
+    int n = sockets_find_incoming(found->pid, NULL, &socket);
 
-    if (n < 0) {
+    if (n == 0)
+        fail(found, -EAGAIN,
+             "no migration has come to this process over TCP yet: ask again when it has");
+    else if (n == -ENOTUNIQ)
+        fail(found, -EAGAIN,
+             "this process has connections from several hosts: which of them is its source cannot "
+             "be told");
+    else if (n < 0) {
         found->error = n;
         g_snprintf(found->text, sizeof found->text,
                    "cannot look for the migration of process %d: %s", found->pid, strerror(-n));
-        return FALSE;
     }
-    if (!socket) {
-        fail(found, -EAGAIN,
-             "no migration has come to this process over TCP yet: ask again when it has");
+    if (n != 1)
         return FALSE;
-    }
-    socket_end_format(&socket->local, own_end);
-    socket_end_format_host(&socket->remote, host);
+    socket_end_format(&socket.local, own_end);
+    socket_end_format_host(&socket.remote, host);
     return TRUE;
 }
 
