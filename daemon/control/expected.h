@@ -24,6 +24,8 @@ typedef struct Expected {
     RegionSet regions;            /* all ANONYMOUS: nothing of them is looked at here */
     guint32 n_vcpus;
     guint32 *vcpus;
+    guint32 n_ports;
+    guint16 *ports;  /* at which it listened before any migration was to come */
     gboolean asking; /* a thread looks for its source */
 } Expected;
 

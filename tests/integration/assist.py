@@ -463,7 +463,9 @@ def expect_nonsense():
                 ({"regions": _change(main, guest_address=-1)}, ("region",)),
                 ({"regions": _change(main, guest_address=1.5)}, ("region",)),
                 ({"vcpus": [0]}, ("vcpus",)), ({"vcpus": ["1"]}, ("vcpus",)),
-                ({"vcpus": {}}, ("vcpus",)), ({"vcpus": [1] * 4097}, ("vcpus",))):
+                ({"vcpus": {}}, ("vcpus",)), ({"ports": {}}, ("ports",)), ({"ports": [0]}, ("ports",)),
+                ({"ports": ["1"]}, ("ports",)), ({"ports": [65536]}, ("ports",)),
+                ({"ports": [1] * 1025}, ("ports",)), ({"vcpus": [1] * 4097}, ("vcpus",))):
             answer = world.expect(**changed)
             expect(answer.get("errno"), f"{str(changed)[:200]}: {answer}")
             mentions(answer["error"], *words)
@@ -560,6 +562,31 @@ def asks_in_a_loop():
         kind, _ = last.receive()
         expect(kind == 27, f"message {kind}")
         expect(len(world.lender.asked) == 1, world.lender.asked)
+
+
+def console_is_no_source():
+    """Whoever looks at the VM's console, connected to its process as its source is, is not asked."""
+    with AssistWorld(expected=False) as world:
+        ask = f"assist {world.uuid.hex}"
+        console = world.vm.port
+        world.add(socket.create_connection(("127.0.0.1", console)))
+        world.vm.wait_event("accepted")
+        expect(world.expect(ports=[console]) == {}, "not expected")
+        mentions(world.vm.refused(ask), "no migration")
+        expect(not world.lender.asked, "the console's client was asked")
+        expect(world.expect(ports=[1, console + 1 if console < 65535 else 2]) == {}, "not expected")
+        world.listen()
+
+
+def several_hosts():
+    """Connections of two hosts, and no word which one is the migration: nobody is asked."""
+    with AssistWorld() as world:
+        with socket.socket() as other:
+            other.bind(("127.0.0.2", 0))
+            other.connect(("127.0.0.1", world.vm.port))
+            world.vm.wait_event("accepted", count=2)
+            mentions(world.vm.refused(f"assist {world.uuid.hex}"), "several hosts")
+        expect(not world.lender.asked, "somebody was asked")
 
 
 def source_refuses():
