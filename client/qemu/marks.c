@@ -3,11 +3,16 @@
 
 #define FROM(state) (1U << (state))
 
+static uint64_t *words_of(const Table *table, uint32_t region)
+{
+    return (uint64_t *)((uint8_t *)table->header + PAGE_TABLE_HEADER_SIZE) +
+           table->first_word[region];
+}
+
 static uint64_t move_pages(const Table *table, uint32_t region, uint64_t page, uint64_t count,
                            unsigned from, PageState to)
 {
-    uint64_t *words =
-        (uint64_t *)((uint8_t *)table->header + PAGE_TABLE_HEADER_SIZE) + table->first_word[region];
+    uint64_t *words = words_of(table, region);
     uint64_t end = table->n_words[region] * PAGE_TABLE_PAGES_PER_WORD;
     uint64_t moved = 0;
 
@@ -34,6 +39,18 @@ static uint64_t move_pages(const Table *table, uint32_t region, uint64_t page, u
 void marks_present(const Table *table, uint32_t region, uint64_t page, uint64_t count)
 {
     move_pages(table, region, page, count, FROM(PAGE_HOLE) | FROM(PAGE_MISSING), PAGE_PRESENT);
+}
+
+bool marks_is_present(const Table *table, uint32_t region, uint64_t page)
+{
+    uint64_t word;
+
+    if (page >= table->n_words[region] * PAGE_TABLE_PAGES_PER_WORD)
+        return false;
+    word = __atomic_load_n(&words_of(table, region)[page / PAGE_TABLE_PAGES_PER_WORD],
+                           __ATOMIC_ACQUIRE);
+    return (word >> (page % PAGE_TABLE_PAGES_PER_WORD) * PAGE_TABLE_BITS & PAGE_STATE_MASK) ==
+           PAGE_PRESENT;
 }
 
 uint64_t marks_hot(const Table *table, uint32_t region, uint64_t page, uint64_t count)

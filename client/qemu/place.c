@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <linux/userfaultfd.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <sys/ioctl.h>
 
 #include "client/lib/uffd.h"
@@ -48,6 +49,18 @@ static void mark(const Plan *plan, const Segment *segment, uint64_t address, uin
     marks_present(&plan->table, segment->range, page, length / range->page_size);
 }
 
+/*
+ * The kernel would copy the page before it finds that there is one.  Who waits for it is woken all the
+ * same: it may have been passed on to QEMU before the daemon placed the page, and be in nobody's books.
+ */
+static bool is_there(const Plan *plan, const Segment *segment, uint64_t address)
+{
+    const Region *range = &plan->ranges.list[segment->range];
+
+    return marks_is_present(&plan->table, segment->range,
+                            (address - (uintptr_t)range->address) / range->page_size);
+}
+
 int place(const Plan *plan, const Segment *segment, const Placing *placing, uint64_t length,
           uint64_t *done, PlaceCounts *counts)
 {
@@ -56,10 +69,12 @@ int place(const Plan *plan, const Segment *segment, const Placing *placing, uint
     unsigned tries = 0;
 
     while (*done < end) {
-        int64_t got = place_once(segment->uffd, placing, *done, end - *done);
+        bool whole = end - *done >= page_size;
+        int64_t got = whole && is_there(plan, segment, placing->to + *done)
+                          ? -EEXIST
+                          : place_once(segment->uffd, placing, *done, end - *done);
 
-        if (got == -EEXIST && end - *done >= page_size) {
-            /* The kernel wakes nobody then. */
+        if (got == -EEXIST && whole) {
             uffd_wake_range(segment->uffd, (void *)(uintptr_t)(placing->to + *done), page_size);
             __atomic_add_fetch(&counts->there, 1, __ATOMIC_RELAXED);
             got = (int64_t)page_size;

@@ -5,9 +5,12 @@
 #include <poll.h>
 #include <signal.h>
 #include <stddef.h>
+#include <sys/resource.h>
 
 /* Most threads are gone in less than a round; a signal is for those that are stuck. */
 enum { JOIN_ROUND_MS = 1, JOIN_SIGNAL_ROUNDS = 20 };
+
+enum { NICE_IN_A_HURRY = -15 };
 
 static void ignore(int signal_number)
 {
@@ -36,4 +39,10 @@ void thread_join(pthread_t thread)
         if (round % JOIN_SIGNAL_ROUNDS == 0)
             pthread_kill(thread, SIGUSR1);
     }
+}
+
+/* Linux: a nice value is a thread's own, and 0 is the calling one (setpriority(2)). */
+void thread_hurry(void)
+{
+    (void)setpriority(PRIO_PROCESS, 0, NICE_IN_A_HURRY);
 }

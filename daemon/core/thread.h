@@ -19,4 +19,10 @@ void thread_catch_signal(void);
  */
 void thread_join(pthread_t thread);
 
+/*
+ * The calling thread goes before others on its core, as far as this process may have it so: what it does
+ * is short, and a guest waits for it.
+ */
+void thread_hurry(void);
+
 #endif

@@ -311,6 +311,7 @@ static void *run(void *argument)
 
     snprintf(name, sizeof name, "resolver-%u", resolver->index);
     prctl(PR_SET_NAME, name);
+    thread_hurry();
     error = ring_start(&resolver->ring, 256);
     if (error) {
         import_halt(resolver->import, CLIENT_STATE_BROKEN,
