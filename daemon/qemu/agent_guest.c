@@ -50,8 +50,11 @@ static char *ask(virDomainPtr domain, const char *line, GError **error)
         g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "libvirt: %s", agent_error());
         return NULL;
     }
-    copy = g_strdup(answer);
+    copy = strnlen(answer, MONITOR_ANSWER_MAX + 1) <= MONITOR_ANSWER_MAX ? g_strdup(answer) : NULL;
     free(answer);
+    if (!copy)
+        g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
+                    "libvirt: the monitor's answer is too long");
     return copy;
 }
 

@@ -290,7 +290,7 @@ def hostile_qemu():
         connection.recv(1 << 16)
         time.sleep(8)
 
-    many = [{"capability": "postcopy-ram", "state": True}] * 50000
+    many = [{"capability": "postcopy-ram", "state": True}] * 40000
     nested = b"[" * 200000 + b"]" * 200000 + b"\r\n"
     hostile = {
         "flood": flood, "endless line": endless, "silent": silent,
