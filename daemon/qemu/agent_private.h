@@ -21,6 +21,9 @@ typedef enum AgentLane {
     LANE_POSTCOPY /* the guest's wait depends on it */
 } AgentLane;
 
+/* What is tried again until it goes. */
+typedef enum AgentRetry { RETRY_LOOK, RETRY_CHECK, RETRY_CLEAR, AGENT_RETRIES } AgentRetry;
+
 /* A running domain about which there is something to remember; guarded by the agent's lock. */
 typedef struct AgentDomain {
     guint8 uuid[LIMIT_UUID];
@@ -33,6 +36,7 @@ typedef struct AgentDomain {
     gboolean look_again;   /* its metadata could not be written */
     gboolean check_again;  /* its capability has to be looked at */
     gboolean clear_wanted; /* its capability is to be off */
+    gboolean posted[AGENT_RETRIES]; /* that waits for its lane: it is not posted again meanwhile */
     gboolean complained;   /* a line was logged about its metadata */
 } AgentDomain;
 
@@ -93,6 +97,8 @@ typedef struct AgentJob {
     guint8 uuid[LIMIT_UUID];
     LookReason reason;
     int pass;
+    gboolean is_retry; /* the one noted in posted[retry] */
+    AgentRetry retry;
     AgentDone done; /* NULL: nobody wants to know */
     void *user;
 } AgentJob;
