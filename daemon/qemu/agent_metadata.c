@@ -79,8 +79,9 @@ static void set_own(AgentJob *job)
     pthread_mutex_unlock(&job->agent->lock);
 }
 
-/* It comes from another host, and so does its token. */
-static void set_arrived(AgentJob *job)
+/* What it has was made by another host, or by a daemon before us: whoever got to know it there may ask with
+ * it, so it is renewed as soon as nobody needs it. */
+static void set_foreign(AgentJob *job)
 {
     pthread_mutex_lock(&job->agent->lock);
     agent_domain_make(job->agent, job->uuid)->renew = TRUE;
@@ -119,6 +120,18 @@ static void remember(AgentJob *job, virDomainPtr domain, const Mark *mark, gbool
     pthread_mutex_unlock(&job->agent->lock);
 }
 
+/* What is known of it stays: it was not to be found out what has become of it. */
+static void look_again(AgentJob *job, virDomainPtr domain)
+{
+    AgentDomain *known;
+
+    pthread_mutex_lock(&job->agent->lock);
+    known = agent_domain_make(job->agent, job->uuid);
+    set_name(known, virDomainGetName(domain));
+    known->look_again = TRUE;
+    pthread_mutex_unlock(&job->agent->lock);
+}
+
 /* The token that we remember; FALSE: none, or another host's. */
 static gboolean remembered(AgentJob *job, guint8 *ret_token)
 {
@@ -151,6 +164,7 @@ static void settle_token(AgentJob *job, virDomainPtr domain, Mark *mark)
      */
     if (agent_is_busy(domain)) {
         remember(job, domain, mark, TRUE, TRUE);
+        set_foreign(job);
         return;
     }
     if (had && mark->has_token && job->reason == LOOK_CHANGED) {
@@ -196,14 +210,15 @@ void agent_look(AgentJob *job)
         return; /* without a connection: there is a look when it is back */
     }
     if (!agent_read_mark(domain, &mark, &known)) {
-        remember(job, domain, NULL, FALSE, TRUE);
+        look_again(job, domain);
     } else {
         if (!known)
             complain(job, domain,
                      "its metadata in " MARK_NAMESPACE " is not understood: left alone");
         enabled = mark_takes_part(&mark, job->agent->all);
-        if (enabled && job->reason == LOOK_ARRIVED)
-            set_arrived(job);
+        /* While we were not connected it may have been away. */
+        if (enabled && (job->reason == LOOK_ARRIVED || job->reason == LOOK_CONNECTED))
+            set_foreign(job);
         if (enabled)
             settle_token(job, domain, &mark);
         else
