@@ -263,7 +263,7 @@ static gboolean take_retry(AgentJob *job, AgentRetry retry)
 
 static void retry(Agent *agent)
 {
-    static void (*const run[AGENT_RETRIES])(AgentJob *job) = {
+    static void (*const run[AGENT_RETRIES])(AgentJob * job) = {
         [RETRY_LOOK] = agent_look,
         [RETRY_CHECK] = agent_check_capability,
         [RETRY_CLEAR] = agent_clear_capability,

@@ -32,12 +32,14 @@ typedef struct AgentDomain {
     gboolean has_token;
     guint8 token[LIMIT_TOKEN];
     gboolean renew; /* the token is that of the host it came from */
+    gboolean has_defined;
+    MarkEnabled defined; /* what its definition said at the last look */
     Passes passes;
-    gboolean look_again;   /* its metadata could not be written */
-    gboolean check_again;  /* its capability has to be looked at */
-    gboolean clear_wanted; /* its capability is to be off */
+    gboolean look_again;            /* its metadata could not be written */
+    gboolean check_again;           /* its capability has to be looked at */
+    gboolean clear_wanted;          /* its capability is to be off */
     gboolean posted[AGENT_RETRIES]; /* that waits for its lane: it is not posted again meanwhile */
-    gboolean complained;   /* a line was logged about its metadata */
+    gboolean complained;            /* a line was logged about its metadata */
 } AgentDomain;
 
 struct Agent {
@@ -113,6 +115,8 @@ void agent_job_done(AgentJob *job, const char *problem);
 
 /* FALSE: it could not be read. */
 gboolean agent_read_mark(virDomainPtr domain, Mark *ret_mark, gboolean *ret_known);
+
+/* All but mark->enabled, which is its owner's. */
 gboolean agent_write_mark(virDomainPtr domain, const Mark *mark);
 
 /*

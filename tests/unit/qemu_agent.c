@@ -101,7 +101,7 @@ static void anothers_token_stays(void **state)
 {
     World *world = *state;
     Mark theirs = {.enabled = MARK_YES, .has_token = TRUE, .token = {1, 2, 3}}, mark;
-    char *xml = mark_write(&theirs);
+    char *xml = mark_write(&theirs, NULL);
     Guest *guest;
 
     world_start(world, FALSE);
