@@ -202,6 +202,16 @@ static Import *make_import(const Assist *assist, const Expected *expected,
                       assist->control, ret_error);
 }
 
+static void describe_failure(int error, char *ret_text)
+{
+    g_strlcpy(ret_text,
+              error == -ENOSPC
+                  ? "this host, or the daemon's cgroup, has no memory for the table of "
+                    "the VM's pages, which takes 1/8192 of the VM's"
+                  : strerror(-error),
+              LIMIT_TEXT + 1);
+}
+
 static void on_found(Control *control, gpointer data)
 {
     g_autofree AssistSource *found = data;
@@ -224,7 +234,7 @@ static void on_found(Control *control, gpointer data)
             limits_apply(control);
             return;
         }
-        g_strlcpy(found->text, strerror(-error), sizeof found->text);
+        describe_failure(error, found->text);
     }
     admission_log_refusal(assist->connection, found->text);
     refuse(assist->connection, assist->serial, error, found->text);

@@ -3,7 +3,11 @@
 nothing that happens to it, to the source or between them is more than a page that comes later."""
 
 import contextlib
+import ctypes
+import errno
+import functools
 import os
+import platform
 import re
 import socket
 import struct
@@ -423,6 +427,40 @@ def device_only_if_granted():
         mentions(world.vm.refused("device"), "grant_device")
         world.expect()
         expect(world.vm.ask(f"assist {world.uuid.hex}")["device"] == 0, "the device came along")
+
+
+def _no_memory_for_tables():
+    """From here on this process allocates no more of a file than a page table's header."""
+    number = {"x86_64": 285, "aarch64": 47}[platform.machine()]  # fallocate
+    lines = ((0x20, 0, 0, 0), (0x15, 0, 3, number),         # another system call?
+             (0x20, 0, 0, 40), (0x25, 0, 1, 32768),         # of how much?
+             (0x06, 0, 0, 0x50000 | errno.ENOSPC), (0x06, 0, 0, 0x7fff0000))
+    program = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *line) for line in lines))
+    head = ctypes.create_string_buffer(
+        struct.pack("<HxxxxxxQ", len(lines), ctypes.addressof(program)))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, head):
+        raise OSError(ctypes.get_errno(), "no seccomp filter")
+
+
+def table_is_allocated():
+    """Memory for the table that QEMU writes to is there before QEMU hears of it, or it never does."""
+    with AssistWorld() as world:
+        world.vm.do(f"assist {world.uuid.hex}")
+        folder = Path(f"/proc/{world.daemon.process.pid}/fd")
+        tables = [os.stat(fd) for fd in folder.iterdir() if "postcopyd-pages" in os.readlink(fd)]
+        expect(len(tables) == 1 and tables[0].st_blocks * 512 >= tables[0].st_size > PAGES // 2,
+               f"{[(table.st_blocks * 512, table.st_size) for table in tables]}")
+        world.daemon.stop()
+        world.daemon.starter = functools.partial(subprocess.Popen,
+                                                 preexec_fn=_no_memory_for_tables)
+        world.daemon.start()
+        world.vm.do("reconnect")
+        world.expect()
+        said = world.vm.refused(f"assist {world.uuid.hex}")
+        mentions(said, "no memory", "table")
+        world.daemon.wait_log("no memory", "table")
+        return said
 
 
 def _change(region, **changed):
