@@ -157,7 +157,8 @@ static void on_told(Control *control, gpointer data)
         break;
     case IMPORT_CANCELLED:
         log_info("%s: assisted no more: %s", assist->import->name, told->text);
-        if (assist->stage == ASSIST_ATTACHING)
+        /* Also a plan that it has: unless it hears of that it waits with a dead one. */
+        if (assist->stage == ASSIST_ATTACHING || assist->stage == ASSIST_PLANNED)
             refuse(assist->connection, assist->serial, -ECANCELED, told->text);
         assist_free(assist);
         break;

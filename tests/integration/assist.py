@@ -310,6 +310,21 @@ def source_forgets():
         world.vm.touched(0, 10)
 
 
+def plan_withdrawn():
+    """A source that forgets it before QEMU listens: the client is told, and may ask again."""
+    with AssistWorld() as world:
+        world.vm.do(f"assist {world.uuid.hex}")
+        world.lender.knows = False
+        world.lender.cut()
+        world.vm.do("withdrawn")
+        world.gone()
+        mentions(world.vm.refused("listen"), "PLAN")
+        world.lender.knows = True
+        world.listen()
+        world.vm.touch(0, 10)
+        world.vm.touched(0, 10)
+
+
 def unreadable_pages():
     """What the source cannot read is left to QEMU: nothing is poisoned, nobody waits unseen."""
     with AssistWorld() as world:

@@ -116,6 +116,13 @@ static const char *do_assist(Assisted *self, const char *words)
     return NULL;
 }
 
+/* Its plan is taken back, which it is told without asking. */
+static const char *do_withdrawn(Assisted *self, const char *words)
+{
+    (void)words;
+    return hear(self, CLIENT_ERROR);
+}
+
 static const char *do_device(Assisted *self, const char *words)
 {
     const char *error;
@@ -274,11 +281,13 @@ static const struct {
     const char *name;
     const char *(*run)(Assisted *self, const char *words);
 } commands[] = {
-    {"assist", do_assist},   {"device", do_device},   {"register", do_register},
-    {"listen", do_listen},   {"present", do_present}, {"hot", do_hot},
-    {"place", do_place},     {"touch", do_touch},     {"relay", do_relay},
-    {"words", do_words},     {"end", do_end},         {"reconnect", do_reconnect},
-    {"connect", do_connect},
+    {"assist", do_assist},     {"device", do_device},
+    {"register", do_register}, {"listen", do_listen},
+    {"present", do_present},   {"hot", do_hot},
+    {"place", do_place},       {"touch", do_touch},
+    {"relay", do_relay},       {"words", do_words},
+    {"end", do_end},           {"reconnect", do_reconnect},
+    {"connect", do_connect},   {"withdrawn", do_withdrawn},
 };
 
 static void run(Assisted *self, char *line)
