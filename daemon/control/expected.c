@@ -79,7 +79,7 @@ static gboolean parse_regions(JsonObject *request, RegionSet *ret_regions, char 
     }
     if (region_set_overlaps(ret_regions))
         return complain(ret_text, "two regions overlap");
-    return arrival_pages_fit(ret_regions, ret_text);
+    return TRUE;
 }
 
 static gboolean parse_vcpus(JsonObject *request, Expected *expected, char *ret_text)
@@ -127,11 +127,14 @@ static gboolean parse_names(JsonObject *request, Expected *expected, char *ret_t
     return TRUE;
 }
 
-/* A source that gives its pages away as it sends them has nothing that could be asked for. */
-static void parse_capabilities(JsonObject *request, Expected *expected)
+/* What is right as a request, and yet no VM that can be assisted: its client is told when it asks.  A source
+ * that gives its pages away as it sends them has nothing that could be asked for. */
+static void look_for_obstacles(JsonObject *request, Expected *expected)
 {
     JsonObject *capabilities = json_field_object(request, "capabilities");
 
+    if (!arrival_pages_fit(&expected->regions, expected->refusal))
+        return;
     if (capabilities && json_field_is_true(capabilities, "release-ram"))
         g_strlcpy(expected->refusal,
                   "the migration capability release-ram is on: memory that was sent cannot be "
@@ -215,7 +218,7 @@ gboolean expected_add(Control *control, JsonObject *request, char *ret_text)
         expected_free(expected);
         return FALSE;
     }
-    parse_capabilities(request, expected);
+    look_for_obstacles(request, expected);
     replace_earlier(expected);
     log_info("%s: expected to arrive in process %d%s%s", expected->name, expected->pid,
              expected->refusal[0] ? "; will not be assisted: " : "", expected->refusal);
