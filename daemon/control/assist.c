@@ -357,7 +357,8 @@ static void on_listen(Connection *connection)
     if (message->n_fds == assist->n_shards)
         shards = arrival_take_shards(connection, assist->shards, assist->n_shards, 0);
     if (!shards) {
-        refuse(connection, serial, -EINVAL, "LISTEN wants a userfaultfd for every shard");
+        refuse(connection, serial, -EINVAL,
+               "LISTEN wants a userfaultfd for every shard, non-blocking and without any events");
         return;
     }
     error = import_arm(assist->import, shards, assist->n_shards);

@@ -581,7 +581,7 @@ def hostile_client():
         mentions(world.vm.refused("listen none"), "PLAN")
         world.vm.do(f"assist {world.uuid.hex}")
         world.vm.do("register")
-        for how in ("none", "few", "many", "other"):
+        for how in ("none", "few", "many", "other", "fork", "remove"):
             mentions(world.vm.refused(f"listen {how}"), "userfaultfd")
         with Client(world.daemon.socket) as client:
             for kind in (28, 29):

@@ -10,6 +10,7 @@
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/userfaultfd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -142,7 +143,8 @@ static const char *do_register(Assisted *self, const char *words)
     return NULL;
 }
 
-/* "few": all fds but one; "many": one twice; "other": a socket for the first; "none": none. */
+/* "few": all fds but one; "many": one twice; "other": a socket for the first; "none": none; "fork" and
+ * "remove": for the first a userfaultfd that reports such events. */
 static const char *do_listen(Assisted *self, const char *words)
 {
     int fds[LIMIT_SHARDS + 1];
@@ -157,6 +159,10 @@ static const char *do_listen(Assisted *self, const char *words)
         fds[n++] = fds[0];
     else if (strcmp(words, "other") == 0)
         fds[0] = self->socket;
+    else if (strcmp(words, "fork") == 0)
+        fds[0] = memory_new_uffd(self->device, UFFD_FEATURE_EVENT_FORK);
+    else if (strcmp(words, "remove") == 0)
+        fds[0] = memory_new_uffd(self->device, UFFD_FEATURE_EVENT_REMOVE);
     say(self, CLIENT_LISTEN, fds, n);
     return hear(self, CLIENT_OK);
 }
