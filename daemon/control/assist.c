@@ -252,7 +252,7 @@ static void begin(Connection *connection, const Expected *expected, guint32 seri
     assist->connection = connection;
     assist->pid = connection->peer.pid;
     assist->serial = serial;
-    assist->limit = control->settings->vm_limit;
+    assist->limit = expected->limit;
     assist->timer = event_new(control->base, -1, 0, on_timer, assist);
     connection->assist = assist;
     g_ptr_array_add(control->assists, assist);

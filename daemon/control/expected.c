@@ -165,6 +165,21 @@ Expected *expected_by_pid(Control *control, int pid)
     return NULL;
 }
 
+Expected *expected_by_text(Control *control, const char *vm)
+{
+    guint8 uuid[LIMIT_UUID];
+    gboolean is_uuid = uuid_from_text(vm, uuid);
+
+    for (guint i = 0; i < control->expected->len; i++) {
+        Expected *expected = control->expected->pdata[i];
+        if ((strcmp(expected->name, vm) == 0 ||
+             (is_uuid && memcmp(expected->uuid, uuid, sizeof uuid) == 0)) &&
+            !process_has_ended(expected->pidfd))
+            return expected;
+    }
+    return NULL;
+}
+
 static void on_ended(evutil_socket_t fd, short what, void *argument)
 {
     Expected *expected = argument;
@@ -189,15 +204,19 @@ static gboolean watch_over(Expected *expected, char *ret_text)
     return TRUE;
 }
 
-static void replace_earlier(const Expected *expected)
+/* A limit that was set meanwhile stays with the process. */
+static void replace_earlier(Expected *expected)
 {
     GPtrArray *all = expected->control->expected;
 
     for (guint i = all->len; i-- > 0;) {
         Expected *other = all->pdata[i];
-        if (other != expected &&
-            (other->pid == expected->pid || memcmp(other->uuid, expected->uuid, LIMIT_UUID) == 0))
-            expected_free(other);
+        if (other == expected ||
+            (other->pid != expected->pid && memcmp(other->uuid, expected->uuid, LIMIT_UUID) != 0))
+            continue;
+        if (other->pid == expected->pid)
+            expected->limit = other->limit;
+        expected_free(other);
     }
 }
 
@@ -207,6 +226,7 @@ gboolean expected_add(Control *control, JsonObject *request, char *ret_text)
 
     expected->control = control;
     expected->pidfd = -1;
+    expected->limit = control->settings->vm_limit;
     g_ptr_array_add(control->expected, expected);
     if (control->expected->len > EXPECTED_MAX) {
         expected_free(expected);

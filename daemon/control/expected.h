@@ -21,6 +21,7 @@ typedef struct Expected {
     guint8 token[LIMIT_TOKEN];    /* that the VM's metadata brought along from its source */
     char refusal[LIMIT_TEXT + 1]; /* why it cannot be assisted all the same; "" */
     RegionSet regions;            /* all ANONYMOUS: nothing of them is looked at here */
+    guint64 limit;                /* bytes/s at which its memory may arrive; 0: none */
     guint32 n_vcpus;
     guint32 *vcpus;
 } Expected;
@@ -31,6 +32,9 @@ gboolean expected_add(Control *control, JsonObject *request, char *ret_text);
 
 /* The living process with this pid; NULL: nobody spoke of it. */
 Expected *expected_by_pid(Control *control, int pid);
+
+/* The one of that name or uuid, its process living; NULL: none. */
+Expected *expected_by_text(Control *control, const char *vm);
 
 void expected_free(Expected *expected);
 

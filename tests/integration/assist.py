@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import functools
+import json
 import os
 import platform
 import re
@@ -442,6 +443,36 @@ def device_only_if_granted():
         mentions(world.vm.refused("device"), "grant_device")
         world.expect()
         expect(world.vm.ask(f"assist {world.uuid.hex}")["device"] == 0, "the device came along")
+
+
+def _limit(world, *words):
+    """postcopyctl limit, which has to succeed: the limits of the VMs, by name."""
+    done = world.daemon.ctl("limit", "--json", *words)
+    expect(done.returncode == 0, done.stderr)
+    return {vm["vm"]: vm["limit_bytes_s"] for vm in json.loads(done.stdout)["vms"]}
+
+
+def limited():
+    """A VM that has no client's HELLO has a limit of its own too, from before it is assisted on."""
+    hot = 8 * MIB // PAGE
+    with AssistWorld(**{"import": {"vm_limit": "64M"}}) as world:
+        expect(_limit(world, "vm") == {"vm": 64 * MIB}, _limit(world, "vm"))
+        expect(_limit(world) == {}, "nothing arrives yet")
+        expect(_limit(world, "vm", "1M") == {"vm": MIB}, "not set")
+        expect(world.expect() == {}, "it cannot be told again")
+        world.listen(hot=(0, hot))
+        begin = time.monotonic()
+        time.sleep(2)
+        came, took = world.vm.words()["present"], time.monotonic() - begin + 1
+        expect(0 < came * PAGE < took * MIB + MIB, f"{came} pages in {took:.1f} s")
+        expect(_limit(world) == {"vm": MIB}, _limit(world))
+        expect(world.imported()["vm_limit_bytes_s"] == MIB, world.imported())
+        expect(_limit(world, str(world.uuid), "none") == {"vm": 0}, "by its uuid")
+        world.vm.wait_words(lambda words: words["present"] == hot, timeout=2)
+        refused = world.daemon.ctl("limit", "other", "1M")
+        expect(refused.returncode != 0, refused)
+        mentions(refused.stderr, "other")
+        return f"{came * PAGE / took / MIB:.2f} MiB/s"
 
 
 def _no_memory_for_tables():
