@@ -127,6 +127,7 @@ static Departure *lend(Control *control, Lending *lending, PeerErrorCode *ret_co
         return NULL;
     *ret_code = PEER_ERROR_NONE;
     departure->export->asked_for = true;
+    departure->outgoing = *lending->outgoing;
     departure->stage = DEPARTURE_OFFERED;
     departure->until_us = g_get_monotonic_time() + ATTACH_US;
     g_strlcpy(departure->destination, lending->peer_host, sizeof departure->destination);

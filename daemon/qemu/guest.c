@@ -212,9 +212,12 @@ int guest_check_postcopy(const Guest *guest, char *ret_text)
     g_autoptr(GError) error = NULL;
     g_autofree char *migration = monitor_query_status(&guest->monitor, "query-migrate", &error);
     g_autoptr(JsonNode) status = NULL;
+    gboolean postcopy;
 
-    if (!migration)
+    if (!migration || !monitor_get_capability(&guest->monitor, "postcopy-ram", &postcopy, &error))
         return tell(ret_text, &error);
+    if (!postcopy)
+        return refuse(ret_text, -EINVAL, "it is not migrated by post-copy (postcopy-ram is off)");
     /* Asked last: one that runs again after its migration failed must not look stopped. */
     status = ask_status(guest, &result, ret_text);
     if (!status)

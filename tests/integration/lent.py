@@ -32,7 +32,7 @@ class Lone:
             self._theirs = listener.accept()[0]
         self.connection = "127.0.0.1:%d" % self._theirs.getsockname()[1]
         self.process = subprocess.Popen(
-            [sys.executable, Path(lone.__file__), str(SIZE), kind], stdin=subprocess.PIPE,
+            [sys.executable, Path(lone.__file__), str(SIZE), kind, str(ours.fileno())], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, text=True, pass_fds=[ours.fileno()])
         ours.close()
         self.regions = []
@@ -50,10 +50,19 @@ class Lone:
         self.process.wait()
         self._theirs.close()
 
+    def tell(self, line):
+        """An order."""
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
     def run(self):
         """Its vCPU runs from now on."""
-        self.process.stdin.write("run\n")
-        self.process.stdin.flush()
+        self.tell("run")
+
+    def hang_up(self):
+        """Its migration to the destination is over; the destination sees the end of it."""
+        self.tell("hang up")
+        expect(self._theirs.recv(1) == b"", "the connection goes on")
 
 
 class Lent(World):
@@ -177,6 +186,46 @@ def not_stopped():
         world.monitor.migration = "completed"
         control.expect(Peer.SEALED)
         return f"asked {asked} times"
+
+
+def gone_elsewhere():
+    """Whom it was to go to once cannot have it sealed when it stops for another reason."""
+    with Lent() as world:
+        control, urgent = world.attach()
+        world.vm.hang_up()
+        world.monitor.migration = "completed"
+        world.monitor.running, world.monitor.status = False, "postmigrate"
+        control.send(Peer.SEAL)
+        control.wait(Peer.CANCEL)
+        expect(world.ended() == "cancelled", "not cancelled")
+        expect(urgent.receive() is None, "the one that reads goes on")
+
+
+def aborted():
+    """The end of its migration ends it, though its destination holds on to it."""
+    for change in ("hang up", "cancelled"):
+        with Lent() as world:
+            control, _ = world.attach()
+            time.sleep(4)
+            expect(world.source.exported("vm")["state"] == "exported", "ended while it migrates")
+            if change == "hang up":
+                world.vm.hang_up()
+            else:
+                world.monitor.migration = change
+            control.wait(Peer.CANCEL)
+            expect(world.ended() == "cancelled", "not cancelled")
+
+
+def without_postcopy():
+    """Nor has a guest moved on whose migration cannot be post-copy."""
+    with Lent() as world:
+        control, urgent = world.attach()
+        world.monitor.capabilities["postcopy-ram"] = False
+        world.monitor.stopped_in_postcopy()
+        control.send(Peer.SEAL)
+        time.sleep(1)
+        urgent.read(0, 0, 1)
+        expect(urgent.error_code() == Peer.UNSEALED, "it was sealed")
 
 
 def refused():

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/qemu/outgoing.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "protocol/limits.h"
+
+static int cannot_look(int error, char *ret_text)
+{
+    snprintf(ret_text, LIMIT_TEXT + 1, "cannot look at the connections of its process: %s",
+             strerror(-error));
+    return error;
+}
+
+/* The established ones with that end.  0 or negative errno. */
+static int collect(int pid, const SocketEnd *remote, Outgoing *ret_outgoing)
+{
+    ProcessSocket *sockets = calloc(SOCKETS_MAX, sizeof *sockets);
+    int n = sockets ? sockets_of_process(pid, sockets, SOCKETS_MAX) : -ENOMEM;
+
+    *ret_outgoing = (Outgoing){.remote = *remote};
+    for (int i = 0; i < n && ret_outgoing->n < OUTGOING_MAX; i++)
+        if (sockets[i].state == SOCKET_ESTABLISHED && socket_end_equals(&sockets[i].remote, remote))
+            ret_outgoing->inodes[ret_outgoing->n++] = sockets[i].inode;
+    free(sockets);
+    return n < 0 ? n : 0;
+}
+
+int outgoing_find(int pid, const char *remote, Outgoing *ret_outgoing, char *ret_text)
+{
+    SocketEnd end;
+    int error;
+
+    if (!socket_end_parse(remote, &end)) {
+        snprintf(ret_text, LIMIT_TEXT + 1, "'%.100s' is no address and port of a connection",
+                 remote);
+        return -EINVAL;
+    }
+    error = collect(pid, &end, ret_outgoing);
+    if (error)
+        return cannot_look(error, ret_text);
+    if (ret_outgoing->n > 0)
+        return 0;
+    snprintf(ret_text, LIMIT_TEXT + 1, "its QEMU has no connection to %.100s", remote);
+    return -ENOTCONN;
+}
+
+int outgoing_check(int pid, const Outgoing *outgoing, char *ret_text)
+{
+    Outgoing now;
+    int error = collect(pid, &outgoing->remote, &now);
+
+    if (error)
+        return cannot_look(error, ret_text);
+    for (uint32_t i = 0; i < now.n; i++)
+        for (uint32_t j = 0; j < outgoing->n; j++)
+            if (now.inodes[i] == outgoing->inodes[j])
+                return 0;
+    snprintf(ret_text, LIMIT_TEXT + 1, "the connection of its migration has ended");
+    return -ENOTCONN;
+}
