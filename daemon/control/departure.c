@@ -415,6 +415,7 @@ void departure_fence(Departure *departure, const char *reason)
         return;
     export_fence(departure->export, reason);
     departure->ended_us = g_get_monotonic_time();
+    departure_libvirt_ended(departure);
     departure_keep(departure);
     departure_send_state(departure, reason);
 }
