@@ -81,6 +81,7 @@ typedef struct Departure {
     gint64 looked_us;  /* lent: somebody last began to look whether its migration goes on */
     Outgoing outgoing; /* in assist mode: the connections of the migration it was made for */
     gint64 over_us;    /* since then nothing migrates it; 0 */
+    gint64 stopped_us; /* it drifts: since then it stands still; 0 */
     gint64 until_us;   /* lent, in assist mode: one has to until then */
     gint64 unheld_us;  /* lent: its process has ended, and nobody reads it, since; 0 */
 } Departure;

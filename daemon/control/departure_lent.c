@@ -37,7 +37,7 @@ gboolean departure_lent_busy(Control *control, const guint8 *uuid)
     return departure && !departure_is_over(departure);
 }
 
-static gboolean is_held(Departure *departure)
+gboolean departure_lent_is_held(Departure *departure)
 {
     gboolean held;
 
@@ -70,7 +70,7 @@ static const char *make_room(Control *control, const guint8 *uuid, DepartureMode
             (mode == DEPARTURE_DIRECT || departure->mode == DEPARTURE_DIRECT))
             return "the VM is leaving already";
         if (!departure_is_over(departure) && departure->stage == DEPARTURE_SEALED &&
-            is_held(departure))
+            departure_lent_is_held(departure))
             return "another destination reads the VM's memory already";
         departure_cancel(departure, "another one takes its place");
         departure_free(departure);
@@ -347,7 +347,7 @@ static void outlived(Departure *departure)
     gint64 now = g_get_monotonic_time();
     gboolean outlives = outlives_process(departure);
 
-    if (outlives && (departure->mode == DEPARTURE_DIRECT || is_held(departure))) {
+    if (outlives && (departure->mode == DEPARTURE_DIRECT || departure_lent_is_held(departure))) {
         departure->unheld_us = 0;
         return;
     }

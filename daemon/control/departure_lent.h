@@ -51,6 +51,9 @@ void departure_lent_listens(Departure *departure);
 /* True if a departure without a client of this VM is under way. */
 gboolean departure_lent_busy(Control *control, const guint8 *uuid);
 
+/* Whether a destination is attached to it. */
+gboolean departure_lent_is_held(Departure *departure);
+
 /* Ends those whose process has ended, or that nobody came for; every tick. */
 void departure_lent_tick(Control *control);
 

@@ -16,8 +16,9 @@ typedef struct LookJob {
     guint64 departure;
     guint8 uuid[LIMIT_UUID];
     int pid;
-    Outgoing outgoing;
-    gboolean over;
+    gboolean sealed;
+    Outgoing outgoing; /* unless sealed */
+    gboolean over, runs;
     char text[LIMIT_TEXT + 1];
 } LookJob;
 
@@ -36,12 +37,33 @@ static gboolean is_over(LookJob *job)
     guest_process_clear(&process);
     if (error || pid != job->pid)
         return FALSE;
+    job->runs = guest_says_running(guest);
     migration = monitor_query_status(&guest->monitor, "query-migrate", NULL);
-    if (migration && !answers_migrating(migration)) {
+    if (migration && (job->sealed ? answers_failed(migration) : !answers_migrating(migration))) {
         g_snprintf(job->text, sizeof job->text, "its migration has ended: '%.50s'", migration);
         return TRUE;
     }
-    return outgoing_check(job->pid, &job->outgoing, job->text) == -ENOTCONN;
+    return !job->sealed && outgoing_check(job->pid, &job->outgoing, job->text) == -ENOTCONN;
+}
+
+/*
+ * A migration that has failed does not mean that the guest runs nowhere, as long as its destination is there:
+ * so that counts only when it is gone, and still is the next time.
+ */
+static void consider_fence(Departure *departure, const LookJob *job)
+{
+    gint64 now = g_get_monotonic_time();
+
+    if (job->runs) {
+        departure_fence(departure, "the source's guest runs after the seal");
+        return;
+    }
+    if (!job->over || departure_lent_is_held(departure))
+        departure->over_us = 0;
+    else if (departure->over_us == 0)
+        departure->over_us = now;
+    else
+        departure_fence(departure, job->text);
 }
 
 static void on_looked(Control *control, gpointer data)
@@ -52,7 +74,9 @@ static void on_looked(Control *control, gpointer data)
     if (!departure)
         return;
     departure->looking = FALSE;
-    if (job->over && departure->stage == DEPARTURE_OFFERED)
+    if (departure->stage == DEPARTURE_SEALED && job->sealed)
+        consider_fence(departure, job);
+    else if (job->over && departure->stage == DEPARTURE_OFFERED)
         departure_cancel(departure, job->text);
 }
 
@@ -74,6 +98,7 @@ static void start_looking(Departure *departure)
     memcpy(job->uuid, departure->export->uuid, LIMIT_UUID);
     job->pid = departure->pid;
     job->outgoing = departure->outgoing;
+    job->sealed = departure->stage == DEPARTURE_SEALED;
     departure->looking = departure_start_thread(look_thread, job);
     if (!departure->looking)
         g_free(job);
@@ -81,8 +106,11 @@ static void start_looking(Departure *departure)
 
 static gboolean is_watched(const Departure *departure)
 {
-    return departure->lent && departure->mode == DEPARTURE_ASSIST &&
-           departure->stage == DEPARTURE_OFFERED && !process_has_ended(departure->pidfd);
+    gboolean offered = departure->stage == DEPARTURE_OFFERED && departure->mode == DEPARTURE_ASSIST;
+
+    return departure->lent && !departure_is_over(departure) &&
+           (offered || departure->stage == DEPARTURE_SEALED) &&
+           !process_has_ended(departure->pidfd);
 }
 
 void departure_watch_tick(Control *control)

@@ -206,6 +206,15 @@ static JsonNode *ask_status(const Guest *guest, int *ret_error, char *ret_text)
     return answer;
 }
 
+gboolean guest_says_running(const Guest *guest)
+{
+    char text[LIMIT_TEXT + 1];
+    int error;
+    g_autoptr(JsonNode) status = ask_status(guest, &error, text);
+
+    return status && answers_say_running(status);
+}
+
 int guest_check_postcopy(const Guest *guest, char *ret_text)
 {
     int result = 0;
@@ -234,14 +243,21 @@ int guest_check_postcopy(const Guest *guest, char *ret_text)
 int guest_check_stopped(const Guest *guest, char *ret_text)
 {
     int result = 0;
-    g_autoptr(JsonNode) answer = ask_status(guest, &result, ret_text);
+    g_autoptr(GError) error = NULL;
+    g_autofree char *migration = monitor_query_status(&guest->monitor, "query-migrate", &error);
+    g_autoptr(JsonNode) answer = NULL;
     g_autofree char *status = NULL;
 
+    if (!migration)
+        return tell(ret_text, &error);
+    answer = ask_status(guest, &result, ret_text);
     if (!answer)
         return result;
-    if (answers_stopped(answer, &status))
+    if (answers_stopped_for(answer, migration, &status))
         return 0;
     g_snprintf(ret_text, LIMIT_TEXT + 1,
-               "the source's guest is not stopped: its monitor says '%.50s'", status);
+               "the source's guest is not stopped for good: its monitor says '%.50s', of its "
+               "migration '%.50s'",
+               status, migration);
     return -EBUSY;
 }

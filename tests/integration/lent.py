@@ -431,7 +431,7 @@ def prepared_wrongly():
         with _prepared(world, destination):
             destination.invited()
             destination.accept()
-            world.source.wait("export", lambda: world.source.exported("vm"))
+            world.source.wait_log("is armed")
         time.sleep(1)
         expect(world.source.exported("vm")["state"] == "exported", "undone, though it migrates")
         world.monitor.migration = "cancelled"
@@ -454,6 +454,67 @@ def drifts():
         world.monitor.running, world.monitor.status = False, "finish-migrate"
         control.wait(Peer.SEALED)
         _all_read(urgent, 0, 0)
+
+
+@contextlib.contextmanager
+def _armed():
+    """A migration of libvirt's whose destination is armed: (world, control, urgent, operator)."""
+    with Lent("shared") as world, Destination() as destination:
+        with _prepared(world, destination) as client:
+            invitation = destination.invited()
+            destination.peer.send(Peer.AWAITED)
+            expect(_reply(client) == {}, "not prepared")
+            control, urgent = world.attach_with(invitation.token, "vm")
+            destination.accept()
+            world.source.wait_log("is armed")
+            yield world, control, urgent, client
+
+
+def paused_meanwhile():
+    """That somebody paused the guest is not its switchover, whoever asks."""
+    with _armed() as (world, control, urgent, client):
+        world.monitor.running, world.monitor.status = False, "paused"
+        mentions(client.ask(op="seal", vm="vm")["error"], "not stopped", "paused")
+        expect(client.ask(op="cancel", vm="vm") == {}, "cancel")
+        time.sleep(4)
+        urgent.read(0, 0, 1)
+        expect(urgent.error_code() == Peer.UNSEALED, "sealed while it is paused")
+        world.monitor.migration = "device"
+        control.wait(Peer.SEALED)
+
+
+def failed_while_paused():
+    """A guest that was paused stays so when its migration fails; that is undone all the same."""
+    with _armed() as (world, control, _, client):
+        world.monitor.running, world.monitor.status = False, "paused"
+        expect(client.ask(op="cancel", vm="vm") == {}, "cancel")
+        world.monitor.migration = "failed"
+        control.wait(Peer.CANCEL)
+        expect(world.ended() == "cancelled", "not cancelled")
+
+
+def failed_after_seal():
+    """What is sealed is fenced when its migration fails: by an attached destination's guest only if it runs."""
+    with _armed() as (world, control, urgent, client):
+        world.monitor.running, world.monitor.status = False, "finish-migrate"
+        expect("seal" in client.ask(op="seal", vm="vm"), "not sealed")
+        control.wait(Peer.SEALED)
+        world.monitor.migration = "failed"
+        time.sleep(8)
+        _all_read(urgent, 0, 0)
+        control.socket.close()
+        urgent.socket.close()
+        expect(world.ended(timeout=15) == "fenced", "not fenced")
+    with _armed() as (world, control, urgent, client):
+        world.monitor.running, world.monitor.status = False, "finish-migrate"
+        expect("seal" in client.ask(op="seal", vm="vm"), "not sealed")
+        control.wait(Peer.SEALED)
+        world.monitor.running, world.monitor.status = True, "running"
+        body = control.wait(Peer.FENCED)
+        body.take("I")
+        mentions(body.text(), "runs after the seal")
+        urgent.read(0, 0, 1)
+        expect(urgent.error_code() == Peer.FENCED_CODE, "read after the fence")
 
 
 def process_ends_first():

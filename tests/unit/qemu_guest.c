@@ -186,8 +186,14 @@ static void a_vm_that_stands_still(void **state)
     assert_int_equal(stopped(guest_check_postcopy, "false", "postmigrate", "completed"), 0);
     assert_int_equal(stopped(guest_check_postcopy, "false", "paused", "active"), -EBUSY);
     assert_int_equal(stopped(guest_check_postcopy, "true", "running", "postcopy-active"), -EBUSY);
-    assert_int_equal(stopped(guest_check_stopped, "false", "finish-migrate", ""), 0);
-    assert_int_equal(stopped(guest_check_stopped, "false", "postmigrate", ""), 0);
+    assert_int_equal(stopped(guest_check_stopped, "false", "finish-migrate", "active"), 0);
+    assert_int_equal(stopped(guest_check_stopped, "false", "postmigrate", "completed"), 0);
+    assert_int_equal(stopped(guest_check_stopped, "false", "paused", "device"), 0);
+    /* Somebody paused it, before its migration began, or while that goes on. */
+    assert_int_equal(stopped(guest_check_stopped, "false", "paused", "none"), -EBUSY);
+    assert_int_equal(stopped(guest_check_stopped, "false", "paused", "active"), -EBUSY);
+    assert_int_equal(stopped(guest_check_stopped, "false", "paused", "completed"), -EBUSY);
+    assert_int_equal(stopped(guest_check_stopped, "false", "postmigrate", "active"), -EBUSY);
     assert_int_equal(stopped(guest_check_stopped, "false", "suspended", ""), -EBUSY);
     assert_int_equal(stopped(guest_check_stopped, "true", "running", ""), -EBUSY);
     /* What says nothing does not say that it stopped. */
