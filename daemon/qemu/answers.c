@@ -19,9 +19,13 @@ static const char *const migrating_states[] = {"setup",
                                                "postcopy-recover-setup",
                                                "postcopy-recover",
                                                NULL};
-static const char *const moved_on_states[] = {
-    "postcopy-active",  "postcopy-paused", "postcopy-recover-setup",
-    "postcopy-recover", "completed",       NULL};
+static const char *const moved_on_states[] = {"postcopy-device",
+                                              "postcopy-active",
+                                              "postcopy-paused",
+                                              "postcopy-recover-setup",
+                                              "postcopy-recover",
+                                              "completed",
+                                              NULL};
 
 gboolean answers_running(JsonNode *status)
 {

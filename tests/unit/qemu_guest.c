@@ -184,6 +184,8 @@ static void a_vm_that_stands_still(void **state)
     assert_int_equal(stopped(guest_check_postcopy, "false", "finish-migrate", "postcopy-active"),
                      0);
     assert_int_equal(stopped(guest_check_postcopy, "false", "postmigrate", "completed"), 0);
+    assert_int_equal(stopped(guest_check_postcopy, "false", "finish-migrate", "postcopy-device"),
+                     0);
     assert_int_equal(stopped(guest_check_postcopy, "false", "paused", "active"), -EBUSY);
     assert_int_equal(stopped(guest_check_postcopy, "true", "running", "postcopy-active"), -EBUSY);
     assert_int_equal(stopped(guest_check_stopped, "false", "finish-migrate", "active"), 0);
