@@ -83,7 +83,8 @@ typedef struct Departure {
     gint64 over_us;    /* since then nothing migrates it; 0 */
     gint64 stopped_us; /* it drifts: since then it stands still; 0 */
     gint64 until_us;   /* lent, in assist mode: one has to until then */
-    gint64 unheld_us;  /* lent: its process has ended, and nobody reads it, since; 0 */
+    gint64 unread_us;  /* lent: its process has ended, and nobody has read it, since; 0 */
+    guint64 reads;     /* so many by then */
 } Departure;
 
 /* Starts a departure; the answer comes later. driver may be NULL. */

@@ -346,14 +346,15 @@ static void outlived(Departure *departure)
 {
     gint64 now = g_get_monotonic_time();
     gboolean outlives = outlives_process(departure);
+    guint64 reads = atomic_load(&departure->export->reads);
 
-    if (outlives && (departure->mode == DEPARTURE_DIRECT || departure_lent_is_held(departure))) {
-        departure->unheld_us = 0;
+    if (outlives && departure->mode == DEPARTURE_DIRECT)
         return;
-    }
-    if (departure->unheld_us == 0)
-        departure->unheld_us = now;
-    if (now - departure->unheld_us > (outlives ? UNREAD_US : DEAD_US))
+    /* A destination that is attached, and reads nothing, could keep it for ever. */
+    if (departure->unread_us == 0 || (outlives && reads != departure->reads))
+        departure->unread_us = now;
+    departure->reads = reads;
+    if (now - departure->unread_us > (outlives ? UNREAD_US : DEAD_US))
         give_up(departure, outlives ? "its process has ended, and nobody reads its memory"
                                     : "its process has ended, and its memory with it");
 }

@@ -321,6 +321,24 @@ def process_dies_sealed():
         expect(world.ended() == "done", "not done")
 
 
+def unread():
+    """Whoever only stays attached does not keep the memory of a process that has ended."""
+    with Lent("shared") as world:
+        control, urgent = world.sealed()
+        world.vm.process.send_signal(signal.SIGKILL)
+        for second in range(75):
+            if second == 40:
+                _all_read(urgent, 0, 0)
+            control.send(Peer.PING)
+            time.sleep(1)
+        expect(world.source.exported("vm")["state"] == "sealed", "given up while it was read")
+        begin = time.monotonic()
+        while world.source.exported("vm")["state"] != "fenced":
+            expect(time.monotonic() - begin < 60, "it is still kept")
+            control.send(Peer.PING)
+            time.sleep(1)
+
+
 def _why(control):
     body = control.wait(Peer.FENCED)
     body.take("I")
