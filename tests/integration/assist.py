@@ -717,6 +717,21 @@ def hostile_client():
         world.vm.touched(0, 100)
 
 
+def sealed_late():
+    """A source that could not seal when it was asked is asked again."""
+    with AssistWorld() as world:
+        world.lender.seals = False
+        for line in (f"assist {world.uuid.hex}", "register", "listen"):
+            world.vm.do(line)
+        world.daemon.wait("SEAL again", lambda: world.lender.seal_requests >= 3, 10 * SLOW)
+        expect(world.vm.words()["serving"] == 0, "it serves before the seal")
+        expect(world.lender.seal_requests < 12, "asked without pause")
+        world.lender.seals = True
+        world.vm.wait_words(lambda words: words["serving"] == 1)
+        world.vm.touch(0, 10)
+        world.vm.touched(0, 10)
+
+
 def _says(body):
     def answer(peer):
         peer.send(ASKED, body)
