@@ -38,19 +38,25 @@ static uint64_t move_pages(const Table *table, uint32_t region, uint64_t page, u
 
 void marks_present(const Table *table, uint32_t region, uint64_t page, uint64_t count)
 {
-    move_pages(table, region, page, count, FROM(PAGE_HOLE) | FROM(PAGE_MISSING), PAGE_PRESENT);
+    move_pages(table, region, page, count, FROM(PAGE_HOLE) | FROM(PAGE_MISSING) | FROM(PAGE_FOUND),
+               PAGE_PRESENT);
 }
 
-bool marks_is_present(const Table *table, uint32_t region, uint64_t page)
+void marks_found(const Table *table, uint32_t region, uint64_t page, uint64_t count)
+{
+    move_pages(table, region, page, count, FROM(PAGE_HOLE) | FROM(PAGE_MISSING), PAGE_FOUND);
+}
+
+PageState marks_state(const Table *table, uint32_t region, uint64_t page)
 {
     uint64_t word;
 
     if (page >= table->n_words[region] * PAGE_TABLE_PAGES_PER_WORD)
-        return false;
+        return PAGE_REMOVED;
     word = __atomic_load_n(&words_of(table, region)[page / PAGE_TABLE_PAGES_PER_WORD],
                            __ATOMIC_ACQUIRE);
-    return (word >> (page % PAGE_TABLE_PAGES_PER_WORD) * PAGE_TABLE_BITS & PAGE_STATE_MASK) ==
-           PAGE_PRESENT;
+    return (PageState)(word >> (page % PAGE_TABLE_PAGES_PER_WORD) * PAGE_TABLE_BITS &
+                       PAGE_STATE_MASK);
 }
 
 uint64_t marks_hot(const Table *table, uint32_t region, uint64_t page, uint64_t count)

@@ -7,6 +7,7 @@
 #include "daemon/core/clock.h"
 #include "daemon/fault/import.h"
 #include "daemon/fault/resolver.h"
+#include "daemon/fault/uffd.h"
 
 _Static_assert((int)IMPORT_RESOLVERS_MAX <= (int)PAGE_TABLE_BUSY,
                "each resolver has a word of its own");
@@ -118,6 +119,16 @@ static void ask_again(Resolver *resolver, PendingFault *fault, uint64_t now_ns)
     fetch->since_ns = fault->since_ns;
 }
 
+static void wake(const Import *import, const PendingFault *fault)
+{
+    uint64_t page_size = import->page_sizes[fault->region];
+    uint64_t address = import->regions.regions[fault->region].address + fault->page * page_size;
+    const Shard *shard = import_shard(import, address);
+
+    if (shard)
+        uffd_wake(shard->uffd, address, page_size);
+}
+
 static bool is_resolved(void *owner, PendingFault *fault)
 {
     Resolver *resolver = owner;
@@ -126,6 +137,11 @@ static bool is_resolved(void *owner, PendingFault *fault)
 
     if (state == PAGE_PRESENT || state == PAGE_REMOVED)
         return true;
+    if (state ==
+        PAGE_FOUND) { /* what was found may have come without a wake; if it went it faults again */
+        wake(resolver->import, fault);
+        return true;
+    }
     if (state == PAGE_HOLE || state == PAGE_MISSING)
         ask_again(resolver, fault, clock_ns());
     return false;

@@ -14,6 +14,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -125,8 +126,8 @@ static int copy(World *world, const void *to, size_t length, int64_t *ret_copied
     return result;
 }
 
-/* As the daemon places one. */
-static void serve(World *world, unsigned range, unsigned page, uint8_t with)
+/* Places one behind everybody's back. */
+static void put(World *world, unsigned range, unsigned page, uint8_t with)
 {
     static uint8_t bytes[PLAN_PAGE] __attribute__((aligned(PLAN_PAGE)));
     uint64_t address = (uintptr_t)plan_range(world->memory, range) + (uint64_t)page * PLAN_PAGE;
@@ -137,6 +138,14 @@ static void serve(World *world, unsigned range, unsigned page, uint8_t with)
     assert_non_null(segment);
     memset(bytes, with, sizeof bytes);
     assert_int_equal(ioctl(segment->uffd, UFFDIO_COPY, &wanted), 0);
+}
+
+/* As the daemon places one. */
+static void serve(World *world, unsigned range, unsigned page, uint8_t with)
+{
+    plan_set_state(world->listen->plan, range, page, PAGE_RECEIVED);
+    put(world, range, page, with);
+    plan_set_state(world->listen->plan, range, page, PAGE_PRESENT);
 }
 
 static PageState state_of(const World *world, unsigned range, unsigned page)
@@ -328,6 +337,84 @@ static void one_call_may_cross_from_one_to_another(void **state)
     assert_int_equal(listen_ioctl(world.proxy, UFFDIO_ZEROPAGE, &zero), 0);
     assert_int_equal(zero.zeropage, 2 * PLAN_PAGE);
     assert_int_equal(state_of(&world, 0, PLAN_PAGES - 1), PAGE_PRESENT);
+    end(&world);
+}
+
+/* As without us: QEMU has no other way to find a page that is stale. */
+static void what_nobody_placed_is_an_error(void **state)
+{
+    static const PageState states[] = {PAGE_HOLE, PAGE_MISSING, PAGE_REQUESTED, PAGE_FOUND,
+                                       PAGE_REMOVED};
+    const unsigned n = sizeof states / sizeof states[0];
+    World world;
+    int64_t copied;
+
+    (void)state;
+    open_proxy(&world);
+    register_all(&world);
+    for (unsigned i = 0; i < n; i++) {
+        uint8_t *page = plan_range(world.memory, 1) + (size_t)i * PLAN_PAGE;
+
+        put(&world, 1, i, 's');
+        plan_set_state(world.listen->plan, 1, i, states[i]);
+        assert_int_equal(copy(&world, page, PLAN_PAGE, &copied), -1);
+        assert_int_equal(errno, EEXIST);
+        assert_int_equal(copied, -EEXIST);
+        assert_int_equal(state_of(&world, 1, i), states[i]);
+    }
+    /* What comes before such a page is placed, as the kernel does. */
+    put(&world, 1, n + 1, 's');
+    assert_int_equal(
+        copy(&world, plan_range(world.memory, 1) + (size_t)n * PLAN_PAGE, 2 * PLAN_PAGE, &copied),
+        -1);
+    assert_int_equal(errno, EAGAIN);
+    assert_int_equal(copied, PLAN_PAGE);
+    assert_int_equal(world.listen->counts.there, 0);
+    /* What was found and went again is QEMU's to bring. */
+    plan_set_state(world.listen->plan, 1, n + 2, PAGE_FOUND);
+    assert_int_equal(
+        copy(&world, plan_range(world.memory, 1) + (size_t)(n + 2) * PLAN_PAGE, PLAN_PAGE, &copied),
+        0);
+    assert_int_equal(state_of(&world, 1, n + 2), PAGE_PRESENT);
+    end(&world);
+}
+
+static void *finds(void *argument)
+{
+    static const struct timespec pause = {.tv_nsec = 5000000};
+    World *world = argument;
+
+    nanosleep(&pause, NULL);
+    plan_set_state(world->listen->plan, 0, 0, PAGE_FOUND);
+    return NULL;
+}
+
+/* The daemon is about to place the page: what it says next tells whose it is. */
+static void what_the_daemon_is_placing_is_waited_for(void **state)
+{
+    uint64_t begin;
+    pthread_t thread;
+    World world;
+    int64_t copied;
+
+    (void)state;
+    open_proxy(&world);
+    register_all(&world);
+    put(&world, 0, 0, 's');
+    plan_set_state(world.listen->plan, 0, 0, PAGE_RECEIVED);
+    assert_int_equal(pthread_create(&thread, NULL, finds, &world), 0);
+    assert_int_equal(copy(&world, plan_range(world.memory, 0), PLAN_PAGE, &copied), -1);
+    assert_int_equal(copied, -EEXIST);
+    pthread_join(thread, NULL);
+    /* One that died right there placed it, in all likelihood; it is waited for once. */
+    for (unsigned page = 1; page < 5; page++) {
+        put(&world, 0, page, 'd');
+        plan_set_state(world.listen->plan, 0, page, PAGE_RECEIVED);
+    }
+    begin = clock_ns();
+    assert_int_equal(copy(&world, plan_range(world.memory, 0) + PLAN_PAGE, 4 * PLAN_PAGE, &copied),
+                     0);
+    assert_in_range(clock_ns() - begin, 50 * CLOCK_MS, 150 * CLOCK_MS);
     end(&world);
 }
 
@@ -529,6 +616,8 @@ int main(void)
         cmocka_unit_test(memory_that_another_holds_stays_with_qemu),
         cmocka_unit_test(placing_goes_by_address),
         cmocka_unit_test(one_call_may_cross_from_one_to_another),
+        cmocka_unit_test(what_nobody_placed_is_an_error),
+        cmocka_unit_test(what_the_daemon_is_placing_is_waited_for),
         cmocka_unit_test(who_waits_is_woken_by_a_page_that_is_there),
         cmocka_unit_test(faults_of_other_memory_always_reach_qemu),
         cmocka_unit_test(planned_faults_reach_qemu_only_when_they_are_old),

@@ -26,9 +26,9 @@ HEAD = struct.Struct("<HHII")
 
 # protocol/pagetable.h
 TABLE_HEAD = 32768
-MAGIC, VERSION = 0x314C425459504350, 3
+MAGIC, VERSION = 0x314C425459504350, 4
 AT_REGIONS, AT_SERVING, AT_RELAYING, AT_BUSY = 1368, 22888, 22892, 22896
-HOLE, MISSING, PRESENT = 0, 1, 4
+HOLE, MISSING, RECEIVED, PRESENT, FOUND = 0, 1, 3, 4, 6
 
 UFFDIO_COPY, UFFDIO_WAKE = 0xC028AA03, 0x8010AA02
 MFD_ALLOW_SEALING, F_ADD_SEALS, SEALS = 2, 1033, 1 | 2 | 4
@@ -73,7 +73,17 @@ class Table:
         for byte in self._map[TABLE_HEAD:TABLE_HEAD + self.words * 8]:
             counts[byte & 7] += 1
             counts[byte >> 4 & 7] += 1
-        return {"hole": counts[HOLE], "missing": counts[MISSING], "present": counts[PRESENT]}
+        return {"hole": counts[HOLE], "missing": counts[MISSING], "present": counts[PRESENT],
+                "found": counts[FOUND]}
+
+    def state(self, page):
+        """Of a page."""
+        return self._map[TABLE_HEAD + page // 2] >> page % 2 * 4 & 7
+
+    def set_state(self, page, state):
+        """Not atomic: a mark of the client's on the page beside may be lost, which harms nothing."""
+        at, shift = TABLE_HEAD + page // 2, page % 2 * 4
+        self._map[at] = self._map[at] & ~(15 << shift) | state << shift
 
 
 class Fake:
@@ -210,16 +220,24 @@ class Fake:
                         + address - self.options.address)
         assert len(page) == size
         self.buffer[self.buffer_offset:self.buffer_offset + size] = page
+        number = (address - self.options.address) // size
+        known = self.table.state(number) == PRESENT
+        if not known:
+            self.table.set_state(number, RECEIVED)
         try:
             fcntl.ioctl(uffd, UFFDIO_COPY,
                         struct.pack("<QQQQq", address, self.buffer_at, size, 0, 0))
+            self.table.set_state(number, PRESENT)
             self.served += 1
             if self.served % 500 == 0:
                 say("served", n=self.served)
         except FileExistsError:
             self.there += 1
+            if not known:
+                self.table.set_state(number, FOUND)
             fcntl.ioctl(uffd, UFFDIO_WAKE, struct.pack("<QQ", address, size))
         except OSError as error:  # QEMU is done with it
+            self.table.set_state(number, HOLE)
             say("lost", errno=error.errno)
 
     def fail(self):
