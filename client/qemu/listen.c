@@ -14,8 +14,11 @@
 #include "client/qemu/pagemap.h"
 #include "client/qemu/route.h"
 
-/* Readers: QEMU's threads, for one ioctl().  Writers: whoever makes, opens or withdraws a Listen. */
-static pthread_rwlock_t lock = PTHREAD_RWLOCK_INITIALIZER;
+/*
+ * Readers: QEMU's threads, for one ioctl(), which may take long.  Writers: whoever makes, opens or frees a
+ * Listen; they go first, as there is always some reader.
+ */
+static pthread_rwlock_t lock = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
 static Listen *current;
 static int proxy_fd = -1; /* atomic: current->proxy while it is open */
 static bool planned;      /* atomic: listen_is_planned() */
@@ -103,8 +106,11 @@ bool listen_withdraw(Listen *listen)
 {
     bool opened;
 
+    __atomic_store_n(&listen->lost, true, __ATOMIC_SEQ_CST);
+    /* Once QEMU has the proxy nothing undoes that: the faults it waits for must not wait for its COPY. */
+    if (__atomic_load_n(&listen->peer, __ATOMIC_SEQ_CST) >= 0)
+        return true;
     pthread_rwlock_wrlock(&lock);
-    __atomic_store_n(&listen->lost, true, __ATOMIC_RELEASE);
     opened = listen->peer >= 0;
     pthread_rwlock_unlock(&lock);
     return opened;

@@ -222,6 +222,33 @@ static void a_plan_that_is_lost_is_not_used(void **state)
     end(&world);
 }
 
+static void *withdraw(void *argument)
+{
+    World *world = argument;
+
+    assert_true(listen_withdraw(world->listen));
+    return NULL;
+}
+
+/* One of QEMU's threads copies a large page, or waits for memory: the take-over does not. */
+static void withdrawing_waits_for_no_ioctl(void **state)
+{
+    struct timespec until;
+    pthread_t thread;
+    World world;
+
+    (void)state;
+    open_proxy(&world);
+    assert_ptr_equal(listen_hold(), world.listen);
+    assert_int_equal(pthread_create(&thread, NULL, withdraw, &world), 0);
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 5;
+    assert_int_equal(pthread_timedjoin_np(thread, NULL, &until), 0);
+    assert_true(world.listen->lost);
+    listen_release();
+    end(&world);
+}
+
 static void a_number_that_is_used_again_is_no_proxy(void **state)
 {
     Reason reason = {0};
@@ -611,6 +638,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_trial_gets_a_userfaultfd),
         cmocka_unit_test(a_plan_that_is_lost_is_not_used),
+        cmocka_unit_test(withdrawing_waits_for_no_ioctl),
         cmocka_unit_test(a_number_that_is_used_again_is_no_proxy),
         cmocka_unit_test(registration_is_divided),
         cmocka_unit_test(memory_that_another_holds_stays_with_qemu),
