@@ -262,6 +262,10 @@ static void a_number_that_is_used_again_is_no_proxy(void **state)
     close(old);
     assert_int_equal(dup2(uffd, old), old);
     close(uffd);
+    /* It came over a socket: nobody opened it. */
+    errno = 0x5a;
+    assert_false(listen_owns(old));
+    assert_int_equal(errno, 0x5a);
     assert_int_equal(listen_opened(old, O_NONBLOCK), old);
     assert_false(listen_owns(old));
     end(&world);
