@@ -99,6 +99,37 @@ static void only_what_nobody_asked_for_is_marked(void **state)
     end(&world);
 }
 
+/* Runs that begin and end anywhere in a word, over what others hold in between. */
+static void a_run_is_marked_to_the_page(void **state)
+{
+    World world;
+    Table *table;
+
+    (void)state;
+    begin(&world, false);
+    table = &world.listen->plan->table;
+    for (unsigned first = 0; first < PLAN_PAGES; first++)
+        for (unsigned count = 0; first + count <= PLAN_PAGES; count++) {
+            for (unsigned page = 0; page < PLAN_PAGES; page++)
+                plan_set_state(world.listen->plan, 0, page,
+                               page % 7 == 3 ? PAGE_REQUESTED : PAGE_HOLE);
+            uint64_t moved = marks_hot(table, 0, first, count);
+            for (unsigned page = 0; page < PLAN_PAGES; page++) {
+                bool within = page >= first && page < first + count;
+                PageState expected = page % 7 == 3 ? PAGE_REQUESTED
+                                     : within      ? PAGE_MISSING
+                                                   : PAGE_HOLE;
+                if (state_of(&world, 0, page) != expected)
+                    fail_msg("page %u of %u from %u on: state %u", page, count, first,
+                             state_of(&world, 0, page));
+                moved -= expected == PAGE_MISSING;
+            }
+            assert_int_equal(moved, 0);
+        }
+    assert_int_equal(state_of(&world, 1, 0), PAGE_HOLE);
+    end(&world);
+}
+
 static void what_is_here_is_marked(void **state)
 {
     Present present = {0};
@@ -192,6 +223,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(only_what_nobody_asked_for_is_marked),
+        cmocka_unit_test(a_run_is_marked_to_the_page),
         cmocka_unit_test(what_is_here_is_marked),
         cmocka_unit_test(what_is_discarded_is_hot_if_it_was_here),
         cmocka_unit_test(a_whole_range_is_never_hot),
