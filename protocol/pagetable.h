@@ -110,6 +110,9 @@ typedef struct PageTableHeader {
     uint64_t busy_since[PAGE_TABLE_BUSY]; /* the daemon, a resolver each, CLOCK_MONOTONIC in ns: all
                                              faults that it read before then are resolved; set before it
                                              reads one, 0 while it has none */
+    uint64_t reads
+        [PAGE_TABLE_BUSY]; /* the daemon, a resolver each: how often it read faults; moves on as
+                                        long as it does, however many there are */
 } PageTableHeader;
 
 _Static_assert(sizeof(PageTableHeader) <= PAGE_TABLE_HEADER_SIZE, "the header outgrew its pages");

@@ -53,6 +53,12 @@ static void set_busy(const Resolver *resolver, uint64_t since_ns)
                      __ATOMIC_SEQ_CST);
 }
 
+static void count_read(const Resolver *resolver)
+{
+    __atomic_fetch_add(&resolver->import->table.header->reads[resolver->index], 1,
+                       __ATOMIC_RELEASE);
+}
+
 /* --- a resolver's loop ---------------------------------------------------------------------- */
 
 AssistWatch *assist_watch_new(void)
@@ -84,6 +90,8 @@ void assist_after_read(Resolver *resolver, const Shard *shard, const struct uffd
     const Region *region = &import->regions.regions[shard->region];
     Pending *pending = &resolver->assist->pending;
 
+    if (n > 0)
+        count_read(resolver);
     for (unsigned i = 0; i < n; i++) {
         uint64_t address = messages[i].arg.pagefault.address;
         PendingFault fault = {

@@ -27,7 +27,7 @@ HEAD = struct.Struct("<HHII")
 # protocol/pagetable.h
 TABLE_HEAD = 32768
 MAGIC, VERSION = 0x314C425459504350, 4
-AT_REGIONS, AT_SERVING, AT_RELAYING, AT_BUSY = 1368, 22888, 22892, 22896
+AT_REGIONS, AT_SERVING, AT_RELAYING, AT_BUSY, AT_READS = 1368, 22888, 22892, 22896, 23024
 HOLE, MISSING, RECEIVED, PRESENT, FOUND = 0, 1, 3, 4, 6
 
 UFFDIO_COPY, UFFDIO_WAKE = 0xC028AA03, 0x8010AA02
@@ -62,6 +62,11 @@ class Table:
     def set_busy(self, since):
         """The first resolver's word."""
         struct.pack_into("<Q", self._map, AT_BUSY, since)
+
+    def count_read(self):
+        """The first resolver's other word."""
+        reads, = struct.unpack_from("<Q", self._map, AT_READS)
+        struct.pack_into("<Q", self._map, AT_READS, reads + 1)
 
     def relaying(self):
         """The client's word."""
@@ -202,6 +207,7 @@ class Fake:
         self.table.set_busy(time.monotonic_ns())
         try:
             data = os.read(uffd, 32 * 16)
+            self.table.count_read()
         except BlockingIOError:
             data = b""
         if data and self.options.end_after is not None and self.served >= self.options.end_after:
