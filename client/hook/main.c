@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "client/hook/filter.h"
+#include "client/hook/label.h"
 #include "client/hook/place.h"
 #include "client/hook/started.h"
 #include "client/hook/time_limit.h"
@@ -62,7 +63,7 @@ static int migrate(const Place *place, xmlDoc *document)
     g_autofree char *text = NULL;
 
     if (opt_in_is_on(&opt_in, place->config->enable_all)) {
-        if (place_check(place, &error)) {
+        if (label_check(domain, &error) && place_check(place, &error)) {
             filter_add(domain, &additions);
             changed = TRUE;
         } else {

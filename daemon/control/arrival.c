@@ -202,8 +202,7 @@ static void clear_capability(Arrival *arrival)
 {
     if (!arrival->managed || arrival->clearing || !import_gate_is_open(arrival->import))
         return;
-    ignore_shared_clear(arrival->control->settings->runtime_dir, arrival->import->uuid,
-                        arrival->pid, arrival->pidfd);
+    ignore_shared_clear(arrival->import->name, arrival->pid, arrival->pidfd);
     arrival->clearing = TRUE;
 }
 

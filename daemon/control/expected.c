@@ -9,6 +9,7 @@
 #include "daemon/control/arrival_regions.h"
 #include "daemon/control/assist.h"
 #include "daemon/control/json_fields.h"
+#include "daemon/core/digits.h"
 #include "daemon/core/log.h"
 #include "daemon/core/process.h"
 #include "protocol/text.h"
@@ -26,18 +27,6 @@ static gboolean complain(char *ret_text, const char *text)
 static gboolean is_name(const char *text, gsize most)
 {
     return text && *text && strlen(text) <= most && text_is_plain(text, strlen(text));
-}
-
-static gboolean parse_token(const char *text, guint8 *ret_token)
-{
-    if (strlen(text) != 2 * LIMIT_TOKEN)
-        return FALSE;
-    for (int i = 0; i < 2 * LIMIT_TOKEN; i++) {
-        if (!g_ascii_isxdigit(text[i]))
-            return FALSE;
-        ret_token[i / 2] = (guint8)(ret_token[i / 2] << 4 | g_ascii_xdigit_value(text[i]));
-    }
-    return TRUE;
 }
 
 static gboolean parse_region(JsonObject *object, Region *ret_region)
@@ -120,7 +109,7 @@ static gboolean parse_names(JsonObject *request, Expected *expected, char *ret_t
     if (json_object_has_member(request, "token") && !token)
         return complain(ret_text, "token must be 64 hexadecimal digits");
     expected->has_token = token && *token;
-    if (expected->has_token && !parse_token(token, expected->token))
+    if (expected->has_token && !digits_to_bytes(token, expected->token, LIMIT_TOKEN))
         return complain(ret_text, "token must be 64 hexadecimal digits");
     g_strlcpy(expected->name, name, sizeof expected->name);
     expected->pid = (int)pid;

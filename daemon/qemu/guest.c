@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "daemon/core/digits.h"
 #include "daemon/qemu/answers.h"
 #include "daemon/qemu/lent.h"
 #include "daemon/qemu/process.h"
@@ -97,17 +98,20 @@ static int tell(char *ret_text, GError **error)
 static int process_of_thread(guint32 tid)
 {
     char path[64], line[256];
-    int pid = 0;
+    guint64 pid = 0;
     FILE *file;
 
     g_snprintf(path, sizeof path, "/proc/%u/status", tid);
     file = fopen(path, "re");
-    while (file && pid == 0 && fgets(line, sizeof line, file))
-        if (strncmp(line, "Tgid:", 5) == 0)
-            pid = atoi(line + 5);
+    while (file && pid == 0 && fgets(line, sizeof line, file)) {
+        const char *at = line + strlen("Tgid:\t");
+
+        if (g_str_has_prefix(line, "Tgid:\t"))
+            digits_take(&at, 10, "\n", &pid);
+    }
     if (file)
         fclose(file);
-    return pid;
+    return pid <= G_MAXINT ? (int)pid : 0;
 }
 
 /* The one process of all these threads; 0: they are of several, or gone. */

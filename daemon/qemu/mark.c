@@ -5,22 +5,10 @@
 #include <libxml/tree.h>
 #include <string.h>
 
+#include "daemon/core/digits.h"
+
 /* Ours is shorter by far; libvirt lets people write anything. */
 enum { MARK_XML_MAX = 16 << 10 };
-
-static gboolean parse_token(const char *text, guint8 *ret_token)
-{
-    if (strlen(text) != 2 * LIMIT_TOKEN)
-        return FALSE;
-    for (int i = 0; i < LIMIT_TOKEN; i++) {
-        int high = g_ascii_xdigit_value(text[2 * i]);
-        int low = g_ascii_xdigit_value(text[2 * i + 1]);
-        if (high < 0 || low < 0)
-            return FALSE;
-        ret_token[i] = (guint8)(high << 4 | low);
-    }
-    return TRUE;
-}
 
 /* The attribute, the caller's (xmlFree); NULL if it is not there. */
 static char *attribute(xmlNode *node, const char *name)
@@ -41,7 +29,7 @@ static gboolean read_element(xmlNode *node, Mark *mark)
         mark->enabled = MARK_NO;
     else
         known = enabled == NULL;
-    mark->has_token = token && parse_token(token, mark->token);
+    mark->has_token = token && digits_to_bytes(token, mark->token, LIMIT_TOKEN);
     mark->ignore_shared = ignore_shared && strcmp(ignore_shared, "yes") == 0;
     xmlFree(enabled);
     xmlFree(token);

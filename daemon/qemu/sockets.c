@@ -4,10 +4,11 @@
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "daemon/core/digits.h"
 
 enum { INODES_MAX = 1 << 20 }; /* the kernel's own bound of fds of a process (fs.nr_open) */
 
@@ -88,36 +89,42 @@ bool socket_end_equals(const SocketEnd *a, const SocketEnd *b)
 /* Words of the address as numbers of this host, though they are in network order. */
 static bool parse_end(const char *text, bool ipv6, SocketEnd *ret_end)
 {
-    size_t words = ipv6 ? 4 : 1;
-    unsigned port;
+    size_t length = ipv6 ? 16 : 4;
+    uint8_t port[2];
 
     memset(ret_end, 0, sizeof *ret_end);
     ret_end->ipv6 = ipv6;
-    if (strlen(text) != words * 8 + 5 || text[words * 8] != ':')
+    if (!digits_take_bytes(&text, ret_end->address, length) || *text++ != ':' ||
+        !digits_take_bytes(&text, port, sizeof port) || *text != ' ')
         return false;
-    for (size_t i = 0; i < words; i++) {
+    for (size_t i = 0; i < length; i += 4) {
         uint32_t word;
 
-        if (sscanf(text + i * 8, "%8" SCNx32, &word) != 1)
-            return false;
-        memcpy(ret_end->address + i * 4, &word, sizeof word);
+        memcpy(&word, ret_end->address + i, sizeof word);
+        word = ntohl(word);
+        memcpy(ret_end->address + i, &word, sizeof word);
     }
-    if (sscanf(text + words * 8 + 1, "%4x", &port) != 1)
-        return false;
-    ret_end->port = (uint16_t)port;
+    ret_end->port = (uint16_t)(port[0] << 8 | port[1]);
     unmap(ret_end);
     return true;
 }
 
+/* Where the fields of a line that are of use stand. */
+enum { FIELD_LOCAL = 1, FIELD_REMOTE, FIELD_STATE, FIELD_INODE = 9, FIELDS };
+
 bool sockets_parse_line(const char *line, bool ipv6, ProcessSocket *ret_socket)
 {
-    char local[48], remote[48];
-    unsigned state;
+    const char *fields[FIELDS];
+    uint64_t state;
 
-    if (sscanf(line, " %*u: %47s %47s %x %*x:%*x %*x:%*x %*x %*u %*u %" SCNu64, local, remote,
-               &state, &ret_socket->inode) != 4 ||
-        !parse_end(local, ipv6, &ret_socket->local) ||
-        !parse_end(remote, ipv6, &ret_socket->remote))
+    for (unsigned i = 0; i < FIELDS; i++) {
+        fields[i] = line + strspn(line, " ");
+        line = fields[i] + strcspn(fields[i], " ");
+    }
+    if (!parse_end(fields[FIELD_LOCAL], ipv6, &ret_socket->local) ||
+        !parse_end(fields[FIELD_REMOTE], ipv6, &ret_socket->remote) ||
+        !digits_take(&fields[FIELD_STATE], 16, " ", &state) ||
+        !digits_take(&fields[FIELD_INODE], 10, " \n", &ret_socket->inode))
         return false;
     ret_socket->state = state == SOCKET_ESTABLISHED || state == SOCKET_LISTENING
                             ? (SocketState)state
@@ -164,12 +171,15 @@ static uint64_t inode_of(int folder, const char *name)
 {
     char target[64];
     ssize_t length = readlinkat(folder, name, target, sizeof target - 1);
+    const char *at = target + strlen("socket:[");
     uint64_t inode;
 
     if (length <= 0)
         return 0;
     target[length] = '\0';
-    return sscanf(target, "socket:[%" SCNu64 "]", &inode) == 1 ? inode : 0;
+    if (strncmp(target, "socket:[", strlen("socket:[")) != 0 || !digits_take(&at, 10, "]", &inode))
+        return 0;
+    return inode;
 }
 
 /* By malloc, sorted.  How many, or negative errno. */
@@ -213,7 +223,7 @@ int sockets_of_process(int pid, ProcessSocket *ret_sockets, uint32_t most)
 
     if (n_inodes < 0)
         return (int)n_inodes;
-    for (unsigned i = 0; i < 2 && n_inodes > 0; i++) {
+    for (unsigned i = 0; i < 2 && inodes; i++) {
         char path[64];
         FILE *file;
 

@@ -108,17 +108,22 @@ static void nonsense_is_no_socket(void **state)
         "\n",
         HEAD,
         "   0: 00000000:C000 00000000:0000 0A",
-        "   0: 0000000:C000 00000000:0000 0A 0:0 0:0 0 0 0 5",
-        "   0: 00000000:C000 0000000000000000:0000 0A 0:0 0:0 0 0 0 5",
-        "   0: zzzzzzzz:C000 00000000:0000 0A 0:0 0:0 0 0 0 5",
+        "   0: 0000000:C000 00000000:0000 0A 0:0 0:0 0 0 0 5 1\n",
+        "   0: 00000000:C000 0000000000000000:0000 0A 0:0 0:0 0 0 0 5 1\n",
+        "   0: zzzzzzzz:C000 00000000:0000 0A 0:0 0:0 0 0 0 5 1\n",
+        "   0: 00000000:C00 00000000:0000 0A 0:0 0:0 0 0 0 5 1\n",
+        "   0: 00000000:C0000 00000000:0000 0A 0:0 0:0 0 0 0 5 1\n",
+        "   0: 00000000:C000 00000000:0000 +A 0:0 0:0 0 0 0 5 1\n",
+        "   0: 00000000:C000 00000000:0000 0A 0:0 0:0 0 0 0 -5 1\n",
+        "   0: 00000000:C000 00000000:0000 0A 0:0 0:0 0 0 0 5", /* cut short, maybe in a number */
     };
     ProcessSocket socket;
 
     (void)state;
     for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++)
         assert_false(sockets_parse_line(lines[i], false, &socket));
-    assert_true(
-        sockets_parse_line("0: 00000000:C000 00000000:0000 0A 0:0 0:0 0 0 0 5", false, &socket));
+    assert_true(sockets_parse_line("0: 00000000:C000 00000000:0000 0A 0:0 0:0 0 0 0 5 1\n", false,
+                                   &socket));
 }
 
 static void ends_are_read_as_they_are_written(void **state)

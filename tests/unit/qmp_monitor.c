@@ -15,6 +15,7 @@
 #include "protocol/qmp/error.h"
 #include "protocol/qmp/json.h"
 #include "protocol/qmp/qmp.h"
+#include "protocol/qmp/second_monitor.h"
 
 static const char greeting[] =
     "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 22, \"minor\": 2, \"major\": 7}}}}\r\n";
@@ -177,6 +178,18 @@ static void test_nobody(void **state)
     assert_non_null(strstr(error->message, "/nonexistent/qmp"));
 }
 
+static void test_second(void **state)
+{
+    g_autofree char *there = second_monitor_path(NULL, "web1");
+    g_autofree char *elsewhere = second_monitor_path("/x", "web1");
+
+    (void)state;
+    assert_string_equal(there, "/run/libvirt/qemu/dbus/postcopyd.tunnelmigrate.dest.web1");
+    assert_string_equal(elsewhere, "/x/dbus/postcopyd.tunnelmigrate.dest.web1");
+    assert_null(second_monitor_path(NULL, ""));
+    assert_null(second_monitor_path(NULL, "../web1"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -184,6 +197,7 @@ int main(void)
         cmocka_unit_test(test_lent),
         cmocka_unit_test(test_timeout),
         cmocka_unit_test(test_nobody),
+        cmocka_unit_test(test_second),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
