@@ -7,9 +7,10 @@ import signal
 import time
 
 from lent import SIZE, Lent, _all_read, _prepared, _reply, _why
-from manager import Manager
 from wire import Client, Destination, Peer, text
 from world import SLOW, Daemon, World, expect, mentions
+
+from harness.manager import Manager  # world has said where it is
 
 
 class Managed(Daemon):

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 FDS_START = 3
 MAX = 4096
@@ -47,17 +46,18 @@ class Manager:
         for _, fd in self._kept:
             os.close(fd)
 
-    def start(self, words, **streams):
-        """A Popen of the service, which is handed what is kept."""
+    def start(self, words, popen=subprocess.Popen, **streams):
+        """A Popen of the daemon, which is handed what is kept."""
+        words = [str(word) for word in words]
+        at = next(i for i, word in enumerate(words) if word.endswith("/postcopyd"))
         with self._lock:
             names = ":".join(name for name, _ in self._kept)
             fds = [fd for _, fd in self._kept]
             environment = {**os.environ, "NOTIFY_SOCKET": self.path}
             if self.tells:
                 environment["FDSTORE"] = str(MAX)
-            return subprocess.Popen(
-                [sys.executable, __file__, ",".join(map(str, fds)), names,
-                 *(str(word) for word in words)], pass_fds=fds, env=environment, **streams)
+            return popen([*words[:at], sys.executable, __file__, ",".join(map(str, fds)), names,
+                          *words[at:]], pass_fds=fds, env=environment, **streams)
 
     def names(self):
         """Of what is kept, sorted."""
