@@ -11,6 +11,7 @@ enum {
     ANSWER_MS = 10 * 1000,
     RECONNECT_MS = 30 * 1000,
     RELEASE_MS = 10 * 1000,
+    RETURN_MS = 5 * 1000,
 };
 
 /* The daemon may be restarted under us: its exports come back, and so does the answer. */
@@ -34,22 +35,50 @@ static gboolean reconnect(const Follow *f, GError **error)
     return TRUE;
 }
 
-static gboolean ask(const Follow *f, GError **error)
+static JsonNode *ask_once(const Follow *f, GError **error)
 {
     JsonObject *request = json_object_new();
-    g_autoptr(JsonNode) answer = NULL;
-    g_autoptr(GError) local = NULL;
 
     json_object_set_string_member(request, "vm", f->vm);
-    answer = daemon_call(*f->daemon, "progress", request, -1, ANSWER_MS, &local);
-    if (answer) {
-        progress_update(f->progress, node_object(answer), g_get_monotonic_time());
-        return TRUE;
+    return daemon_call(*f->daemon, "progress", request, -1, ANSWER_MS, error);
+}
+
+/* What a daemon that began anew does not have again by now is lost with the process that held it. */
+static void set_lost(const GError *cause, GError **error)
+{
+    g_set_error(error, CALL_ERROR, CALL_ERROR_UNSAFE,
+                "the guest waits at the destination for memory that the source's daemon no longer "
+                "has (%s), unless all of it had arrived: 'postcopyctl status' at the destination "
+                "tells; the guest may not run at the source before it is gone from there",
+                cause->message);
+}
+
+/* Clients come back to a new daemon one by one: until then it does not know of the VM. */
+static gboolean ask(const Follow *f, GError **error)
+{
+    gint64 deadline = wait_deadline(RETURN_MS);
+
+    for (;;) {
+        g_autoptr(GError) local = NULL;
+        g_autoptr(JsonNode) answer = ask_once(f, &local);
+
+        if (answer) {
+            progress_update(f->progress, node_object(answer), g_get_monotonic_time());
+            return TRUE;
+        }
+        if (g_error_matches(local, CALL_ERROR, CALL_ERROR_CLOSED))
+            return reconnect(f, error);
+        if (!g_error_matches(local, CALL_ERROR, CALL_ERROR_REFUSED)) {
+            g_propagate_error(error, g_steal_pointer(&local));
+            return FALSE;
+        }
+        if (g_get_monotonic_time() >= deadline) {
+            set_lost(local, error);
+            return FALSE;
+        }
+        if (!wait_until(f->interrupt, wait_deadline(POLL_MS), error))
+            return FALSE;
     }
-    if (g_error_matches(local, CALL_ERROR, CALL_ERROR_CLOSED))
-        return reconnect(f, error);
-    g_propagate_error(error, g_steal_pointer(&local));
-    return FALSE;
 }
 
 static void report_change(const Follow *f, const char *before)
@@ -84,10 +113,16 @@ static gboolean watch(const Follow *f, GError **error)
 
     for (;;) {
         g_autofree char *before = g_strdup(f->progress->state ? f->progress->state : "");
+        g_autoptr(GError) local = NULL;
         ProgressVerdict verdict;
 
-        if (!ask(f, error))
+        if (!ask(f, &local)) {
+            /* What was all there before needs no daemon any more. */
+            if (complete_us && g_error_matches(local, CALL_ERROR, CALL_ERROR_UNSAFE))
+                return TRUE;
+            g_propagate_error(error, g_steal_pointer(&local));
             return FALSE;
+        }
         report_change(f, before);
         verdict = progress_verdict(f->progress);
         if (verdict == PROGRESS_FAILED)
