@@ -208,10 +208,23 @@ static gboolean store(Settings *settings, const Key *key, const char *text, GErr
     }
 }
 
+static gboolean has_group(const char *group)
+{
+    for (gsize i = 0; i < G_N_ELEMENTS(keys); i++)
+        if (strcmp(keys[i].group, group) == 0)
+            return TRUE;
+    return FALSE;
+}
+
 static gboolean load_group(Settings *settings, GKeyFile *file, const char *group, GError **error)
 {
     g_auto(GStrv) names = g_key_file_get_keys(file, group, NULL, error);
 
+    if (!has_group(group)) {
+        g_clear_error(error);
+        g_set_error(error, config_error(), 0, "there is no section [%s]", group);
+        return FALSE;
+    }
     for (gsize i = 0; names && names[i]; i++) {
         const Key *key = find_key(group, names[i]);
         g_autofree char *text = g_key_file_get_string(file, group, names[i], error);
@@ -270,13 +283,14 @@ static gboolean check_advertise(const char *text, GError **error)
 {
     Address address;
 
-    if (!check_address("advertise", text, error))
+    if (!check_address("[peer] advertise", text, error))
         return FALSE;
     if (text && address_parse(text, &address) == 0 && address.host[0] != '\0' &&
         !address_is_numeric(&address)) {
-        g_set_error(error, config_error(), 0,
-                    "advertise %s: must be a numeric address, other daemons do not look names up",
-                    text);
+        g_set_error(
+            error, config_error(), 0,
+            "[peer] advertise %s: must be a numeric address, other daemons do not look names up",
+            text);
         return FALSE;
     }
     return TRUE;
@@ -323,8 +337,8 @@ static gboolean check(Settings *settings, GError **error)
         settings->import.resolvers = (unsigned)CLAMP(cores / 2, 1, IMPORT_RESOLVERS_MAX);
     if (settings->import.shards == 0)
         settings->import.shards = settings->import.resolvers;
-    return check_address("listen", settings->listen, error) &&
-           check_address("source", settings->source, error) &&
+    return check_address("[peer] listen", settings->listen, error) &&
+           check_address("[libvirt] source", settings->source, error) &&
            check_advertise(settings->advertise, error) && check_plaintext(settings, error) &&
            check_group(settings->group, error) && check_group(settings->operator_group, error);
 }
@@ -343,6 +357,7 @@ gboolean config_load(int *argc, char ***argv, Settings *ret_settings, CommandLin
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
     g_autoptr(GOptionContext) context = g_option_context_new("- post-copy migration daemon");
+    const char *read;
 
     set_defaults(ret_settings);
     memset(ret_command, 0, sizeof *ret_command);
@@ -350,16 +365,22 @@ gboolean config_load(int *argc, char ***argv, Settings *ret_settings, CommandLin
     if (!g_option_context_parse(context, argc, argv, error))
         return FALSE;
     if (*argc > 1) {
-        g_set_error(error, config_error(), 0, "unknown argument '%s', see --help", (*argv)[1]);
+        g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_FAILED,
+                    "unknown argument '%s', see --help", (*argv)[1]);
         return FALSE;
     }
-    if (path ? !load_file(ret_settings, path, error)
-             : g_file_test(POSTCOPYD_CONFIG_FILE, G_FILE_TEST_EXISTS) &&
-                   !load_file(ret_settings, POSTCOPYD_CONFIG_FILE, error))
+    read = path                                                     ? path
+           : g_file_test(POSTCOPYD_CONFIG_FILE, G_FILE_TEST_EXISTS) ? POSTCOPYD_CONFIG_FILE
+                                                                    : NULL;
+    if (read && !load_file(ret_settings, read, error))
         return FALSE;
     if (socket)
         store(ret_settings, find_key("daemon", "socket"), socket, NULL);
     if (listen)
         store(ret_settings, find_key("peer", "listen"), listen, NULL);
-    return check(ret_settings, error);
+    if (check(ret_settings, error))
+        return TRUE;
+    if (read && !socket && !listen)
+        g_prefix_error(error, "%s: ", read);
+    return FALSE;
 }

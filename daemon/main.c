@@ -11,7 +11,8 @@
 static int fail(const GError *error)
 {
     fprintf(stderr, "postcopyd: %s\n", error->message);
-    return EXIT_FAILURE;
+    /* As postcopyctl's: 2 is a call that makes no sense. */
+    return error->domain == G_OPTION_ERROR ? 2 : EXIT_FAILURE;
 }
 
 /* Each VM brings several: what the administrator allows at most is meant for us. */

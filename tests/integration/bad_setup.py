@@ -36,11 +36,11 @@ def _run(arguments):
                           env=environment)
 
 
-def _fails(arguments, *words):
+def _fails(arguments, *words, status=1):
     """postcopyd ends with a failure and one line that has these words."""
     done = _run(arguments)
     lines = [line for line in done.stderr.splitlines() if "warning:" not in line]
-    expect(done.returncode == 1, f"exit {done.returncode}: {done.stderr}")
+    expect(done.returncode == status, f"exit {done.returncode}: {done.stderr}")
     expect(len(lines) == 1, f"not one line: {done.stderr}")
     mentions(lines[0], "postcopyd:", *words)
     return lines[0]
@@ -52,7 +52,7 @@ def config_mistakes():
         folder = Path(name)
         for number, (section, key, value, *words) in enumerate((
                 ("import", "resolver", "1", "resolver", "import"),
-                ("daemno", "socket", "x", "socket", "daemno"),
+                ("daemno", "socket", "x", "no section", "daemno"),
                 ("import", "resolvers", "many", "resolvers", "many"),
                 ("import", "resolvers", "17", "resolvers", "16"),
                 ("import", "dispatch", "away", "dispatch", "direct or home"),
@@ -72,7 +72,7 @@ def config_mistakes():
                 ("libvirt", "enable", "some", "enable", "opted or all"),
                 ("libvirt", "start_postcopy", "1001", "start_postcopy", "1000"),
                 ("libvirt", "source_port", "0", "source_port", "65535"),
-                ("libvirt", "source", "nowhere", "source", "HOST:PORT"),
+                ("libvirt", "source", "nowhere", ".conf: ", "[libvirt] source", "HOST:PORT"),
                 ("daemon", "grant_device", "1", "grant_device", "yes or no"),
                 ("daemon", "socket", "/x" * 60, "socket", "107"))):
             path = _config(folder, f"c{number}", **{section: {key: value}})
@@ -87,8 +87,8 @@ def config_mistakes():
             path.write_bytes(data)
             _fails(["--config", path, "--check"], "zero.conf", "zero byte")
         _fails(["--config", folder / "none.conf"], "none.conf")
-        _fails(["--frobnicate"], "frobnicate")
-        _fails(["superfluous"], "superfluous")
+        _fails(["--frobnicate"], "frobnicate", status=2)
+        _fails(["superfluous"], "superfluous", status=2)
         return said
 
 
