@@ -92,6 +92,7 @@ static gboolean look(HostCheck *check, gboolean json, GError **error)
         print_json(check);
     else
         print_lines(check);
+    fflush(stdout); /* before the summary, which goes to stderr */
     failed = count(check, HOST_FAIL);
     if (failed == 0)
         return TRUE;
@@ -120,6 +121,13 @@ gboolean command_check(const char *socket, int argc, char **argv, GError **error
                        "about what is missing.",
                        entries, argc, argv, FALSE, NULL, error))
         return FALSE;
+    if (peer && !host_peer_is_address(peer)) {
+        g_set_error(error, CALL_ERROR, CALL_ERROR_USAGE,
+                    "check: --peer '%s' is no address: HOST, HOST:PORT, or an IPv6 address in "
+                    "brackets",
+                    peer);
+        return FALSE;
+    }
     check.peer = peer;
     check.uri = uri ? uri : *config->libvirt_uri ? config->libvirt_uri : DOMAIN_URI;
     check.findings = g_ptr_array_new_with_free_func(finding_free);

@@ -33,10 +33,14 @@ typedef struct HostCheck {
 void host_say(HostCheck *check, const char *id, HostLevel level, const char *advice,
               const char *format, ...) G_GNUC_PRINTF(5, 6);
 
+/* HOST, HOST:PORT, or with an IPv6 address in brackets. */
+gboolean host_peer_is_address(const char *text);
+
 /* Each looks at its part; none fails, and none waits long. */
 void host_check_kernel(HostCheck *check);
 void host_check_daemon(HostCheck *check);
 void host_check_peer(HostCheck *check);
+void host_check_socket(HostCheck *check);
 void host_check_libvirt(HostCheck *check);
 
 #endif

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "client/ctl/host_check.h"
@@ -62,11 +63,53 @@ static void check_answer(HostCheck *check, JsonObject *status)
     check_memlock(check);
 }
 
+/* The one beside us, that which runs, or the first on the path; NULL: there is none. */
+static char *daemon_program(const HostCheck *check)
+{
+    g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
+    g_autofree char *folder = g_path_get_dirname(self ? self : "/");
+    g_autofree char *running = g_strdup_printf("/proc/%d/exe", (int)check->daemon);
+    g_autofree char *beside = g_build_filename(folder, "postcopyd", NULL);
+
+    if (g_file_test(beside, G_FILE_TEST_IS_REGULAR) && access(beside, X_OK) == 0)
+        return g_steal_pointer(&beside);
+    if (check->daemon > 0 && access(running, X_OK) == 0)
+        return g_steal_pointer(&running);
+    return g_find_program_in_path("postcopyd");
+}
+
+/* What is wrong is the daemon's to say; it says so in one line. NULL: nothing, or it cannot be asked. */
+static char *config_mistake(const HostCheck *check)
+{
+    g_autofree char *program = daemon_program(check);
+    const char *const words[] = {program, "--config", check->config->path, "--check", NULL};
+    g_autofree char *said = NULL;
+    const char *begin = "postcopyd: ";
+    int status;
+
+    if (!program || !g_spawn_sync(NULL, (char **)words, NULL, G_SPAWN_STDOUT_TO_DEV_NULL, NULL,
+                                  NULL, NULL, &said, &status, NULL))
+        return NULL;
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        return NULL;
+    g_strdelimit(g_strstrip(said), "\n", ' ');
+    return g_strdup(g_str_has_prefix(said, begin) ? said + strlen(begin) : said);
+}
+
 static void check_config(HostCheck *check)
 {
-    if (!check->config->readable)
-        host_say(check, "config", HOST_FAIL, "see postcopyd --check", "%s cannot be read",
-                 check->config->path);
+    const char *advice = "correct it and restart postcopyd; 'postcopyd --check' tries it";
+    g_autofree char *mistake = NULL;
+
+    if (!g_file_test(check->config->path, G_FILE_TEST_EXISTS))
+        return; /* all is as built in */
+    mistake = config_mistake(check);
+    if (mistake)
+        host_say(check, "config", HOST_FAIL, advice, "%s", mistake);
+    else if (!check->config->readable)
+        host_say(check, "config", HOST_FAIL, advice, "%s cannot be read", check->config->path);
+    else
+        host_say(check, "config", HOST_OK, NULL, "the configuration is %s", check->config->path);
 }
 
 void host_check_daemon(HostCheck *check)
@@ -76,11 +119,11 @@ void host_check_daemon(HostCheck *check)
     g_autoptr(JsonNode) answer =
         daemon ? daemon_call(daemon, "status", NULL, -1, ANSWER_MS, &error) : NULL;
 
-    check_config(check);
     if (answer) {
         check_answer(check, node_object(answer));
     } else {
         host_say(check, "daemon", HOST_FAIL, NULL, "%s", error->message);
         check_listen(check, check->config->listen);
     }
+    check_config(check);
 }

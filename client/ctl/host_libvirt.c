@@ -187,6 +187,7 @@ void host_check_libvirt(HostCheck *check)
         host_say(check, "libvirt", HOST_FAIL, NULL, "%s", error->message);
     check_hook(check);
     check_preload(check);
+    host_check_socket(check);
     check_monitors(check);
     check_apparmor(check);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "client/ctl/host_check.h"
@@ -13,6 +14,13 @@
 enum { PATIENCE_S = 5 };
 
 #define DEFAULT_PORT "16520"
+
+static gboolean is_port(const char *text)
+{
+    guint64 port;
+
+    return g_ascii_string_to_unsigned(text, 10, 1, G_MAXUINT16, &port, NULL);
+}
 
 /* HOST, HOST:PORT, [IPV6], [IPV6]:PORT. */
 static gboolean split(const char *text, char **ret_host, char **ret_port)
@@ -26,7 +34,14 @@ static gboolean split(const char *text, char **ret_host, char **ret_port)
     if (end && *end == ']')
         end = end[1] ? end + 1 : NULL;
     *ret_port = g_strdup(end ? end + 1 : DEFAULT_PORT);
-    return **ret_host && **ret_port && (!end || *end == ':');
+    return **ret_host && is_port(*ret_port) && (!end || *end == ':');
+}
+
+gboolean host_peer_is_address(const char *text)
+{
+    g_autofree char *host = NULL, *port = NULL;
+
+    return split(text, &host, &port);
 }
 
 static int connect_one(const struct addrinfo *address)
@@ -87,7 +102,7 @@ static gboolean receive_message(int fd, PeerMessage *ret_message)
 }
 
 /* The greeting that every connection between daemons begins with, and no more. */
-static gboolean greet(int fd, PeerMessage *message)
+static gboolean greet(int fd, const struct utsname *host, PeerMessage *message)
 {
     memset(message, 0, sizeof *message);
     message->type = PEER_START;
@@ -100,21 +115,42 @@ static gboolean greet(int fd, PeerMessage *message)
     message->hello.version_lowest = PEER_VERSION_LOWEST;
     message->hello.version_highest = PEER_VERSION_HIGHEST;
     message->hello.page_size = (guint64)sysconf(_SC_PAGESIZE);
+    g_strlcpy(message->hello.machine, host->machine, sizeof message->hello.machine);
     g_strlcpy(message->hello.agent, "postcopyctl " POSTCOPYD_VERSION, sizeof message->hello.agent);
     return send_message(fd, message) && receive_message(fd, message) && message->type == PEER_HELLO;
+}
+
+/* As the daemons judge each other. */
+static void judge(HostCheck *check, const char *host, const char *port, const struct utsname *self,
+                  const PeerMessage *greeting)
+{
+    if (greeting->hello.version_lowest > PEER_VERSION_HIGHEST ||
+        greeting->hello.version_highest < PEER_VERSION_LOWEST)
+        host_say(check, "peer", HOST_FAIL, "install the same version on both hosts",
+                 "%s at %s port %s speaks another protocol than this host", greeting->hello.agent,
+                 host, port);
+    else if (strcmp(greeting->hello.machine, self->machine) != 0 ||
+             greeting->hello.page_size != (guint64)sysconf(_SC_PAGESIZE))
+        host_say(
+            check, "peer", HOST_FAIL, "guests can only move between hosts of one kind",
+            "%s at %s port %s is on a host of another kind: %s with pages of %" G_GUINT64_FORMAT
+            " bytes",
+            greeting->hello.agent, host, port, greeting->hello.machine,
+            (guint64)greeting->hello.page_size);
+    else
+        host_say(check, "peer", HOST_OK, NULL, "%s answers at %s port %s", greeting->hello.agent,
+                 host, port);
 }
 
 void host_check_peer(HostCheck *check)
 {
     g_autofree char *host = NULL, *port = NULL, *why = NULL;
     g_autofree PeerMessage *message = g_new0(PeerMessage, 1);
+    struct utsname self = {.machine = ""};
     int fd;
 
-    if (!split(check->peer, &host, &port)) {
-        host_say(check, "peer", HOST_FAIL, "HOST, HOST:PORT, or an IPv6 address in brackets",
-                 "'%s' is no address", check->peer);
+    if (!split(check->peer, &host, &port) || uname(&self))
         return;
-    }
     fd = connect_any(host, port, &why);
     if (fd < 0)
         host_say(
@@ -122,12 +158,11 @@ void host_check_peer(HostCheck *check)
             "is postcopyd running there, with [peer] listen on that address, and the port open "
             "in the firewall?",
             "%s does not answer on port %s: %s", host, port, why);
-    else if (!greet(fd, message))
+    else if (!greet(fd, &self, message))
         host_say(check, "peer", HOST_FAIL, "is it postcopyd that listens there?",
                  "%s answers on port %s, but not as postcopyd does", host, port);
     else
-        host_say(check, "peer", HOST_OK, NULL, "%s answers at %s port %s", message->hello.agent,
-                 host, port);
+        judge(check, host, port, &self, message);
     if (fd >= 0)
         close(fd);
 }

@@ -3,8 +3,10 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
+from pathlib import Path
 
 from hook_world import Site
 from world import World, expect, mentions, postcopyd
@@ -26,12 +28,13 @@ def _findings(done):
     return {finding["id"]: finding for finding in answer["checks"]}
 
 
-def _check(daemon, config, *words, json_too=True, run="/nonexistent"):
+def _check(daemon, config, *words, json_too=True, run="/nonexistent", qemu="/nonexistent"):
     words = ["check", *(["--json"] if json_too else []), "--connect", TEST, *words]
     return subprocess.run(
         [postcopyd.program("postcopyctl"), "--socket", daemon, *words], capture_output=True,
         text=True, check=False, timeout=60,
-        env={**os.environ, "POSTCOPYD_CONFIG": str(config), "POSTCOPYD_LIBVIRT_RUN": str(run)})
+        env={**os.environ, "POSTCOPYD_CONFIG": str(config), "POSTCOPYD_LIBVIRT_RUN": str(run),
+             "POSTCOPYD_QEMU_CONF": str(qemu)})
 
 
 def check():
@@ -55,6 +58,52 @@ def check():
         expect([line.split()[:2] for line in people.stdout.splitlines()]
                == [[f["level"], name] for name, f in found.items()], people.stdout)
         return f"{len(found)} findings"
+
+
+def check_config():
+    """What is wrong in the configuration is told in the daemon's own words."""
+    with World() as world:
+        config = world.folder / "broken.conf"
+        for text, *words in (("[libvirt]\nurl = x\n", "broken.conf", "no key 'url'"),
+                             ("[libvirt]\nenable = al\n", "enable", "opted or all"),
+                             ("[libvrt]\n", "no section [libvrt]")):
+            config.write_text(text)
+            found = _findings(_check(world.destination.socket, config))["config"]
+            expect(found["level"] == "fail", found)
+            mentions(found["text"], *words)
+        config.write_text("[libvirt]\nenable = all\n")
+        found = _findings(_check(world.destination.socket, config))["config"]
+        expect(found["level"] == "ok", found)
+
+
+def check_socket():
+    """QEMUs that may not connect are noticed before one of them tries in vain."""
+    with World() as world:
+        qemu, config = world.folder / "qemu.conf", world.folder / "none.conf"
+        daemon = Path(world.destination.socket)
+        world.folder.chmod(0o755)
+
+        def found():
+            return _findings(_check(daemon, config, qemu=qemu))["socket"]
+
+        qemu.write_text('#user = "root"\nuser = "nobody"\ngroup = "nogroup"\n')
+        shutil.chown(daemon, group="root")
+        closed = found()
+        expect(closed["level"] == "fail" and "nogroup" in closed["advice"], closed)
+        mentions(closed["text"], "nobody", str(daemon), "root")
+        shutil.chown(daemon, group="nogroup")
+        expect(found()["level"] == "ok", found())
+        daemon.chmod(0o640)
+        expect(found()["level"] == "fail", found())
+        daemon.chmod(0o606)
+        expect(found()["level"] == "fail", "a group without the right is not everybody")
+        daemon.chmod(0o660)
+        world.folder.chmod(0o700)
+        expect(str(world.folder) in found()["text"], found())
+        qemu.write_text('user = "+0"\n')
+        expect(found()["level"] == "ok", found())
+        qemu.write_text('user = "no-such-user"\n')
+        expect(found()["level"] == "warn", found())
 
 
 def check_without_daemon():
@@ -87,8 +136,11 @@ def check_peer():
         expect(strange["level"] == "fail" and "not as postcopyd" in strange["text"], strange)
         gone = peer(f"[::ffff:127.0.0.1]:{port}")
         expect(gone["level"] == "fail" and "does not answer" in gone["text"], gone)
-        for nonsense in ("", ":1", "[::1", "host:", "[::1]x"):
-            expect("no address" in peer(nonsense)["text"], nonsense)
+        for nonsense in ("", ":1", "[::1", "host:", "[::1]x", "a:b", "1.2.3.4:99999", "::1"):
+            done = _check(world.destination.socket, config, "--peer", nonsense)
+            expect(done.returncode == 2 and not done.stdout, f"{nonsense}: {done}")
+            mentions(done.stderr, "no address", nonsense)
+        expect("refused" not in world.source.log(), "its log complains of a check")
 
 
 def jobs():
