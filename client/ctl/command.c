@@ -16,13 +16,17 @@ gboolean command_parse_words(const char *parameters, const char *summary,
     g_autofree char *command = g_strdup(argv[0]);
     g_autofree char *program = g_strdup_printf("postcopyctl %s", command);
     g_autofree char **words = g_memdup2(argv, sizeof *argv * ((gsize)argc + 1));
+    g_autoptr(GError) local = NULL;
 
     /* The help names the program by argv[0]. */
     g_set_prgname(program);
     g_option_context_set_summary(context, summary);
     g_option_context_add_main_entries(context, entries, NULL);
-    if (!g_option_context_parse(context, &argc, &words, error))
+    if (!g_option_context_parse(context, &argc, &words, &local)) {
+        g_set_error(error, CALL_ERROR, CALL_ERROR_USAGE, "%s: %s; see %s --help", command,
+                    local->message, program);
         return FALSE;
+    }
     if ((guint)argc > most + 1) {
         g_set_error(error, CALL_ERROR, CALL_ERROR_USAGE, "%s does not know what '%s' is for",
                     command, words[most + 1]);

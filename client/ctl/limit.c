@@ -59,12 +59,20 @@ static JsonNode *ask(Daemon *daemon, const LimitRequest *request, GError **error
     return daemon_call(daemon, "limit", object, -1, ANSWER_MS, error);
 }
 
+static void set_usage(const char *text, GError **error)
+{
+    g_clear_error(error);
+    g_set_error(error, CALL_ERROR, CALL_ERROR_USAGE,
+                "limit: '%s' is no rate: %s; and no VM of that name arrives here", text, RATE_TEXT);
+}
+
 /* The daemon knows no VM of that name: was it meant to be a rate? */
 static void explain(const LimitRequest *request, GError **error)
 {
-    if (!request->set && request->vm && error && *error &&
+    if (!request->set && request->vm && error &&
+        g_error_matches(*error, CALL_ERROR, CALL_ERROR_REFUSED) &&
         (g_ascii_isdigit(request->vm[0]) || request->vm[0] == '-'))
-        g_prefix_error(error, "limit: '%s' is no rate (%s), and no VM: ", request->vm, RATE_TEXT);
+        set_usage(request->vm, error);
 }
 
 static char *rate_text(guint64 bytes_per_s)

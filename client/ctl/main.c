@@ -61,13 +61,17 @@ static gboolean parse_options(int *argc, char ***argv, char **ret_socket, gboole
     };
     g_autoptr(GOptionContext) context = g_option_context_new("COMMAND …");
     g_autofree char *description = describe_commands();
+    g_autoptr(GError) local = NULL;
 
     g_option_context_set_summary(context, "Operates the host's postcopyd.");
     g_option_context_set_description(context, description);
     g_option_context_add_main_entries(context, entries, NULL);
     /* Options behind the command are the command's. */
     g_option_context_set_strict_posix(context, TRUE);
-    return g_option_context_parse(context, argc, argv, error);
+    if (g_option_context_parse(context, argc, argv, &local))
+        return TRUE;
+    g_set_error(error, CALL_ERROR, CALL_ERROR_USAGE, "%s; see postcopyctl --help", local->message);
+    return FALSE;
 }
 
 static int fail(const GError *error, gboolean reported)

@@ -44,6 +44,20 @@ static void print_page(const StatsOptions *options, JsonNode *answer)
     fflush(stdout);
 }
 
+/* Programs see that for themselves, and who watches may wait for it. */
+static gboolean is_known(const StatsOptions *options, JsonObject *answer, GError **error)
+{
+    if (!options->vm || options->json || options->interval_s > 0 ||
+        element_count(member_array(answer, "sessions")) > 0 ||
+        element_count(member_array(answer, "imports")) > 0 ||
+        element_count(member_array(answer, "exports")) > 0)
+        return TRUE;
+    g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
+                "stats: no VM '%s' is connected, arriving or leaving here: see postcopyctl status",
+                options->vm);
+    return FALSE;
+}
+
 /* Ctrl-C is how watching ends, so it is no failure. */
 static gboolean print_pages(const StatsOptions *options, Daemon *daemon, const Interrupt *interrupt,
                             GError **error)
@@ -55,6 +69,8 @@ static gboolean print_pages(const StatsOptions *options, Daemon *daemon, const I
         g_autoptr(JsonNode) answer = ask(daemon, options->vm, &local);
 
         if (!answer)
+            break;
+        if (!is_known(options, node_object(answer), &local))
             break;
         print_page(options, answer);
         next += (gint64)(options->interval_s * G_USEC_PER_SEC);

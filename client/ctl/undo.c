@@ -3,6 +3,7 @@
 
 #include "client/ctl/error.h"
 #include "client/ctl/migration.h"
+#include "protocol/qmp/json.h"
 
 enum {
     CANCEL_MS = 10 * 1000,
@@ -51,11 +52,23 @@ static gboolean order(Migration *m, const char *op, GError **error)
     return FALSE;
 }
 
+/* Refused is also what has ended by itself meanwhile, of which nobody gets anything any more. */
+static gboolean is_fenced(Migration *m)
+{
+    JsonObject *request = json_object_new();
+    g_autoptr(JsonNode) answer = NULL;
+
+    json_object_set_string_member(request, "vm", m->options->vm);
+    answer = daemon_call(m->daemon, "progress", request, -1, CANCEL_MS, NULL);
+    return g_strv_contains((const char *const[]){"fenced", "cancelled", NULL},
+                           member_string(node_object(answer), "state"));
+}
+
 static void order_abandon(Migration *m)
 {
     g_autoptr(GError) error = NULL;
 
-    if (!order(m, "abandon", &error))
+    if (!order(m, "abandon", &error) && !is_fenced(m))
         report_note(&m->report, "the daemon did not confirm that it gave up the export: %s",
                     error->message);
 }

@@ -127,6 +127,20 @@ static Connection *vm_field(const Request *request)
     return connection;
 }
 
+static void refuse_not_leaving(const Request *request, const char *vm)
+{
+    g_autofree char *text =
+        !vm ? g_strdup("the request names no vm")
+        : connection_by_text(request->connection->control, vm)
+            ? g_strdup_printf("VM '%s' is here, and is not leaving this host", vm)
+            : g_strdup_printf(
+                  "VM '%s' is not leaving this host, and none of that name is connected "
+                  "to this daemon: see postcopyctl jobs",
+                  vm);
+
+    refuse(request, vm ? -ENOENT : -EINVAL, text);
+}
+
 /* The VM's departure, also when its process is gone. */
 static Departure *departure_field(const Request *request)
 {
@@ -142,7 +156,7 @@ static Departure *departure_field(const Request *request)
                        (is_uuid && memcmp(export->uuid, uuid, sizeof uuid) == 0)))
             return departure;
     }
-    refuse(request, -ENOENT, "that VM is not leaving this host");
+    refuse_not_leaving(request, vm);
     return NULL;
 }
 
@@ -298,8 +312,16 @@ static void on_abandon(const Request *request)
 
     if (!departure)
         return;
-    departure_fence(departure, "its switchover failed");
-    done(request);
+    if (departure_is_over(departure)) {
+        refuse(request, -EBUSY, "that migration has ended");
+    } else if (departure->mode == DEPARTURE_ASSIST) {
+        refuse(request, -EINVAL,
+               "QEMU's own stream brings that VM's memory, with or without this daemon (assist "
+               "mode): there is nothing to abandon");
+    } else {
+        departure_fence(departure, "its switchover failed");
+        done(request);
+    }
 }
 
 static void on_cancel(const Request *request)
@@ -361,7 +383,15 @@ static gboolean limited_vm(const Request *request, LimitedVm *ret_vm)
     if (!json_object_has_member(request->object, "vm") ||
         (vm && limits_find(request->connection->control, vm, ret_vm)))
         return TRUE;
-    vm_field(request); /* which there is none of, and says so */
+    if (vm) {
+        g_autofree char *text = g_strdup_printf(
+            "no memory arrives here for a VM '%s' (postcopyctl jobs shows those that arrive): "
+            "limits are set at the destination's daemon",
+            vm);
+        refuse(request, -ENOENT, text);
+    } else {
+        refuse(request, -EINVAL, "the request names no vm");
+    }
     return FALSE;
 }
 

@@ -89,6 +89,24 @@ def reason_cut_short():
         return f"{len(said['error'].encode())} bytes"
 
 
+def wrong_words():
+    """A VM that is not there, or does not leave, is told apart from one that is; no silence, no success."""
+    with World() as world:
+        source, _ = world.vms()
+        for words, status, *said in (
+                (("cancel", "nosuch"), 1, "'nosuch' is not leaving", "none of that name", "jobs"),
+                (("abandon", "nosuch"), 1, "'nosuch' is not leaving"),
+                (("cancel", source.vm), 1, f"VM '{source.vm}' is here", "not leaving"),
+                (("stats", "nosuch"), 1, "nosuch", "status"),
+                (("limit", "12Q"), 2, "12Q", "no rate"),
+                (("limit", "nosuch", "1M"), 1, "nosuch", "destination"),
+                (("cancel", "--bogus", "vm"), 2, "bogus", "cancel --help"),
+                (("--bogus",), 2, "bogus", "postcopyctl --help")):
+            done = world.source.ctl(*words)
+            expect(done.returncode == status and not done.stdout, f"{words}: {done}")
+            mentions(done.stderr, "postcopyctl:", *said)
+
+
 def deep_nesting():
     """JSON that nests deeper than a stack is large is not parsed, from an operator or from a monitor."""
     with World() as world, _offered(world, "vm"):

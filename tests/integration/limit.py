@@ -146,7 +146,8 @@ def bad_input():
         source, _ = world.vms()
         before = _limit(daemon, "48M")
         for words, *mentioned in (
-                (["20Q"], "20Q", "no rate", "no VM"), (["-3"], "-3"), (["1K"], "1K", "64K"),
+                (["20Q"], "20Q", "no rate", "no VM"), (["5"], "no rate"),
+                (["-3"], "-3"), (["1K"], "1K", "64K"),
                 (["vm", "fast"], "fast", "none"), (["vm", ""], "rate"), (["vm", "2T"], "1T"),
                 (["nobody", "20M"], "nobody"), (["nobody"], "nobody"),
                 (["vm", "20M", "30M"], "30M"), (["--fast"], "--fast")):
