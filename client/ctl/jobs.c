@@ -12,7 +12,7 @@ enum { ANSWER_MS = 30 * 1000 };
 /* Nothing moves any more, and nothing is kept for somebody who might come back. */
 static gboolean is_over(const char *state)
 {
-    static const char *const over[] = {"complete", "released", "done", "cancelled", NULL};
+    static const char *const over[] = {"complete", "released", "done", "cancelled", "fenced", NULL};
 
     return g_strv_contains(over, state);
 }

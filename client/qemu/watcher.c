@@ -76,7 +76,7 @@ static const char *refuse(void *user, enum postcopy_role role)
     uint32_t vcpus[VCPUS_MAX];
 
     if (!__atomic_load_n(&watcher->shared, __ATOMIC_ACQUIRE))
-        return "guest RAM is private memory: start QEMU with "
+        return "guest RAM is private memory, so assist mode only; direct mode needs "
                "-object memory-backend-memfd,share=on,… and -machine memory-backend=…";
     if (process_has_vfio())
         return "a VFIO device pins this guest's memory";

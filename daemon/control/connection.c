@@ -283,7 +283,7 @@ static void on_hello(Connection *connection)
              connection_vm(connection), connection->peer.pid, connection->peer.uid,
              connection->role == CLIENT_ROLE_SOURCE ? "source" : "destination",
              connection->regions.n, region_set_length(&connection->regions) >> 20,
-             connection->problem[0] ? "; cannot be served: " : "", connection->problem);
+             connection->problem[0] ? "; not in direct mode: " : "", connection->problem);
     connection->control->reply->type = CLIENT_WELCOME;
     connection->control->reply->serial = serial;
     connection->control->reply->welcome.session = connection->id;

@@ -340,6 +340,13 @@ static void give_up(Departure *departure, const char *reason)
     departure_end(departure, DEPARTURE_ENDED, -ECANCELED, reason);
 }
 
+/* The same, where that is how a migration comes to its end. */
+static void retire(Departure *departure, const char *reason)
+{
+    export_retire(departure->export, reason);
+    departure_end(departure, DEPARTURE_ENDED, -ECANCELED, reason);
+}
+
 /* Its process has ended after the seal.  In direct mode that is how a migration ends, and shared memory is
  * kept until it has arrived; in assist mode whoever does not read it by now has no use for it. */
 static void outlived(Departure *departure)
@@ -354,7 +361,11 @@ static void outlived(Departure *departure)
     if (departure->unread_us == 0 || (outlives && reads != departure->reads))
         departure->unread_us = now;
     departure->reads = reads;
-    if (now - departure->unread_us > (outlives ? UNREAD_US : DEAD_US))
+    if (now - departure->unread_us <= (outlives ? UNREAD_US : DEAD_US))
+        return;
+    if (departure->mode == DEPARTURE_ASSIST)
+        retire(departure, "its process has ended; in assist mode QEMU's own stream goes on alone");
+    else
         give_up(departure, outlives ? "its process has ended, and nobody reads its memory"
                                     : "its process has ended, and its memory with it");
 }

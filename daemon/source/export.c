@@ -294,7 +294,7 @@ static bool fence(Export *export, const char *reason)
     return true;
 }
 
-void export_fence(Export *export, const char *reason)
+static void fence_and_tell(Export *export, const char *reason, bool failed)
 {
     PeerMessage *message;
     bool first;
@@ -304,7 +304,10 @@ void export_fence(Export *export, const char *reason)
     pthread_mutex_unlock(&export->lock);
     if (!first)
         return;
-    log_error("%s: export fenced: %s", export->name, reason);
+    if (failed)
+        log_error("%s: export fenced: %s", export->name, reason);
+    else
+        log_info("%s: export ended: %s", export->name, reason);
     message = calloc(1, sizeof *message);
     if (!message)
         return;
@@ -313,6 +316,16 @@ void export_fence(Export *export, const char *reason)
     snprintf(message->status.text, sizeof message->status.text, "%s", reason);
     export_order(export, message);
     free(message);
+}
+
+void export_fence(Export *export, const char *reason)
+{
+    fence_and_tell(export, reason, true);
+}
+
+void export_retire(Export *export, const char *reason)
+{
+    fence_and_tell(export, reason, false);
 }
 
 /* --- connections --------------------------------------------------------------------------- */

@@ -124,6 +124,9 @@ void export_seal_as(Export *export, uint64_t seal);
 /* The source ran again, or its switchover was undone after the seal: never read again. */
 void export_fence(Export *export, const char *reason);
 
+/* The same where nothing went wrong: nobody needs it any more. */
+void export_retire(Export *export, const char *reason);
+
 /* What stops a read now: PEER_ERROR_NONE, _UNSEALED or _FENCED. */
 PeerErrorCode export_refuses(const Export *export);
 
