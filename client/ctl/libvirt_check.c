@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <netdb.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "client/ctl/libvirt_migration.h"
 #include "client/ctl/libvirt_monitor.h"
@@ -23,6 +26,20 @@ static virConnect *connect_source(const LibvirtOptions *options, GError **error)
     return domain_connect(uri, FALSE, error);
 }
 
+static virConnect *connect_destination(const char *uri, GError **error)
+{
+    g_autofree char *what = NULL;
+    virConnect *connection = virConnectOpen(uri);
+
+    if (connection)
+        return connection;
+    what = g_strdup_printf("the destination: cannot reach libvirt at %s (does libvirtd run there, "
+                           "and serve such connections? 'virsh -c %s list' tries it)",
+                           uri, uri);
+    libvirt_set_error(error, what);
+    return NULL;
+}
+
 gboolean libvirt_connect(LibvirtMigration *m, GError **error)
 {
     const LibvirtOptions *options = m->options;
@@ -34,12 +51,9 @@ gboolean libvirt_connect(LibvirtMigration *m, GError **error)
     m->daemon = daemon_connect(options->socket, &m->interrupt, error);
     m->source = m->daemon ? connect_source(options, error) : NULL;
     m->domain = m->source ? domain_find(m->source, options->domain, error) : NULL;
-    m->destination = m->domain ? domain_connect(options->uri, FALSE, error) : NULL;
-    if (!m->destination) {
-        if (m->domain)
-            g_prefix_error(error, "the destination: ");
+    m->destination = m->domain ? connect_destination(options->uri, error) : NULL;
+    if (!m->destination)
         return FALSE;
-    }
     virDomainGetUUIDString(m->domain, m->uuid);
     return TRUE;
 }
@@ -50,6 +64,38 @@ static gboolean fail(GError **error, const char *text)
     return FALSE;
 }
 
+/* Only what a host has itself can be bound there. */
+static gboolean is_local(const struct addrinfo *address)
+{
+    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    gboolean local = fd >= 0 && bind(fd, address->ai_addr, address->ai_addrlen) == 0;
+
+    if (fd >= 0)
+        close(fd);
+    return local;
+}
+
+/* Whether the daemon at HOST:PORT is the one of this host, which listens there. */
+static gboolean is_own_address(const char *address, const char *listen)
+{
+    const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+    const char *colon = strrchr(address, ':'), *own = strrchr(listen, ':');
+    gboolean brackets = address[0] == '[';
+    struct addrinfo *all = NULL;
+    g_autofree char *host = NULL;
+    gboolean local = FALSE;
+
+    if (!colon || !own || strcmp(colon, own) != 0)
+        return FALSE;
+    host = g_strndup(address + brackets, (gsize)(colon - address) - 2 * (gsize)brackets);
+    if (getaddrinfo(host, NULL, &hints, &all))
+        return FALSE; /* the daemon will say so */
+    for (const struct addrinfo *one = all; one && !local; one = one->ai_next)
+        local = is_local(one);
+    freeaddrinfo(all);
+    return local;
+}
+
 /* The daemon looks at the domain by itself, and does so through libvirt. */
 static gboolean check_daemon(LibvirtMigration *m, GError **error)
 {
@@ -58,6 +104,10 @@ static gboolean check_daemon(LibvirtMigration *m, GError **error)
 
     if (!answer)
         return FALSE;
+    if (is_own_address(m->address, member_string(node_object(answer), "listen")))
+        return fail(error, "the destination's daemon (--to, or the host of DESTURI) is this host's "
+                           "own: name the other host's");
+    m->enable_all = member_bool(libvirt, "enable_all");
     if (member_bool(libvirt, "connected"))
         return TRUE;
     if (*member_string(libvirt, "uri"))
@@ -110,7 +160,7 @@ static gboolean check_devices(LibvirtMigration *m, GError **error)
     return !obstacle || fail(error, obstacle);
 }
 
-/* Silence may mean yes: the destination's configuration may say enable = all. */
+/* Silence means yes where both hosts' configurations say enable = all. */
 static gboolean check_opt_in(LibvirtMigration *m, GError **error)
 {
     char *element = virDomainGetMetadata(m->domain, VIR_DOMAIN_METADATA_ELEMENT, OPT_IN_NAMESPACE,
@@ -121,7 +171,7 @@ static gboolean check_opt_in(LibvirtMigration *m, GError **error)
     m->enabled = opt_in.wish == OPT_IN_YES;
     if (m->enabled)
         return TRUE;
-    if (opt_in.wish == OPT_IN_SILENT) {
+    if (opt_in.wish == OPT_IN_SILENT && m->enable_all) {
         report_note(&m->report,
                     "the domain is not enabled ('postcopyctl enable %s'): this works only if the "
                     "destination's configuration says enable = all",
@@ -129,8 +179,8 @@ static gboolean check_opt_in(LibvirtMigration *m, GError **error)
         return TRUE;
     }
     g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
-                "the domain is disabled for postcopyd: 'postcopyctl enable %s' first",
-                m->options->domain);
+                "the domain is %s for postcopyd: 'postcopyctl enable %s' first",
+                opt_in.wish == OPT_IN_SILENT ? "not enabled" : "disabled", m->options->domain);
     return FALSE;
 }
 
@@ -147,15 +197,27 @@ static gboolean check_backends(LibvirtMigration *m, GError **error)
     return TRUE;
 }
 
+/* The refusal speaks to whoever starts a QEMU by hand; here the words are libvirt's. */
+static gboolean refuse_memory(GError **error)
+{
+    char *advice = strstr((*error)->message, "; start QEMU with ");
+
+    if (!advice)
+        return FALSE;
+    *advice = '\0';
+    g_prefix_error(error, "the domain needs <memoryBacking> with <access mode='shared'/> and "
+                          "<source type='file'/> (or 'memfd', with a QEMU before 8.1) for this; as "
+                          "it is, 'virsh migrate --live "
+                          "--postcopy' moves it (assist mode): ");
+    return FALSE;
+}
+
 static gboolean check_memory(LibvirtMigration *m, GError **error)
 {
     g_autoptr(GPtrArray) blocks = blocks_query(&m->monitor, "domain", error);
 
-    if (!blocks) {
-        g_prefix_error(error, "in libvirt's words, <memoryBacking> needs <access mode='shared'/> "
-                              "and <source type='memfd'/> or 'file': ");
-        return FALSE;
-    }
+    if (!blocks)
+        return refuse_memory(error);
     m->regions = json_array_new();
     for (guint i = 0; i < blocks->len; i++) {
         const RamBlock *block = g_ptr_array_index(blocks, i);

@@ -181,7 +181,7 @@ static gpointer run(gpointer argument)
     g_mutex_lock(&job->lock);
     job->news.finished = TRUE;
     job->news.done = result == 0;
-    if (result < 0)
+    if (result < 0 && virGetLastErrorCode() != VIR_ERR_OK)
         job->news.error = g_strdelimit(g_strdup(virGetLastErrorMessage()), "\n", ' ');
     g_mutex_unlock(&job->lock);
     virTypedParamsFree(parameters, n);

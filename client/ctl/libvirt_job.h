@@ -25,7 +25,7 @@ typedef struct JobNews {
     gint64 resumed_us; /* the destination's guest runs */
     gboolean finished; /* libvirt's call has returned */
     gboolean done;     /* and the guest is at its destination */
-    char *error;       /* else why not; the job's */
+    char *error;       /* else why not, NULL: it does not say; the job's */
     guint64 stream_bytes; /* that QEMU's own stream took; 0: not told */
 } JobNews;
 

@@ -55,7 +55,8 @@ typedef struct LibvirtMigration {
     virConnect *source, *destination;
     virDomain *domain; /* at the source */
     char uuid[VIR_UUID_STRING_BUFLEN];
-    char *address; /* of the destination's daemon */
+    char *address;       /* of the destination's daemon */
+    gboolean enable_all; /* this host's daemon serves every domain that is not disabled */
     Monitor monitor;
     int pid;
     gboolean enabled;   /* the domain says that it takes part */

@@ -93,7 +93,8 @@ static gboolean fail_job(LibvirtMigration *m, GError **error)
                                      "destination: 'postcopyctl enable %s' here)",
                                      m->options->domain);
 
-    g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "libvirt: %s%s", m->news.error, hint);
+    g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "libvirt: %s%s",
+                m->news.error ? m->news.error : "it gave up and does not say why", hint);
     return FALSE;
 }
 

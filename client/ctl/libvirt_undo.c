@@ -140,7 +140,9 @@ static gboolean judge(LibvirtMigration *m, GError **error)
         return FALSE;
     }
     if (there == VIR_DOMAIN_RUNNING && is_asleep(here) && m->step >= LIBVIRT_SEALED) {
-        report_note(&m->report, "%s; but the guest runs on the destination", (*error)->message);
+        /* libvirt's call may fail without a reason, its migration did not. */
+        if (!m->news.finished || m->news.done || m->news.error)
+            report_note(&m->report, "%s; but the guest runs on the destination", (*error)->message);
         g_clear_error(error);
         return TRUE;
     }

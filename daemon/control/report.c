@@ -435,6 +435,8 @@ static JsonObject *libvirt(const Control *control)
     json_object_set_string_member(object, "uri", control->agent ? agent_uri(control->agent) : "");
     json_object_set_boolean_member(object, "connected",
                                    control->agent && agent_is_connected(control->agent));
+    json_object_set_boolean_member(object, "enable_all",
+                                   control->settings->libvirt_enable == LIBVIRT_ENABLE_ALL);
     return object;
 }
 
