@@ -136,14 +136,20 @@ static gboolean lock_socket(Control *control, GError **error)
     return TRUE;
 }
 
+/* As systemd's socket unit says: whoever may run VMs at all. */
+static const char *default_group(void)
+{
+    return geteuid() == 0 && getgrnam("kvm") ? "kvm" : NULL;
+}
+
 static gboolean bind_client_socket(Control *control, GError **error)
 {
     const char *path = control->settings->socket;
     struct sockaddr_un address = {.sun_family = AF_UNIX};
+    const char *group = control->settings->group ? control->settings->group : default_group();
     gid_t gid = (gid_t)-1;
 
-    if (!lock_socket(control, error) ||
-        (control->settings->group && !find_group(control->settings->group, &gid, error)))
+    if (!lock_socket(control, error) || (group && !find_group(group, &gid, error)))
         return FALSE;
     g_strlcpy(address.sun_path, path, sizeof address.sun_path);
     unlink(path);
