@@ -164,6 +164,7 @@ gboolean incoming_open(Incoming *incoming, const Place *place, GError **error)
     monitor = qmp_monitor(incoming->qmp);
     if (!check_process(incoming, place, &pid, error) || !check_waiting(incoming, &monitor, error))
         return FALSE;
+    place_close_to_others(place);
     if (!incoming->waits)
         return TRUE;
     incoming->report = json_object_new();

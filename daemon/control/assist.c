@@ -158,7 +158,8 @@ static void on_told(Control *control, gpointer data)
         break;
     case IMPORT_CANCELLED:
         log_info("%s: assisted no more: %s", assist->import->name, told->text);
-        if (assist->stage == ASSIST_ATTACHING)
+        /* Also a plan that it has: unless it hears of that it waits with a dead one. */
+        if (assist->stage == ASSIST_ATTACHING || assist->stage == ASSIST_PLANNED)
             refuse(assist->connection, assist->serial, -ECANCELED, told->text);
         assist_free(assist);
         break;
@@ -213,6 +214,16 @@ static Assist *find_asking(Control *control, guint64 expected)
     return NULL;
 }
 
+static void describe_failure(int error, char *ret_text)
+{
+    g_strlcpy(ret_text,
+              error == -ENOSPC
+                  ? "this host, or the daemon's cgroup, has no memory for the table of "
+                    "the VM's pages, which takes 1/8192 of the VM's"
+                  : strerror(-error),
+              LIMIT_TEXT + 1);
+}
+
 /* Whoever asked first may have hung up, and come again: the answer is his who waits now. */
 static void on_found(Control *control, gpointer data)
 {
@@ -238,7 +249,7 @@ static void on_found(Control *control, gpointer data)
             limits_apply(control);
             return;
         }
-        g_strlcpy(found->text, strerror(-error), sizeof found->text);
+        describe_failure(error, found->text);
     }
     admission_log_refusal(assist->connection, found->text);
     refuse(assist->connection, assist->serial, error, found->text);
@@ -257,7 +268,7 @@ static void begin(Connection *connection, Expected *expected, guint32 serial)
     assist->pid = connection->peer.pid;
     assist->expected = expected->id;
     assist->serial = serial;
-    assist->limit = control->settings->vm_limit;
+    assist->limit = expected->limit;
     assist->timer = event_new(control->base, -1, 0, on_timer, assist);
     connection->assist = assist;
     g_ptr_array_add(control->assists, assist);
@@ -365,7 +376,8 @@ static void on_listen(Connection *connection)
     if (message->n_fds == assist->n_shards)
         shards = arrival_take_shards(connection, assist->shards, assist->n_shards, 0);
     if (!shards) {
-        refuse(connection, serial, -EINVAL, "LISTEN wants a userfaultfd for every shard");
+        refuse(connection, serial, -EINVAL,
+               "LISTEN wants a userfaultfd for every shard, non-blocking and without any events");
         return;
     }
     error = import_arm(assist->import, shards, assist->n_shards);

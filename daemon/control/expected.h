@@ -22,6 +22,7 @@ typedef struct Expected {
     guint8 token[LIMIT_TOKEN];    /* that the VM's metadata brought along from its source */
     char refusal[LIMIT_TEXT + 1]; /* why it cannot be assisted all the same; "" */
     RegionSet regions;            /* all ANONYMOUS: nothing of them is looked at here */
+    guint64 limit;                /* bytes/s at which its memory may arrive; 0: none */
     guint32 n_vcpus;
     guint32 *vcpus;
     guint32 n_ports;
@@ -37,6 +38,9 @@ gboolean expected_add(Control *control, JsonObject *request, char *ret_text);
 Expected *expected_by_pid(Control *control, int pid);
 
 Expected *expected_by_id(Control *control, guint64 id);
+
+/* The one of that name or uuid, its process living; NULL: none. */
+Expected *expected_by_text(Control *control, const char *vm);
 
 void expected_free(Expected *expected);
 

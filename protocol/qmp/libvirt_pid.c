@@ -7,15 +7,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "paths.h"
 #include "protocol/qmp/error.h"
-
-#define LIBVIRT_RUN_FOLDER "/run/libvirt/qemu"
 
 const char *libvirt_run_folder(void)
 {
     const char *folder = g_getenv("POSTCOPYD_LIBVIRT_RUN");
 
-    return folder && *folder ? folder : LIBVIRT_RUN_FOLDER;
+    return folder && *folder ? folder : POSTCOPYD_LIBVIRT_RUN;
 }
 
 static gboolean is_trusted(int fd)

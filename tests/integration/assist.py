@@ -3,7 +3,12 @@
 nothing that happens to it, to the source or between them is more than a page that comes later."""
 
 import contextlib
+import ctypes
+import errno
+import functools
+import json
 import os
+import platform
 import re
 import socket
 import struct
@@ -308,6 +313,21 @@ def source_forgets():
         world.vm.touched(0, 10)
 
 
+def plan_withdrawn():
+    """A source that forgets it before QEMU listens: the client is told, and may ask again."""
+    with AssistWorld() as world:
+        world.vm.do(f"assist {world.uuid.hex}")
+        world.lender.knows = False
+        world.lender.cut()
+        world.vm.do("withdrawn")
+        world.gone()
+        mentions(world.vm.refused("listen"), "PLAN")
+        world.lender.knows = True
+        world.listen()
+        world.vm.touch(0, 10)
+        world.vm.touched(0, 10)
+
+
 def unreadable_pages():
     """What the source cannot read is left to QEMU: nothing is poisoned, nobody waits unseen."""
     with AssistWorld() as world:
@@ -427,6 +447,70 @@ def device_only_if_granted():
         expect(world.vm.ask(f"assist {world.uuid.hex}")["device"] == 0, "the device came along")
 
 
+def _limit(world, *words):
+    """postcopyctl limit, which has to succeed: the limits of the VMs, by name."""
+    done = world.daemon.ctl("limit", "--json", *words)
+    expect(done.returncode == 0, done.stderr)
+    return {vm["vm"]: vm["limit_bytes_s"] for vm in json.loads(done.stdout)["vms"]}
+
+
+def limited():
+    """A VM that has no client's HELLO has a limit of its own too, from before it is assisted on."""
+    hot = 8 * MIB // PAGE
+    with AssistWorld(**{"import": {"vm_limit": "64M"}}) as world:
+        expect(_limit(world, "vm") == {"vm": 64 * MIB}, _limit(world, "vm"))
+        expect(_limit(world) == {}, "nothing arrives yet")
+        expect(_limit(world, "vm", "1M") == {"vm": MIB}, "not set")
+        expect(world.expect() == {}, "it cannot be told again")
+        world.listen(hot=(0, hot))
+        begin = time.monotonic()
+        time.sleep(2)
+        came, took = world.vm.words()["present"], time.monotonic() - begin + 1
+        expect(0 < came * PAGE < took * MIB + MIB, f"{came} pages in {took:.1f} s")
+        expect(_limit(world) == {"vm": MIB}, _limit(world))
+        expect(world.imported()["vm_limit_bytes_s"] == MIB, world.imported())
+        expect(_limit(world, str(world.uuid), "none") == {"vm": 0}, "by its uuid")
+        world.vm.wait_words(lambda words: words["present"] == hot, timeout=2)
+        refused = world.daemon.ctl("limit", "other", "1M")
+        expect(refused.returncode != 0, refused)
+        mentions(refused.stderr, "other")
+        return f"{came * PAGE / took / MIB:.2f} MiB/s"
+
+
+def _no_memory_for_tables():
+    """From here on this process allocates no more of a file than a page table's header."""
+    number = {"x86_64": 285, "aarch64": 47}[platform.machine()]  # fallocate
+    lines = ((0x20, 0, 0, 0), (0x15, 0, 3, number),         # another system call?
+             (0x20, 0, 0, 40), (0x25, 0, 1, 32768),         # of how much?
+             (0x06, 0, 0, 0x50000 | errno.ENOSPC), (0x06, 0, 0, 0x7fff0000))
+    program = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *line) for line in lines))
+    head = ctypes.create_string_buffer(
+        struct.pack("<HxxxxxxQ", len(lines), ctypes.addressof(program)))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, head):
+        raise OSError(ctypes.get_errno(), "no seccomp filter")
+
+
+def table_is_allocated():
+    """Memory for the table that QEMU writes to is there before QEMU hears of it, or it never does."""
+    with AssistWorld() as world:
+        world.vm.do(f"assist {world.uuid.hex}")
+        folder = Path(f"/proc/{world.daemon.process.pid}/fd")
+        tables = [os.stat(fd) for fd in folder.iterdir() if "postcopyd-pages" in os.readlink(fd)]
+        expect(len(tables) == 1 and tables[0].st_blocks * 512 >= tables[0].st_size > PAGES // 2,
+               f"{[(table.st_blocks * 512, table.st_size) for table in tables]}")
+        world.daemon.stop()
+        world.daemon.starter = functools.partial(subprocess.Popen,
+                                                 preexec_fn=_no_memory_for_tables)
+        world.daemon.start()
+        world.vm.do("reconnect")
+        world.expect()
+        said = world.vm.refused(f"assist {world.uuid.hex}")
+        mentions(said, "no memory", "table")
+        world.daemon.wait_log("no memory", "table")
+        return said
+
+
 def _change(region, **changed):
     return [{**region, **changed}]
 
@@ -458,8 +542,6 @@ def expect_nonsense():
                 ({"regions": _change(main, length=PAGE + 1)}, ("region",)),
                 ({"regions": _change(main, length=1 << 50)}, ("region",)),
                 ({"regions": _change(main, page_size=3)}, ("region",)),
-                ({"regions": _change(main, page_size=1 << 30, address=1 << 40, length=1 << 30)},
-                 ("1024 MiB",)),
                 ({"regions": _change(main, guest_address=-1)}, ("region",)),
                 ({"regions": _change(main, guest_address=1.5)}, ("region",)),
                 ({"vcpus": [0]}, ("vcpus",)), ({"vcpus": ["1"]}, ("vcpus",)),
@@ -487,6 +569,11 @@ def not_expected():
         mentions(world.vm.refused(ask), "token")
         world.expect(capabilities={"release-ram": True})
         mentions(world.vm.refused(ask), "release-ram")
+        large = {"address": 1 << 40, "length": 1 << 30, "page_size": 1 << 30}
+        expect(world.expect(regions=_change(world.vm.regions[0], **large)) == {},
+               "a VM with large pages is no VM")
+        world.daemon.wait_log("will not be assisted", "1024 MiB")
+        mentions(world.vm.refused(ask), "main", "1024 MiB")
         world.expect()
         mentions(world.vm.refused("assist " + "12" * 16), "uuid")
         mentions(world.vm.refused(ask), "no migration")
@@ -614,7 +701,7 @@ def hostile_client():
         mentions(world.vm.refused("listen none"), "PLAN")
         world.vm.do(f"assist {world.uuid.hex}")
         world.vm.do("register")
-        for how in ("none", "few", "many", "other"):
+        for how in ("none", "few", "many", "other", "fork", "remove"):
             mentions(world.vm.refused(f"listen {how}"), "userfaultfd")
         with Client(world.daemon.socket) as client:
             for kind in (28, 29):

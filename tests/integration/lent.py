@@ -397,10 +397,10 @@ def prepared_wrongly():
         twice = {"id": "ram1", "guest_address": 1 << 32, "length": SIZE}
         mentions(error(regions=[twice, twice]), "no RAM")
         expect(not world.source.exported("vm"), "there is an export")
-        with _prepared(world, destination):
+        with _prepared(world, destination) as client:
             destination.invited()
             destination.accept()
-            world.source.wait("export", lambda: world.source.exported("vm"))
+            expect(_reply(client) == {}, "not prepared")
         time.sleep(1)
         expect(world.source.exported("vm")["state"] == "exported", "undone, though it migrates")
         world.monitor.migration = "cancelled"
