@@ -46,25 +46,21 @@ Guest *peer_ask_open(Control *control, const PeerMessage *ask, PeerMessage *ret_
 /* Whether its process really sends to where the asker's QEMU receives. */
 static gboolean check_connection(int pid, const char *connection, char *ret_text)
 {
-    g_autofree ProcessSocket *sockets = g_new(ProcessSocket, SOCKETS_MAX);
     SocketEnd end;
-    int n;
+    int found;
 
     if (!socket_end_parse(connection, &end)) {
         g_snprintf(ret_text, LIMIT_TEXT + 1, "'%.100s' is no address and port of a connection",
                    connection);
         return FALSE;
     }
-    n = sockets_of_process(pid, sockets, SOCKETS_MAX);
-    for (int i = 0; i < n; i++)
-        if (sockets[i].state == SOCKET_ESTABLISHED && socket_end_equals(&sockets[i].remote, &end))
-            return TRUE;
-    if (n < 0)
+    found = sockets_find_remote(pid, &end);
+    if (found < 0)
         g_snprintf(ret_text, LIMIT_TEXT + 1, "cannot look at the connections of its process: %s",
-                   g_strerror(-n));
-    else
+                   g_strerror(-found));
+    else if (!found)
         g_snprintf(ret_text, LIMIT_TEXT + 1, "its QEMU has no connection to %.100s", connection);
-    return FALSE;
+    return found > 0;
 }
 
 static void inquire(const Guest *guest, const PeerMessage *ask, Inquiry *inquiry)

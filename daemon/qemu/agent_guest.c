@@ -6,11 +6,15 @@
 #include <errno.h>
 #include <libvirt/libvirt-qemu.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include "daemon/core/process.h"
 #include "daemon/qemu/agent_private.h"
 #include "daemon/qemu/timed.h"
 #include "protocol/qmp/error.h"
 #include "protocol/qmp/json.h"
+#include "protocol/qmp/libvirt_pid.h"
 
 /* --- a command by way of libvirt ------------------------------------------------------------ */
 
@@ -217,6 +221,27 @@ static JsonNode *call_in_time(void *user, const char *command, JsonObject *argum
     return answer ? parse_answer(answer, error) : NULL;
 }
 
+/* The pid file is read again once the pidfd is there: until then the pid could become another's. */
+static int open_process(const Guest *guest, int *ret_pid, char *ret_text)
+{
+    g_autoptr(GError) error = NULL;
+    const char *folder = libvirt_run_folder();
+    int pidfd = -1;
+
+    *ret_pid = (int)libvirt_pid(folder, guest->name, &error);
+    if (*ret_pid > 0)
+        pidfd = (int)syscall(SYS_pidfd_open, *ret_pid, 0);
+    if (pidfd >= 0 && !process_has_ended(pidfd) &&
+        libvirt_pid(folder, guest->name, NULL) == *ret_pid)
+        return pidfd;
+    if (pidfd >= 0)
+        close(pidfd);
+    g_strlcpy(ret_text,
+              error ? error->message : "the process that libvirt started for it has ended",
+              LIMIT_TEXT + 1);
+    return -ESRCH;
+}
+
 static void close_guest(Guest *guest)
 {
     g_free(guest); /* it is a DomainGuest's first member */
@@ -244,6 +269,7 @@ static int open_guest(void *user, const guint8 *uuid, Guest **ret_guest, char *r
         return -ENOENT;
     self->agent = agent;
     self->guest.monitor = (Monitor){.call = call_in_time, .user = self};
+    self->guest.open_process = open_process;
     self->guest.close = close_guest;
     *ret_guest = &self->guest;
     return 0;

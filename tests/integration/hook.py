@@ -178,6 +178,10 @@ def expects():
         with Monitor(site.monitor) as monitor:
             tids = [cpu["thread-id"] for cpu in monitor.ask("query-cpus-fast")]
             address = monitor.human("gpa2hva 0x0")
+            console = next(chardev["filename"] for chardev in monitor.ask("query-chardev")
+                           if chardev["label"] == "console")
+            monitor.ask("migrate-incoming", uri="tcp:127.0.0.1:0")
+        expect(told["ports"] == [int(re.search(r":(\d+),", console).group(1))], f"{told} {console}")
         expect(len(tids) == 2, tids)
         expect({key: told[key] for key in ("op", "vm", "uuid", "pid", "mode", "token", "vcpus",
                                            "capabilities")} == {

@@ -139,7 +139,7 @@ def _qemu(site, capabilities):
     expect(len(values) == 4, values)
     words = [host.qemu(), "-M", "pc", "-m", "64", "-smp", "2", "-accel", "tcg", "-display", "none",
              "-nodefaults", "-incoming", "defer", "-uuid", UUID,
-             "-S", *values]
+             "-S", "-chardev", "socket,id=console,host=127.0.0.1,port=0,server=on,wait=off", *values]
     with subprocess.Popen(words, stdin=subprocess.DEVNULL) as process:
         try:
             deadline = time.monotonic() + 20

@@ -16,6 +16,47 @@
 
 #include "tests/unit/qemu_agent_world.h"
 
+static int process_of(const Guest *guest, const char *written)
+{
+    g_autofree char *path = g_build_filename(g_getenv("POSTCOPYD_LIBVIRT_RUN"), "test.pid", NULL);
+    char text[LIMIT_TEXT + 1] = "";
+    int pid = 0, pidfd;
+
+    if (written)
+        assert_true(g_file_set_contents(path, written, -1, NULL));
+    pidfd = guest->open_process(guest, &pid, text);
+    if (written)
+        assert_int_equal(unlink(path), 0);
+    if (pidfd >= 0)
+        assert_int_equal(close(pidfd), 0);
+    else
+        assert_true(text[0] != '\0');
+    return pidfd < 0 ? pidfd : pid;
+}
+
+static void its_process_is_the_one_that_libvirt_started(void **state)
+{
+    g_autofree char *folder = g_dir_make_tmp("agent.XXXXXX", NULL);
+    g_autofree char *own = g_strdup_printf("%d", (int)getpid());
+    g_autofree char *line = g_strdup_printf("%d\n", (int)getpid());
+    static const char *const wrong[] = {"",   "x",   "0",           "-1",
+                                        "1x", "1 1", "99999999999", "2147483647"};
+    World *world = *state;
+    Guest *guest;
+
+    g_setenv("POSTCOPYD_LIBVIRT_RUN", folder, TRUE);
+    world_start(world, TRUE);
+    guest = world_wait_guest(world);
+    assert_non_null(guest);
+    assert_int_equal(process_of(guest, own), getpid());
+    assert_int_equal(process_of(guest, line), getpid());
+    assert_true(process_of(guest, NULL) < 0);
+    for (guint i = 0; i < G_N_ELEMENTS(wrong); i++)
+        assert_true(process_of(guest, wrong[i]) < 0);
+    guest->close(guest);
+    assert_int_equal(rmdir(folder), 0);
+}
+
 static void gets_a_token(void **state)
 {
     World *world = *state;
@@ -279,6 +320,7 @@ static void nobody_there(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        WITH_DOMAIN(its_process_is_the_one_that_libvirt_started),
         WITH_DOMAIN(gets_a_token),
         WITH_DOMAIN(another_daemon_makes_another_token),
         WITH_DOMAIN(enabled_and_disabled_while_it_runs),

@@ -32,11 +32,12 @@ def saved():
     """Its memory goes to a file, which is started from where nothing of ours is left."""
     with assisted() as case:
         there = goes(case, "--persistent")
-        here = case.domain.here
-        here.host.virsh("save", case.domain.name, SAVED)
+        where = case.domain.here.host
+        where.virsh("save", case.domain.name, SAVED)
         case.source.stop()
-        here.host.uninstall()
-        here.host.virsh("restore", SAVED)
+        where.uninstall()
+        here = case.domain.here = case.domain.at(where)
+        where.virsh("restore", SAVED)
         _bare(case, here)
         return f"{there}; restored: {once_more(here)}"
 
