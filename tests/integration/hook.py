@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """libvirt's hook, run as libvirt runs it: it helps where it can and is never in the way."""
 
+import errno
 import re
 import socket
 import subprocess
@@ -255,18 +256,25 @@ def arrives():
         said, ignores = run(0)
         mentions(said, "no daemon answers")
         expect(not ignores, "no daemon")
-        answers = iter([{"armed": False}, {}, {"error": "its memory differs"}, {"armed": True}])
+        answers = iter([{"armed": False}, {}, {"error": "no such request", "errno": errno.EOPNOTSUPP},
+                        {"error": "not you", "errno": errno.EPERM}, {"error": "who knows"},
+                        {"error": "its memory differs", "errno": errno.ECANCELED},
+                        {"armed": True}])
         daemon = site.daemon(lambda request: next(answers))
         for what in ("not announced", "no answer at all"):
             said, ignores = run(0)
             expect(said == "" and not ignores, f"{what}: {said}")
+        for why in ("no such request", "not you", "who knows"):
+            said, ignores = run(0)
+            mentions(said, why)
+            expect(not ignores, why)
         said, ignores = run(1)
         mentions(said, "its memory differs")
         expect(not ignores, "refused")
         said, ignores = run(0)
         expect(said == "" and ignores, said)
         expect([(r["op"], r["mode"], r["pid"]) for r in daemon.requests]
-               == [("arrive", "direct", qemu.pid)] * 4, daemon.requests)
+               == [("arrive", "direct", qemu.pid)] * 7, daemon.requests)
 
 
 def arrives_without_the_capability():
