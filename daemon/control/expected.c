@@ -14,7 +14,7 @@
 #include "daemon/core/process.h"
 #include "protocol/text.h"
 
-enum { EXPECTED_MAX = 4096 };
+enum { EXPECTED_MAX = 4096, PORTS_MAX = 1024 };
 
 /* --- reading the request --------------------------------------------------------------------- */
 
@@ -91,6 +91,26 @@ static gboolean parse_vcpus(JsonObject *request, Expected *expected, char *ret_t
     return TRUE;
 }
 
+static gboolean parse_ports(JsonObject *request, Expected *expected, char *ret_text)
+{
+    JsonArray *array = json_field_array(request, "ports");
+    guint n = array ? json_array_get_length(array) : 0;
+
+    if (n > PORTS_MAX || (!array && json_object_has_member(request, "ports")))
+        return complain(ret_text, "ports are malformed or too many");
+    expected->ports = g_new0(guint16, n + 1);
+    for (guint i = 0; i < n; i++) {
+        JsonNode *node = json_array_get_element(array, i);
+
+        if (!JSON_NODE_HOLDS_VALUE(node) || json_node_get_value_type(node) != G_TYPE_INT64 ||
+            json_node_get_int(node) <= 0 || json_node_get_int(node) > G_MAXUINT16)
+            return complain(ret_text, "ports are numbers from 1 to 65535");
+        expected->ports[i] = (guint16)json_node_get_int(node);
+    }
+    expected->n_ports = n;
+    return TRUE;
+}
+
 /* Without a token it is remembered all the same, so that its client is told what is missing. */
 static gboolean parse_names(JsonObject *request, Expected *expected, char *ret_text)
 {
@@ -141,6 +161,7 @@ void expected_free(Expected *expected)
     if (expected->pidfd >= 0)
         close(expected->pidfd);
     g_free(expected->vcpus);
+    g_free(expected->ports);
     g_free(expected);
 }
 
@@ -149,6 +170,16 @@ Expected *expected_by_pid(Control *control, int pid)
     for (guint i = 0; i < control->expected->len; i++) {
         Expected *expected = control->expected->pdata[i];
         if (expected->pid == pid && !process_has_ended(expected->pidfd))
+            return expected;
+    }
+    return NULL;
+}
+
+Expected *expected_by_id(Control *control, guint64 id)
+{
+    for (guint i = 0; i < control->expected->len; i++) {
+        Expected *expected = control->expected->pdata[i];
+        if (expected->id == id)
             return expected;
     }
     return NULL;
@@ -214,6 +245,7 @@ gboolean expected_add(Control *control, JsonObject *request, char *ret_text)
     Expected *expected = g_new0(Expected, 1);
 
     expected->control = control;
+    expected->id = control->next_id++;
     expected->pidfd = -1;
     expected->limit = control->settings->vm_limit;
     g_ptr_array_add(control->expected, expected);
@@ -223,7 +255,8 @@ gboolean expected_add(Control *control, JsonObject *request, char *ret_text)
     }
     if (!parse_names(request, expected, ret_text) ||
         !parse_regions(request, &expected->regions, ret_text) ||
-        !parse_vcpus(request, expected, ret_text) || !watch_over(expected, ret_text)) {
+        !parse_vcpus(request, expected, ret_text) || !parse_ports(request, expected, ret_text) ||
+        !watch_over(expected, ret_text)) {
         expected_free(expected);
         return FALSE;
     }

@@ -389,7 +389,9 @@ static void on_limit(const Request *request)
 
 static void on_report(const Request *request, gboolean full)
 {
-    int pid = connection_is_operator(request->connection) ? -1 : request->connection->peer.pid;
+    const Connection *asker = request->connection;
+    int own = connection_process_lives(asker) ? asker->peer.pid : 0;
+    int pid = connection_is_operator(asker) ? -1 : own;
 
     operator_reply(
         request->connection, request->serial,

@@ -18,7 +18,7 @@ import uuid
 from pathlib import Path
 
 from lender import ASKED, MAIN, RELAY, SMALL, Lender
-from monitor import Monitor
+from monitor import Monitor, bound_socket
 from wire import PAGE, Client, Peer, text
 from world import MIB, Daemon, SLOW, Vmm, expect, host, mentions, postcopyd
 
@@ -29,9 +29,9 @@ PAGES = MEM * MIB // PAGE
 class Assisted(Vmm):
     """tests/integration/assisted: a QEMU, its preload and its guest."""
 
-    def __init__(self, daemon, mem=MEM):  # pylint: disable=super-init-not-called
+    def __init__(self, daemon, mem=MEM, **popen):  # pylint: disable=super-init-not-called
         self._start([postcopyd.BUILD / "tests/integration/assisted", daemon.socket, mem],
-                    "assisted", "vm")
+                    "assisted", "vm", **popen)
         figures = dict(word.split("=") for word in self.wait_line("READY").split()[1:])
         self.port = int(figures["port"])
         self.regions = [{"id": "main", "guest_address": 0, "address": int(figures["main"]),
@@ -158,7 +158,8 @@ def faults():
         world.vm.touched(700, PAGES - 700)
         world.vm.touch(0, 256, region=SMALL)
         world.vm.touched(0, 256, region=SMALL)
-        expect(world.settled()["present"] == PAGES, "some page is not marked")
+        words = world.settled()
+        expect(words["present"] == PAGES and words["found"] == 64, f"some page is not marked: {words}")
         found = world.imported()
         expect(found["mode"] == "assist" and found["state"] == "running", found)
         expect(found["pages"]["hole"] == 0 and found["pages"]["zero"] == 100, found["pages"])
@@ -176,9 +177,11 @@ def two_daemons():
         folder = Path(ends.enter_context(host.workdir()))
         a = ends.enter_context(Daemon(folder, "a"))
         b = ends.enter_context(Daemon(folder, "b", libvirt={"source": a.address}))
-        left, right = (ends.enter_context(Assisted(daemon)) for daemon in (a, b))
+        listener = bound_socket(folder / "qmp")
+        left = ends.enter_context(Assisted(a, preexec_fn=listener.listen))
+        right = ends.enter_context(Assisted(b))
         monitor = ends.enter_context(Monitor(
-            folder / "qmp", [(region["address"], region["length"]) for region in left.regions],
+            listener, [(region["address"], region["length"]) for region in left.regions],
             [left.process.pid]))
         for region, name in zip(right.regions, ("ram0", "ram1")):
             region["id"] = name
@@ -235,6 +238,8 @@ def qemu_places_too():
         world.vm.wait_words(lambda words: words["requested"] == 0)
         found = world.imported()
         expect(found["pages"]["eexist"] > 0 and found["state"] == "running", found)
+        words = world.vm.words()
+        expect(words["found"] == found["pages"]["eexist"], f"taken for its own: {words}, {found}")
         world.vm.touch(1024, PAGES - 1024)
         world.vm.touched(1024, PAGES - 1024)
         expect(world.vm.ask("place 1024 100")["there"] == 100, "pages came that were not there")
@@ -543,7 +548,9 @@ def expect_nonsense():
                 ({"regions": _change(main, guest_address=-1)}, ("region",)),
                 ({"regions": _change(main, guest_address=1.5)}, ("region",)),
                 ({"vcpus": [0]}, ("vcpus",)), ({"vcpus": ["1"]}, ("vcpus",)),
-                ({"vcpus": {}}, ("vcpus",)), ({"vcpus": [1] * 4097}, ("vcpus",))):
+                ({"vcpus": {}}, ("vcpus",)), ({"ports": {}}, ("ports",)), ({"ports": [0]}, ("ports",)),
+                ({"ports": ["1"]}, ("ports",)), ({"ports": [65536]}, ("ports",)),
+                ({"ports": [1] * 1025}, ("ports",)), ({"vcpus": [1] * 4097}, ("vcpus",))):
             answer = world.expect(**changed)
             expect(answer.get("errno"), f"{str(changed)[:200]}: {answer}")
             mentions(answer["error"], *words)
@@ -587,6 +594,91 @@ def not_expected():
             mentions(client.refusal(), "HELLO")
 
 
+def _take_pid(world, pid):
+    """A process that gets this pid, if nobody else does meanwhile."""
+    for _ in range(1000):
+        Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid - 1), encoding="ascii")
+        process = subprocess.Popen(["sleep", "1000"])
+        if process.pid == pid:
+            world.callback(process.kill)
+            return
+        process.kill()
+        process.wait()
+    raise AssertionError(f"{pid} is never free")
+
+
+def pid_of_another():
+    """A process connects and ends: nobody gets what is meant for the next one with its pid."""
+    with AssistWorld(expected=False) as world, contextlib.ExitStack() as ends:
+        clients = [ends.enter_context(Client()) for _ in range(2)]
+        pid = os.fork()
+        if pid == 0:
+            for client in clients:
+                client.socket.connect(str(world.daemon.socket))
+            os._exit(0)
+        os.waitpid(pid, 0)
+        _take_pid(ends, pid)
+        expect(world.expect(pid=pid) == {}, "not expected")
+        clients[0].send(26, world.uuid.bytes + text("vm"))
+        mentions(clients[0].refusal(), "ended")
+        clients[1].send(Client.HELLO, Client.hello("x", [Client.region("r", 1 << 30, MIB)]))
+        mentions(clients[1].refusal(), "ended", str(pid))
+
+
+def _asking(daemon):
+    """How many of its threads look for a source."""
+    return sum(comm.read_text() == "ask\n"
+               for comm in Path(f"/proc/{daemon.process.pid}/task").glob("*/comm"))
+
+
+def asks_in_a_loop():
+    """However often a process comes and goes, one thread asks for it, and who is there gets the answer."""
+    with AssistWorld(expected=False) as world, contextlib.ExitStack() as ends:
+        listener = ends.enter_context(socket.create_server(("127.0.0.1", 0)))
+        ends.enter_context(socket.create_connection(listener.getsockname()))
+        ends.enter_context(listener.accept()[0])
+        expect(world.expect(pid=os.getpid()) == {}, "not expected")
+        world.lender.silence()
+        ask = world.uuid.bytes + text("vm")
+        for _ in range(40):
+            with Client(world.daemon.socket) as client:
+                client.send(26, ask)
+                time.sleep(0.01)
+        last = ends.enter_context(Client(world.daemon.socket, timeout=20 * SLOW))
+        last.send(26, ask)
+        time.sleep(0.1)
+        expect(_asking(world.daemon) == 1, f"{_asking(world.daemon)} threads ask")
+        world.lender.speak()
+        kind, _ = last.receive()
+        expect(kind == 27, f"message {kind}")
+        expect(len(world.lender.asked) == 1, world.lender.asked)
+
+
+def console_is_no_source():
+    """Whoever looks at the VM's console, connected to its process as its source is, is not asked."""
+    with AssistWorld(expected=False) as world:
+        ask = f"assist {world.uuid.hex}"
+        console = world.vm.port
+        world.add(socket.create_connection(("127.0.0.1", console)))
+        world.vm.wait_event("accepted")
+        expect(world.expect(ports=[console]) == {}, "not expected")
+        mentions(world.vm.refused(ask), "no migration")
+        expect(not world.lender.asked, "the console's client was asked")
+        expect(world.expect(ports=[1, console + 1 if console < 65535 else 2]) == {}, "not expected")
+        world.listen()
+
+
+def several_hosts():
+    """Connections of two hosts, and no word which one is the migration: nobody is asked."""
+    with AssistWorld() as world:
+        with socket.socket() as other:
+            other.bind(("127.0.0.2", 0))
+            other.connect(("127.0.0.1", world.vm.port))
+            world.vm.wait_event("accepted", count=2)
+            mentions(world.vm.refused(f"assist {world.uuid.hex}"), "several hosts")
+        expect(not world.lender.asked, "somebody was asked")
+
+
 def source_refuses():
     """The source's reasons come through, and it can be asked again on the same connection."""
     with AssistWorld() as world:
@@ -626,6 +718,21 @@ def hostile_client():
         world.vm.wait_words(lambda words: words["serving"] == 1)
         world.vm.touch(0, 100)
         world.vm.touched(0, 100)
+
+
+def sealed_late():
+    """A source that could not seal when it was asked is asked again."""
+    with AssistWorld() as world:
+        world.lender.seals = False
+        for line in (f"assist {world.uuid.hex}", "register", "listen"):
+            world.vm.do(line)
+        world.daemon.wait("SEAL again", lambda: world.lender.seal_requests >= 3, 10 * SLOW)
+        expect(world.vm.words()["serving"] == 0, "it serves before the seal")
+        expect(world.lender.seal_requests < 12, "asked without pause")
+        world.lender.seals = True
+        world.vm.wait_words(lambda words: words["serving"] == 1)
+        world.vm.touch(0, 10)
+        world.vm.touched(0, 10)
 
 
 def _says(body):
