@@ -216,6 +216,21 @@ def aborted():
             expect(world.ended() == "cancelled", "not cancelled")
 
 
+def runs_meanwhile():
+    """One that stood still for a moment only is not sealed."""
+    with Lent() as world:
+        control, urgent = world.attach()
+
+        def run():
+            world.monitor.running, world.monitor.status = True, "running"
+        world.monitor.stopped_in_postcopy()
+        world.monitor.after_status = run
+        control.send(Peer.SEAL)
+        time.sleep(1)
+        urgent.read(0, 0, 1)
+        expect(urgent.error_code() == Peer.UNSEALED, "it was sealed")
+
+
 def without_postcopy():
     """Nor has a guest moved on whose migration cannot be post-copy."""
     with Lent() as world:
