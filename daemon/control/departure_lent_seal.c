@@ -140,7 +140,8 @@ void departure_lent_seal(Departure *departure, Asker asker)
         asker_answer(departure->control, &asker, 0, atomic_load(&departure->export->seal), "");
         return;
     }
-    if (departure->mode != DEPARTURE_DIRECT || departure->stage != DEPARTURE_OFFERED) {
+    if (departure->mode != DEPARTURE_DIRECT || departure->stage != DEPARTURE_OFFERED ||
+        departure->waiting) {
         asker_answer(departure->control, &asker, -EINVAL, 0,
                      "the destination is not armed, or the export is sealed already");
         return;

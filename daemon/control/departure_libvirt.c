@@ -45,10 +45,12 @@ static void on_set(Control *control, gpointer data)
 
     if (!departure || !departure_is_open(departure))
         agent_clear_ignore_shared(control->agent, job->uuid, NULL, NULL);
-    else if (job->problem)
+    else if (job->problem && departure->stage < DEPARTURE_SEALED) {
+        departure_order(departure, PEER_CANCEL); /* it may be armed by now */
         departure_end(departure, DEPARTURE_ENDED, -EIO, job->problem);
-    else if (departure->waiting)
+    } else if (departure->waiting) {
         departure_answer_prepared(departure);
+    }
     g_free(job->problem);
     g_free(job);
 }
@@ -68,6 +70,9 @@ void departure_libvirt_awaited(Departure *departure)
     Control *control = departure->control;
     SetJob *job;
 
+    if (departure->awaited || !departure->waiting)
+        return;
+    departure->awaited = TRUE;
     if (!control->agent) { /* a lent VM: whoever lent it sets it */
         departure_answer_prepared(departure);
         return;

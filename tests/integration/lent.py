@@ -341,8 +341,8 @@ def unread():
     with Lent("shared") as world:
         control, urgent = world.sealed()
         world.vm.process.send_signal(signal.SIGKILL)
-        for second in range(75):
-            if second == 40:
+        for second in range(66):
+            if second == 10:
                 _all_read(urgent, 0, 0)
             control.send(Peer.PING)
             time.sleep(1)
