@@ -142,6 +142,8 @@ Import *import_new(const ImportConfig *config, const ImportIdentity *identity,
     Import *import = new_without_table(config, identity, regions, notify, owner);
 
     *ret_error = import ? page_table_create(&import->table, &import->regions) : -ENOMEM;
+    if (*ret_error == 0 && import->config.assist) /* QEMU's own threads write to it */
+        *ret_error = page_table_allocate(&import->table);
     if (*ret_error == 0) {
         choose_placement(import);
         memcpy(import->token, token, LIMIT_TOKEN);

@@ -2,7 +2,7 @@
 #include "daemon/qemu/outgoing.h"
 
 #include <errno.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "protocol/limits.h"
@@ -17,15 +17,14 @@ static int cannot_look(int error, char *ret_text)
 /* The established ones with that end.  0 or negative errno. */
 static int collect(int pid, const SocketEnd *remote, Outgoing *ret_outgoing)
 {
-    ProcessSocket *sockets = calloc(SOCKETS_MAX, sizeof *sockets);
-    int n = sockets ? sockets_of_process(pid, sockets, SOCKETS_MAX) : -ENOMEM;
+    int n;
 
     *ret_outgoing = (Outgoing){.remote = *remote};
-    for (int i = 0; i < n && ret_outgoing->n < OUTGOING_MAX; i++)
-        if (sockets[i].state == SOCKET_ESTABLISHED && socket_end_equals(&sockets[i].remote, remote))
-            ret_outgoing->inodes[ret_outgoing->n++] = sockets[i].inode;
-    free(sockets);
-    return n < 0 ? n : 0;
+    n = sockets_find_remote(pid, remote, ret_outgoing->inodes, OUTGOING_MAX);
+    if (n < 0)
+        return n;
+    ret_outgoing->n = (uint32_t)n;
+    return 0;
 }
 
 int outgoing_find(int pid, const char *remote, Outgoing *ret_outgoing, char *ret_text)

@@ -15,7 +15,7 @@ import uuid
 from pathlib import Path
 
 import lone
-from monitor import Monitor
+from monitor import Monitor, bound_socket
 from wire import PAGE, Client, Destination, Peer, text
 from world import MIB, SLOW, World, expect, mentions
 
@@ -26,14 +26,15 @@ SIZE = 4 * MIB
 class Lone:
     """The process; a context manager.  connection: where its end of a TCP connection goes to."""
 
-    def __init__(self, kind="anonymous"):
+    def __init__(self, monitor, kind="anonymous"):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             ours = socket.create_connection(listener.getsockname())
             self._theirs = listener.accept()[0]
         self.connection = "127.0.0.1:%d" % self._theirs.getsockname()[1]
         self.process = subprocess.Popen(
-            [sys.executable, Path(lone.__file__), str(SIZE), kind, str(ours.fileno())], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, text=True, pass_fds=[ours.fileno()])
+            [sys.executable, Path(lone.__file__), str(SIZE), kind, str(ours.fileno())],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=[ours.fileno()],
+            preexec_fn=monitor.listen)  # pylint: disable=subprocess-popen-preexec-fn
         ours.close()
         self.regions = []
         for line in self.process.stdout:
@@ -70,8 +71,9 @@ class Lent(World):
 
     def __init__(self, kind="anonymous", lend=True):
         super().__init__()
-        self.vm = self.add(Lone(kind))
-        self.monitor = self.add(Monitor(self.folder / "qmp", self.vm.regions, [self.vm.tid]))
+        listener = bound_socket(self.folder / "qmp")
+        self.vm = self.add(Lone(listener, kind))
+        self.monitor = self.add(Monitor(listener, self.vm.regions, [self.vm.tid]))
         self.uuid = uuid.uuid4()
         self.token = secrets.token_bytes(32)
         if lend:
@@ -263,16 +265,32 @@ def refused():
         said.append(world.refused(REFUSED, "release-ram"))
         monitor.capabilities["release-ram"] = False
         monitor.vcpus = [world.vm.tid, os.getpid()]
-        said.append(world.refused(REFUSED, "not of one process"))
-        monitor.vcpus = [os.getpid()]
-        said.append(world.refused(REFUSED, "no connection to"))
+        said.append(world.refused(REFUSED, "not of its process", str(world.vm.process.pid)))
         monitor.vcpus = [world.vm.tid]
+        said.append(world.refused(REFUSED, "no connection to", connection="127.0.0.1:2"))
         monitor.regions.append(("ram9", 9 << 32, 1 << 20, SIZE))
         said.append(world.refused(6, "ram9", "mapped"))
         monitor.regions.pop()
         expect(len(set(said)) == len(said), said)
         expect(world.request(op="unlend", vm="vm") == {}, "not unlent")
         world.refused(UNKNOWN_VM, "not lent")
+
+
+def names_another():
+    """A QEMU that says what is true of another VM's process gets nothing of that one's memory."""
+    with Lent() as world:
+        listener = bound_socket(world.folder / "other")
+        other = world.add(Lone(listener))
+        world.add(Monitor(listener, other.regions, [other.tid]))
+        monitor = world.monitor
+        monitor.vcpus = [other.tid]
+        monitor.regions = [(name, guest, *place) for (name, guest, *_), place
+                           in zip(monitor.regions, other.regions)]
+        said = world.refused(REFUSED, "not of its process", str(world.vm.process.pid),
+                             connection=other.connection)
+        monitor.vcpus = [world.vm.tid]
+        world.refused(REFUSED, "no connection to", connection=other.connection)
+        return said
 
 
 def by_ordinary_user():
@@ -461,10 +479,10 @@ def prepared_wrongly():
         twice = {"id": "ram1", "guest_address": 1 << 32, "length": SIZE}
         mentions(error(regions=[twice, twice]), "no RAM")
         expect(not world.source.exported("vm"), "there is an export")
-        with _prepared(world, destination):
+        with _prepared(world, destination) as client:
             destination.invited()
             destination.accept()
-            world.source.wait_log("is armed")
+            expect(_reply(client) == {}, "not prepared")
         time.sleep(1)
         expect(world.source.exported("vm")["state"] == "exported", "undone, though it migrates")
         world.monitor.migration = "cancelled"

@@ -230,12 +230,15 @@ static int process_of(const int *tids, guint n, const char *words)
 static void the_process_of_its_vcpus(void **state)
 {
     const int own[] = {getpid(), getpid()}, mixed[] = {getpid(), 1}, gone[] = {1 << 30};
+    const int other[] = {getppid(), getppid()};
 
     (void)state;
     assert_int_equal(process_of(own, 2, ""), 0);
-    assert_int_equal(process_of(mixed, 2, "not of one process"), -ESRCH);
-    assert_int_equal(process_of(gone, 1, "not of one process"), -ESRCH);
-    assert_int_equal(process_of(own, 0, "not of one process"), -ESRCH);
+    assert_int_equal(process_of(mixed, 2, "not of its process"), -ESRCH);
+    assert_int_equal(process_of(gone, 1, "not of its process"), -ESRCH);
+    assert_int_equal(process_of(own, 0, "not of its process"), -ESRCH);
+    /* What is one process, but not that which answers. */
+    assert_int_equal(process_of(other, 2, "not of its process"), -ESRCH);
 }
 
 static void what_is_lent(void **state)
