@@ -25,6 +25,9 @@ int departure_order(Departure *departure, PeerMessageType type);
 /* Undone before the seal, here and now. */
 void departure_undo(Departure *departure, const char *reason);
 
+/* Fences it if its vCPUs ran after the seal. */
+void departure_check_stopped(Departure *departure);
+
 /* It is over: nothing is read any more, whoever waits is answered. */
 void departure_end(Departure *departure, DepartureStage stage, int status, const char *text);
 
@@ -38,6 +41,9 @@ guint64 departure_seal_cpu_ns(int pid, const guint32 *vcpus, guint32 n);
 /* The guest is proven stopped, with these vCPUs by the ids we know them by (none: those known before),
  * and their CPU time: from here on its memory is final. */
 void departure_seal_proven(Departure *departure, const guint32 *vcpus, guint32 n, guint64 cpu_ns);
+
+/* The second step of that: the export may be read, and its destination is told. */
+void departure_seal_order(Departure *departure);
 
 /* Sends the INVITE to departure->destination; its answer makes it OFFERED, or ends it. */
 void departure_invite(Departure *departure);

@@ -14,17 +14,16 @@ static int cannot_look(int error, char *ret_text)
     return error;
 }
 
-/* The established ones with that end.  0 or negative errno. */
+/* 0 or negative errno. */
 static int collect(int pid, const SocketEnd *remote, Outgoing *ret_outgoing)
 {
     int n;
 
     *ret_outgoing = (Outgoing){.remote = *remote};
     n = sockets_find_remote(pid, remote, ret_outgoing->inodes, OUTGOING_MAX);
-    if (n < 0)
-        return n;
-    ret_outgoing->n = (uint32_t)n;
-    return 0;
+    if (n > 0)
+        ret_outgoing->n = (uint32_t)n;
+    return n < 0 ? n : 0;
 }
 
 int outgoing_find(int pid, const char *remote, Outgoing *ret_outgoing, char *ret_text)

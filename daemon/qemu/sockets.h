@@ -48,7 +48,8 @@ bool port_set_has(const PortSet *set, uint16_t port);
  */
 int sockets_find_incoming(int pid, const PortSet *others, ProcessSocket *ret_socket);
 
-/* The inodes of the process's established connections to that end: how many, at most most; or negative errno. */
+/* How many established connections to that end the process has, at most counts, and their inodes; or negative
+ * errno. */
 int sockets_find_remote(int pid, const SocketEnd *remote, uint64_t *ret_inodes, uint32_t most);
 
 /* "10.0.0.1:49152", "[fd00::1]:49152". */
