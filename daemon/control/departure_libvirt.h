@@ -12,7 +12,8 @@
 
 #include "daemon/control/departure.h"
 
-/* The destination waits for its VM: leaves the RAM out of QEMU's stream, and answers "prepare". */
+/* The destination waits for its VM, or has it: leaves the RAM out of QEMU's stream, and answers "prepare" once
+ * that is so.  The second time it does nothing. */
 void departure_libvirt_awaited(Departure *departure);
 
 /* TRUE: it drifts from now on, and is not to be undone here and now. */
