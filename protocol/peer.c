@@ -208,6 +208,40 @@ static void read_hello(WireReader *r, PeerMessage *m)
     wire_read_string(r, m->hello.agent, LIMIT_REGION_ID);
 }
 
+static void write_invite(WireWriter *w, const PeerMessage *m)
+{
+    wire_write_bytes(w, m->invite.uuid, LIMIT_UUID);
+    wire_write_string(w, m->invite.name, LIMIT_NAME);
+    wire_write_bytes(w, m->invite.token, LIMIT_TOKEN);
+    wire_write_string(w, m->invite.source, LIMIT_ADDRESS);
+    write_regions(w, &m->invite.regions);
+    write_vcpus(w, m->invite.vcpus, m->invite.n_vcpus);
+    wire_write_u32(w, m->invite.flags);
+}
+
+static void write_asked(WireWriter *w, const PeerMessage *m)
+{
+    wire_write_u32(w, m->asked.code);
+    wire_write_text(w, m->asked.text, LIMIT_TEXT);
+    wire_write_bytes(w, m->asked.token, LIMIT_TOKEN);
+}
+
+static void write_status(WireWriter *w, const PeerMessage *m)
+{
+    wire_write_u32(w, m->status.code);
+    wire_write_text(w, m->status.text, LIMIT_TEXT);
+    wire_write_string(w, m->status.incoming, LIMIT_ADDRESS);
+}
+
+static void write_attached(WireWriter *w, const PeerMessage *m)
+{
+    wire_write_u32(w, m->attached.code);
+    wire_write_text(w, m->attached.text, LIMIT_TEXT);
+    wire_write_u64(w, m->attached.seal);
+    wire_write_bytes(w, m->attached.secret, LIMIT_TOKEN);
+    write_regions(w, &m->attached.regions);
+}
+
 static void write_body(WireWriter *w, const PeerMessage *m)
 {
     switch (m->type) {
@@ -220,13 +254,7 @@ static void write_body(WireWriter *w, const PeerMessage *m)
         write_hello(w, m);
         break;
     case PEER_INVITE:
-        wire_write_bytes(w, m->invite.uuid, LIMIT_UUID);
-        wire_write_string(w, m->invite.name, LIMIT_NAME);
-        wire_write_bytes(w, m->invite.token, LIMIT_TOKEN);
-        wire_write_string(w, m->invite.source, LIMIT_ADDRESS);
-        write_regions(w, &m->invite.regions);
-        write_vcpus(w, m->invite.vcpus, m->invite.n_vcpus);
-        wire_write_u32(w, m->invite.flags);
+        write_invite(w, m);
         break;
     case PEER_ASK:
         wire_write_bytes(w, m->ask.uuid, LIMIT_UUID);
@@ -235,17 +263,13 @@ static void write_body(WireWriter *w, const PeerMessage *m)
         wire_write_string(w, m->ask.connection, LIMIT_ADDRESS);
         break;
     case PEER_ASKED:
-        wire_write_u32(w, m->asked.code);
-        wire_write_text(w, m->asked.text, LIMIT_TEXT);
-        wire_write_bytes(w, m->asked.token, LIMIT_TOKEN);
+        write_asked(w, m);
         break;
     case PEER_INVITED:
     case PEER_JOINED:
     case PEER_FENCED:
     case PEER_BYE:
-        wire_write_u32(w, m->status.code);
-        wire_write_text(w, m->status.text, LIMIT_TEXT);
-        wire_write_string(w, m->status.incoming, LIMIT_ADDRESS);
+        write_status(w, m);
         break;
     case PEER_ATTACH:
         wire_write_bytes(w, m->attach.uuid, LIMIT_UUID);
@@ -253,11 +277,7 @@ static void write_body(WireWriter *w, const PeerMessage *m)
         wire_write_bytes(w, m->attach.token, LIMIT_TOKEN);
         break;
     case PEER_ATTACHED:
-        wire_write_u32(w, m->attached.code);
-        wire_write_text(w, m->attached.text, LIMIT_TEXT);
-        wire_write_u64(w, m->attached.seal);
-        wire_write_bytes(w, m->attached.secret, LIMIT_TOKEN);
-        write_regions(w, &m->attached.regions);
+        write_attached(w, m);
         break;
     case PEER_JOIN:
         wire_write_bytes(w, m->join.secret, LIMIT_TOKEN);

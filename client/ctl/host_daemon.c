@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
-#include <grp.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "client/ctl/host_check.h"
@@ -71,31 +69,6 @@ static void check_config(HostCheck *check)
                  check->config->path);
 }
 
-/* Its group is whom the daemon expects to run QEMU; a QEMU outside it could not start with our hook. */
-static void check_folder(HostCheck *check)
-{
-    g_autofree char *path = host_config_monitor_folder(check->config);
-    struct stat status;
-    struct group *group;
-
-    if (stat(path, &status) || !S_ISDIR(status.st_mode)) {
-        host_say(check, "qmp-folder", HOST_FAIL, "start postcopyd, which makes it",
-                 "there is no folder %s for the monitors of arriving guests", path);
-        return;
-    }
-    group = getgrgid(status.st_gid);
-    if ((status.st_mode & 07777) != 01770 || (status.st_gid == 0 && status.st_uid == 0))
-        host_say(check, "qmp-folder", HOST_WARN,
-                 "set [daemon] group to the group that libvirt's QEMUs run in (kvm on Debian), and "
-                 "restart postcopyd",
-                 "%s has mode %o and group %s: QEMUs that are not root cannot make sockets there",
-                 path, status.st_mode & 07777, group ? group->gr_name : "?");
-    else
-        host_say(check, "qmp-folder", HOST_OK, NULL,
-                 "arriving guests of group %s can make their monitors in %s",
-                 group ? group->gr_name : "?", path);
-}
-
 void host_check_daemon(HostCheck *check)
 {
     g_autoptr(GError) error = NULL;
@@ -110,5 +83,4 @@ void host_check_daemon(HostCheck *check)
         host_say(check, "daemon", HOST_FAIL, NULL, "%s", error->message);
         check_listen(check, check->config->listen);
     }
-    check_folder(check);
 }

@@ -11,6 +11,7 @@
 #include "client/operator/apparmor.h"
 #include "client/operator/opt_in.h"
 #include "paths.h"
+#include "protocol/qmp/second_monitor.h"
 
 /* Where libvirt looks, wherever we are installed. */
 #define LIBVIRT_FOLDER "/etc/libvirt"
@@ -85,6 +86,19 @@ static void check_preload(HostCheck *check)
         host_say(check, "preload", HOST_OK, NULL, "the library for QEMU is %s", POSTCOPYD_PRELOAD);
 }
 
+/* libvirt gives it to the user whom its QEMUs run as. */
+static void check_monitors(HostCheck *check)
+{
+    g_autofree char *folder = second_monitor_folder(g_getenv("POSTCOPYD_LIBVIRT_RUN"));
+
+    if (g_file_test(folder, G_FILE_TEST_IS_DIR))
+        host_say(check, "monitors", HOST_OK, NULL,
+                 "arriving guests make their second monitors in %s", folder);
+    else
+        host_say(check, "monitors", HOST_FAIL, "start libvirtd; 6.0 and newer make it",
+                 "there is no folder %s for the second monitors of arriving guests", folder);
+}
+
 static void check_apparmor(HostCheck *check)
 {
     switch (apparmor_state("")) {
@@ -114,8 +128,7 @@ static void check_definition(HostCheck *check, virDomain *domain)
         host_say(check, "definition", HOST_WARN,
                  "remove LD_PRELOAD, POSTCOPY_SOCKET, and -chardev and -mon with id=postcopyd by "
                  "virsh edit",
-                 "the definition of domain %s has what only a guest that arrives needs, and cannot "
-                 "be started without postcopyd",
+                 "the definition of domain %s has what only a guest that arrives needs",
                  virDomainGetName(domain));
 }
 
@@ -174,5 +187,6 @@ void host_check_libvirt(HostCheck *check)
         host_say(check, "libvirt", HOST_FAIL, NULL, "%s", error->message);
     check_hook(check);
     check_preload(check);
+    check_monitors(check);
     check_apparmor(check);
 }

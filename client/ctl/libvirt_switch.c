@@ -13,6 +13,8 @@
 
 enum {
     LOOK_MS = 50, /* an event may be late: so often the state is asked for */
+    SAVED_MS = 2 * 1000,
+    SAVED_RETRY_MS = 2,
     SEAL_RETRY_MS = 5,
     SEAL_MS = 5 * 1000,
     AWAIT_MS = 30 * 1000,
@@ -132,6 +134,46 @@ static gboolean await_stop(LibvirtMigration *m, GError **error)
 }
 
 /*
+ * A guest that is paused still has its devices saved, and some machines' devices write to memory then.  All is
+ * written once QEMU says "completed", which it does by itself, unless a return path makes it wait
+ * for a destination that waits for us.
+ */
+static void await_saved(LibvirtMigration *m)
+{
+    gint64 deadline = wait_deadline(SAVED_MS);
+    gboolean return_path = FALSE, saving = TRUE;
+
+    if (!monitor_get_capability(&m->monitor, "return-path", &return_path, NULL))
+        return;
+    while (saving && g_get_monotonic_time() < deadline) {
+        g_autofree char *status = monitor_query_status(&m->monitor, "query-migrate", NULL);
+
+        job_news(m->job, &m->news);
+        saving = status && !m->news.finished &&
+                 (strcmp(status, "pre-switchover") == 0 || strcmp(status, "active") == 0 ||
+                  (strcmp(status, "device") == 0 && !return_path));
+        if (saving)
+            wait_until(NULL, wait_deadline(SAVED_RETRY_MS), NULL);
+    }
+}
+
+/* The daemon knows that nothing came of it; libvirt knows why, and may be about to say so. */
+static gboolean fail_seal(LibvirtMigration *m, GError *refusal, GError **error)
+{
+    gint64 deadline = wait_deadline(SEAL_MS);
+
+    while (!m->news.finished && g_get_monotonic_time() < deadline)
+        if (!libvirt_await_news(m, LOOK_MS, NULL))
+            break;
+    if (m->news.finished && !m->news.done) {
+        g_error_free(refusal);
+        return fail_job(m, error);
+    }
+    g_propagate_error(error, refusal);
+    return FALSE;
+}
+
+/*
  * A refusal may be too early a question: QEMU still writes out what its disks had under way, or the word
  * that the destination is armed is on its way here.
  */
@@ -155,10 +197,12 @@ static gboolean seal(LibvirtMigration *m, GError **error)
         job_news(m->job, &m->news);
         if (m->news.finished || g_get_monotonic_time() >= deadline ||
             !g_error_matches(local, CALL_ERROR, CALL_ERROR_REFUSED)) {
-            if (g_error_matches(local, CALL_ERROR, CALL_ERROR_REFUSED))
-                m->step = LIBVIRT_STARTED;
-            g_propagate_error(error, g_steal_pointer(&local));
-            return FALSE;
+            if (!g_error_matches(local, CALL_ERROR, CALL_ERROR_REFUSED)) {
+                g_propagate_error(error, g_steal_pointer(&local));
+                return FALSE;
+            }
+            m->step = LIBVIRT_STARTED;
+            return fail_seal(m, g_steal_pointer(&local), error);
         }
         wait_until(NULL, wait_deadline(SEAL_RETRY_MS), NULL);
     }
@@ -188,5 +232,8 @@ gboolean libvirt_switch_over(LibvirtMigration *m, GError **error)
     if (!set_capability(m, error))
         return FALSE;
     start(m);
-    return await_stop(m, error) && seal(m, error) && await_done(m, error);
+    if (!await_stop(m, error))
+        return FALSE;
+    await_saved(m);
+    return seal(m, error) && await_done(m, error);
 }

@@ -2,6 +2,7 @@
 #include "client/hook/place.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -11,8 +12,8 @@
 #include "client/operator/apparmor.h"
 #include "paths.h"
 #include "protocol/qmp/error.h"
-
-#define LIBVIRT_RUN_FOLDER "/run/libvirt/qemu"
+#include "protocol/qmp/libvirt_pid.h"
+#include "protocol/qmp/second_monitor.h"
 
 /* libvirt's own environment is its administrator's. */
 static char *from_environment(const char *name, const char *otherwise)
@@ -31,10 +32,10 @@ gboolean place_init(Place *place, const char *name, const char *uuid, GError **e
     }
     place->config = host_config_load(g_getenv("POSTCOPYD_CONFIG"));
     place->preload = from_environment("POSTCOPYD_PRELOAD", POSTCOPYD_PRELOAD);
-    place->run_folder = from_environment("POSTCOPYD_LIBVIRT_RUN", LIBVIRT_RUN_FOLDER);
+    place->run_folder = g_strdup(libvirt_run_folder());
     place->name = g_strdup(name);
     place->uuid = g_ascii_strdown(uuid, -1);
-    place->monitor = host_config_monitor(place->config, place->uuid);
+    place->monitor = second_monitor_path(place->run_folder, place->name);
     return TRUE;
 }
 
@@ -64,7 +65,7 @@ static gboolean fail(GError **error, const char *format, ...)
 
 gboolean place_check(const Place *place, GError **error)
 {
-    g_autofree char *folder = host_config_monitor_folder(place->config);
+    g_autofree char *folder = second_monitor_folder(place->run_folder);
     struct stat status;
 
     if (!place->config->readable)
@@ -75,14 +76,15 @@ gboolean place_check(const Place *place, GError **error)
         return fail(error, "%s has a space or colon in its path, which LD_PRELOAD cannot hold",
                     place->preload);
     if (stat(folder, &status) || !S_ISDIR(status.st_mode))
-        return fail(error, "%s is no folder; start postcopyd, which makes it", folder);
+        return fail(error, "%s is no folder; libvirt 6.0 and newer make it", folder);
     if (strlen(place->monitor) >= sizeof((struct sockaddr_un *)0)->sun_path)
-        return fail(error, "%s is too long for a socket; shorten runtime_dir", place->monitor);
+        return fail(error, "%s is too long for a socket; give the domain a shorter name",
+                    place->monitor);
     if (apparmor_state("") == APPARMOR_FORBIDS)
         return fail(error, "AppArmor does not let QEMU have %s; put the rules of %s into %s",
                     place->preload, POSTCOPYD_APPARMOR_RULES,
                     "/etc/apparmor.d/local/abstractions/libvirt-qemu");
-    /* In that folder QEMU may not be allowed to remove what another user's QEMU left. */
+    /* Where SELinux confines them, a QEMU may not remove what another guest's left. */
     place_remove_stale(place);
     if (lstat(place->monitor, &status) == 0)
         return fail(error, "%s is in use", place->monitor);
@@ -116,13 +118,21 @@ void place_remove_stale(const Place *place)
         unlink(place->monitor);
 }
 
+void place_close_to_others(const Place *place)
+{
+    g_autofree char *path = NULL;
+    struct stat status;
+    int fd = open(place->monitor, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0)
+        return;
+    path = g_strdup_printf("/proc/self/fd/%d", fd);
+    if (fstat(fd, &status) == 0 && S_ISSOCK(status.st_mode))
+        chmod(path, 0600);
+    close(fd);
+}
+
 pid_t place_pid(const Place *place)
 {
-    g_autofree char *file = g_strconcat(place->name, ".pid", NULL);
-    g_autofree char *path = g_build_filename(place->run_folder, file, NULL);
-    g_autofree char *text = NULL;
-
-    if (!g_file_get_contents(path, &text, NULL, NULL))
-        return 0;
-    return (pid_t)g_ascii_strtoll(text, NULL, 10);
+    return libvirt_pid(place->run_folder, place->name, NULL);
 }

@@ -29,6 +29,12 @@ gboolean place_check(const Place *place, GError **error);
 /* Removes what a QEMU left behind; a socket at which somebody listens stays. */
 void place_remove_stale(const Place *place);
 
+/*
+ * Takes the right to connect from the group that QEMUs run in, which QEMU gives it.  The folder is a user's
+ * who may put other things there meanwhile: nothing but a socket is touched.
+ */
+void place_close_to_others(const Place *place);
+
 /* The process that libvirt started for the domain; 0 if that is not known. */
 pid_t place_pid(const Place *place);
 

@@ -26,7 +26,7 @@ static JsonNode *ask(const Place *place, Incoming *incoming, const char *op, con
 /* QEMU's own post-copy: it can do without us, so nothing here stops it. */
 static void expect(const Place *place, Incoming *incoming, const char *token, GError **error)
 {
-    g_autoptr(JsonNode) answer = NULL;
+    JsonNode *answer;
 
     if (!*token) {
         g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
@@ -35,6 +35,7 @@ static void expect(const Place *place, Incoming *incoming, const char *token, GE
         return;
     }
     answer = ask(place, incoming, "expect", "assist", token, error);
+    g_clear_pointer(&answer, json_node_unref); /* it only says yes */
 }
 
 /*

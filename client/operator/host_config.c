@@ -23,8 +23,6 @@ HostConfig *host_config_load(const char *path)
     config->readable = g_key_file_load_from_file(file, config->path, G_KEY_FILE_NONE, &error) ||
                        g_error_matches(error, G_FILE_ERROR, G_FILE_ERROR_NOENT);
     config->socket = value(file, "daemon", "socket", POSTCOPYD_SOCKET);
-    config->runtime_dir = value(file, "daemon", "runtime_dir", POSTCOPYD_RUN_DIR);
-    config->group = value(file, "daemon", "group", "");
     config->listen = value(file, "peer", "listen", POSTCOPYD_LISTEN);
     plaintext = value(file, "peer", "insecure_plaintext", "no");
     config->insecure_plaintext = strcmp(plaintext, "yes") == 0;
@@ -40,21 +38,7 @@ void host_config_free(HostConfig *config)
         return;
     g_free(config->path);
     g_free(config->socket);
-    g_free(config->runtime_dir);
-    g_free(config->group);
     g_free(config->listen);
     g_free(config->libvirt_uri);
     g_free(config);
-}
-
-char *host_config_monitor_folder(const HostConfig *config)
-{
-    return g_build_filename(config->runtime_dir, "qmp", NULL);
-}
-
-char *host_config_monitor(const HostConfig *config, const char *uuid)
-{
-    g_autofree char *name = g_strconcat(uuid, ".sock", NULL);
-
-    return g_build_filename(config->runtime_dir, "qmp", name, NULL);
 }

@@ -12,8 +12,6 @@ typedef struct HostConfig {
     gboolean readable; /* a file that is not there is readable, and empty */
     char *path;
     char *socket;
-    char *runtime_dir;
-    char *group;
     char *listen;
     gboolean insecure_plaintext;
     char *libvirt_uri; /* "" if the daemon uses none */
@@ -24,10 +22,5 @@ typedef struct HostConfig {
 HostConfig *host_config_load(const char *path);
 void host_config_free(HostConfig *config);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(HostConfig, host_config_free)
-
-/* <runtime_dir>/qmp, where QEMUs that arrive through libvirt make their second monitor; and the monitor of
- * the domain with this uuid.  The caller's. */
-char *host_config_monitor_folder(const HostConfig *config);
-char *host_config_monitor(const HostConfig *config, const char *uuid);
 
 #endif

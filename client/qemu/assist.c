@@ -80,6 +80,12 @@ static void take_plan(Assist *assist)
     log_line("a plan for %zu ranges of memory, %u shards", plan->ranges.n, plan->n_segments);
 }
 
+/* What else the daemon says with a plan out there: that it takes it back, if QEMU has not used it yet. */
+static bool takes_back(const Assist *assist)
+{
+    return assist->listen && __atomic_load_n(&assist->listen->peer, __ATOMIC_ACQUIRE) < 0;
+}
+
 static void hear(Assist *assist, uint64_t now)
 {
     int result;
@@ -87,10 +93,8 @@ static void hear(Assist *assist, uint64_t now)
     while (assist->session.socket >= 0 && (result = session_receive(&assist->session, now)) != 0) {
         if (result == SESSION_PLAN)
             take_plan(assist);
-        else if (result < 0)
+        else if (result < 0 || takes_back(assist))
             lose(assist);
-        else if (assist->listen && __atomic_load_n(&assist->listen->peer, __ATOMIC_ACQUIRE) < 0)
-            lose(assist); /* it takes a plan back that QEMU has not used yet */
     }
 }
 
@@ -152,6 +156,8 @@ static void follow(Assist *assist, uint64_t now)
     }
     if (registered && !assist->listened)
         tell_listening(assist);
+    if (!assist->listen)
+        return; /* the daemon was gone, and QEMU had not taken the plan */
     if (registered && is_looking(assist))
         look_around(assist);
     if ((assist->listened && !registered) || assist->faults.gone)

@@ -202,8 +202,7 @@ static void clear_capability(Arrival *arrival)
 {
     if (!arrival->managed || arrival->clearing || !import_gate_is_open(arrival->import))
         return;
-    ignore_shared_clear(arrival->control->settings->runtime_dir, arrival->import->uuid,
-                        arrival->pid, arrival->pidfd);
+    ignore_shared_clear(arrival->import->name, arrival->pid, arrival->pidfd);
     arrival->clearing = TRUE;
 }
 
@@ -310,9 +309,7 @@ void arrival_armed(Connection *connection, const ClientStatus *status, guint32 n
     if (shards)
         error = import_arm(arrival->import, shards, arrival->n_shards);
     if (!shards || error)
-        arrival_abandon(arrival, PEER_ERROR_REFUSED,
-                        shards ? strerror(-error)
-                               : "the client sent no userfaultfd for every shard");
+        arrival_abandon(arrival, PEER_ERROR_REFUSED, shards ? strerror(-error) : ARRIVAL_NO_SHARDS);
 }
 
 /* The memory is the client's own. */

@@ -193,31 +193,6 @@ static gboolean open_peer_listener(Control *control, GError **error)
     return TRUE;
 }
 
-/*
- * QEMUs that libvirt starts for guests that arrive make their second monitor there (client/hook).  Whoever
- * may write there could stand in for such a QEMU, so it is their group's alone, which may be known by its
- * usual name.
- */
-static gboolean open_monitor_dir(Control *control, GError **error)
-{
-    g_autofree char *path = g_build_filename(control->settings->runtime_dir, "qmp", NULL);
-    const char *name = control->settings->group;
-    struct group *group = getgrnam(name ? name : "kvm");
-
-    if (name && !group)
-        return fail(error, ENOENT, "group '%s' does not exist: create it, or change the config",
-                    name);
-    if (g_mkdir_with_parents(path, 0700))
-        return fail(error, errno, "cannot make %s: %s", path, strerror(errno));
-    if (group && chown(path, (uid_t)-1, group->gr_gid) && name)
-        log_warning("cannot give %s to group %s (%s): QEMUs that libvirt starts as another user "
-                    "cannot arrive with our help",
-                    path, group->gr_name, strerror(errno));
-    if (chmod(path, 01770))
-        return fail(error, errno, "cannot change the mode of %s: %s", path, strerror(errno));
-    return TRUE;
-}
-
 static gboolean open_runtime_dir(Control *control, GError **error)
 {
     g_autofree char *relay = g_build_filename(control->settings->runtime_dir, "relay", NULL);
@@ -228,7 +203,7 @@ static gboolean open_runtime_dir(Control *control, GError **error)
     /* QEMU, whoever it runs as, makes its incoming socket there; nobody removes another's. */
     if (chmod(relay, 01733))
         return fail(error, errno, "cannot change the mode of %s: %s", relay, strerror(errno));
-    return open_monitor_dir(control, error);
+    return TRUE;
 }
 
 /* --- life ---------------------------------------------------------------------------------- */

@@ -9,10 +9,10 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#include "daemon/control/connection.h"
 #include "daemon/core/log.h"
 #include "protocol/qmp/error.h"
 #include "protocol/qmp/qmp.h"
+#include "protocol/qmp/second_monitor.h"
 
 enum { RETRY_MS = 100, COMPLAIN_S = 30 };
 
@@ -82,7 +82,7 @@ static void *run(void *argument)
             log_info("process %d: " CAPABILITY " is off again", job->pid);
         } else if (has_ended(job, RETRY_MS)) {
             break;
-        } else if (g_get_monotonic_time() - complained_us > COMPLAIN_S * G_USEC_PER_SEC) {
+        } else if (g_get_monotonic_time() - complained_us > (gint64)COMPLAIN_S * G_USEC_PER_SEC) {
             complained_us = g_get_monotonic_time();
             log_warning("process %d: " CAPABILITY " is still on, do not save its guest: %s",
                         job->pid, error->message);
@@ -92,19 +92,18 @@ static void *run(void *argument)
     return NULL;
 }
 
-void ignore_shared_clear(const char *runtime_dir, const guint8 *uuid, int pid, int pidfd)
+void ignore_shared_clear(const char *name, int pid, int pidfd)
 {
-    g_autofree char *name = uuid_to_text(uuid);
     ClearJob *job = g_new0(ClearJob, 1);
     pthread_attr_t attributes;
     pthread_t thread;
 
-    job->path = g_strdup_printf("%s/qmp/%s.sock", runtime_dir, name);
+    job->path = second_monitor_path(NULL, name);
     job->pid = pid;
     job->pidfd = fcntl(pidfd, F_DUPFD_CLOEXEC, 3);
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    if (job->pidfd < 0 || pthread_create(&thread, &attributes, run, job)) {
+    if (!job->path || job->pidfd < 0 || pthread_create(&thread, &attributes, run, job)) {
         log_error("process %d: cannot clear " CAPABILITY ": do not save its guest", pid);
         job_free(job);
     }

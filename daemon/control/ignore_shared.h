@@ -11,9 +11,9 @@
 
 /*
  * Clears it once the guest has loaded its devices, and tries again until it is done or the process has
- * ended, on a thread of its own.  The monitor is RUNTIME_DIR/qmp/UUID.sock and must be that of process
- * pid; pidfd stays the caller's.  Any thread.
+ * ended, on a thread of its own.  The monitor is where a domain of that name has it
+ * (protocol/qmp/second_monitor.h) and must be that of process pid; pidfd stays the caller's.  Any thread.
  */
-void ignore_shared_clear(const char *runtime_dir, const guint8 *uuid, int pid, int pidfd);
+void ignore_shared_clear(const char *name, int pid, int pidfd);
 
 #endif

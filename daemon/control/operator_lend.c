@@ -6,23 +6,10 @@
 
 #include "daemon/control/departure_lent.h"
 #include "daemon/control/operator.h"
+#include "daemon/core/digits.h"
 #include "daemon/core/log.h"
 #include "protocol/qmp/json.h"
 #include "protocol/text.h"
-
-static gboolean parse_token(const char *text, guint8 *ret_token)
-{
-    if (strlen(text) != (gsize)LIMIT_TOKEN * 2)
-        return FALSE;
-    for (int i = 0; i < LIMIT_TOKEN; i++) {
-        int high = g_ascii_xdigit_value(text[2 * i]), low = g_ascii_xdigit_value(text[2 * i + 1]);
-
-        if (high < 0 || low < 0)
-            return FALSE;
-        ret_token[i] = (guint8)(high << 4 | low);
-    }
-    return TRUE;
-}
 
 static void done(Connection *connection, guint32 serial)
 {
@@ -41,7 +28,7 @@ static void on_lend(Connection *connection, guint32 serial, JsonObject *request)
 
     if (name[0] == '\0' || strlen(name) > LIMIT_NAME || !text_is_plain(name, strlen(name)) ||
         !uuid_from_text(member_string(request, "uuid"), uuid) || !uuid_is_set(uuid) ||
-        !parse_token(member_string(request, "token"), token)) {
+        !digits_to_bytes(member_string(request, "token"), token, LIMIT_TOKEN)) {
         operator_reply_error(connection, serial, -EINVAL,
                              "lend: vm, uuid or token (64 hexadecimal digits) are missing or "
                              "malformed");

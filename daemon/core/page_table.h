@@ -39,8 +39,14 @@ typedef enum PageClaim {
     PAGE_CLAIM_REMOVED, /* rule 8 */
 } PageClaim;
 
-/* A new table for these regions, all HOLE.  0 or negative errno. */
+/* A new table for these regions, all HOLE.  0; -ENOSPC: no memory for it; or negative errno. */
 int page_table_create(PageTable *table, const RegionSet *regions);
+
+/*
+ * Gives all of it its memory, so that who maps it can write to any page without a SIGBUS; else it has what was
+ * written to.  -ENOSPC: there is not enough.
+ */
+int page_table_allocate(PageTable *table);
 
 /*
  * Takes over a table that a client kept (takes fd).  Every size in it is checked against the

@@ -7,6 +7,7 @@
 #include "daemon/core/clock.h"
 #include "daemon/fault/import.h"
 #include "daemon/fault/resolver.h"
+#include "daemon/fault/resolver_watch.h"
 #include "daemon/fault/uffd.h"
 
 _Static_assert((int)IMPORT_RESOLVERS_MAX <= (int)PAGE_TABLE_BUSY,
@@ -165,9 +166,18 @@ void assist_review(Resolver *resolver)
     set_busy(resolver, pending_oldest(pending));
 }
 
+/*
+ * What was left unread has no poll of its own, so whatever made it stop it has to look again.  Why it did is
+ * not asked anew: the client may have changed its mind since.
+ */
 int assist_patience_ms(const Resolver *resolver)
 {
-    return resolver->assist->pending.n > 0 || is_relaying(resolver->import) ? ASSIST_TICK_MS : -1;
+    bool reads = !import_is_halted(resolver->import) &&
+                 !atomic_load_explicit(&resolver->import->withdrawn, memory_order_acquire);
+
+    return resolver->assist->pending.n > 0 || (reads && resolver_has_unread(resolver))
+               ? ASSIST_TICK_MS
+               : -1;
 }
 
 /* --- what is not placed ---------------------------------------------------------------------- */

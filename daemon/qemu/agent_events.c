@@ -128,7 +128,7 @@ static void await_destination(const AgentJob *job)
     for (int waited = 0; agent->is_attended && waited < AWAIT_MS; waited += AWAIT_STEP_MS) {
         gboolean ready = agent->is_attended(agent->user, job->uuid);
 
-        g_usleep((ready ? AWAIT_PLAN_MS : AWAIT_STEP_MS) * 1000);
+        g_usleep((gulong)(ready ? AWAIT_PLAN_MS : AWAIT_STEP_MS) * 1000);
         if (ready || agent_is_stopping(agent))
             return;
     }

@@ -5,14 +5,17 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/magic.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "daemon/core/digits.h"
+
 /* Of a process with as many mappings as the kernel allows by default, and long paths. */
 enum { MAPS_MAX = 32 << 20 };
+
+enum { FLAGS = 4 }; /* characters: rwxp */
 
 static int refuse(char *ret_text, int error, const char *format, ...) G_GNUC_PRINTF(3, 4);
 
@@ -31,15 +34,22 @@ static int refuse(char *ret_text, int error, const char *format, ...)
 /* "7f0000000000-7f0000200000 rw-s 00000000 00:01 1027   /memfd:ram (deleted)" */
 static gboolean parse_line(const char *line, Mapping *ret_mapping)
 {
-    unsigned major, minor;
-    char flags[5];
+    guint64 major, minor;
+    const char *flags;
 
-    if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4[-rwxsp] %" SCNx64 " %x:%x %" SCNu64,
-               &ret_mapping->start, &ret_mapping->end, flags, &ret_mapping->offset, &major, &minor,
-               &ret_mapping->inode) != 7 ||
-        strlen(flags) != 4 || ret_mapping->start >= ret_mapping->end)
+    if (!digits_take(&line, 16, "-", &ret_mapping->start) ||
+        !digits_take(&line, 16, " ", &ret_mapping->end) || ret_mapping->start >= ret_mapping->end)
         return FALSE;
-    ret_mapping->device = (guint64)major << 32 | minor;
+    flags = line;
+    if (strspn(flags, "-rwxsp") != FLAGS || flags[FLAGS] != ' ')
+        return FALSE;
+    line += FLAGS + 1;
+    if (!digits_take(&line, 16, " ", &ret_mapping->offset) ||
+        !digits_take(&line, 16, ":", &major) || !digits_take(&line, 16, " ", &minor) ||
+        !digits_take(&line, 10, " \n", &ret_mapping->inode) || major > G_MAXUINT32 ||
+        minor > G_MAXUINT32)
+        return FALSE;
+    ret_mapping->device = major << 32 | minor;
     ret_mapping->readable = flags[0] == 'r';
     ret_mapping->shared = flags[3] == 's';
     return TRUE;

@@ -4,10 +4,11 @@
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "daemon/core/digits.h"
 
 enum { INODES_MAX = 1 << 20 }; /* the kernel's own bound of fds of a process (fs.nr_open) */
 
@@ -88,36 +89,42 @@ bool socket_end_equals(const SocketEnd *a, const SocketEnd *b)
 /* Words of the address as numbers of this host, though they are in network order. */
 static bool parse_end(const char *text, bool ipv6, SocketEnd *ret_end)
 {
-    size_t words = ipv6 ? 4 : 1;
-    unsigned port;
+    size_t length = ipv6 ? 16 : 4;
+    uint8_t port[2];
 
     memset(ret_end, 0, sizeof *ret_end);
     ret_end->ipv6 = ipv6;
-    if (strlen(text) != words * 8 + 5 || text[words * 8] != ':')
+    if (!digits_take_bytes(&text, ret_end->address, length) || *text++ != ':' ||
+        !digits_take_bytes(&text, port, sizeof port) || *text != ' ')
         return false;
-    for (size_t i = 0; i < words; i++) {
+    for (size_t i = 0; i < length; i += 4) {
         uint32_t word;
 
-        if (sscanf(text + i * 8, "%8" SCNx32, &word) != 1)
-            return false;
-        memcpy(ret_end->address + i * 4, &word, sizeof word);
+        memcpy(&word, ret_end->address + i, sizeof word);
+        word = ntohl(word);
+        memcpy(ret_end->address + i, &word, sizeof word);
     }
-    if (sscanf(text + words * 8 + 1, "%4x", &port) != 1)
-        return false;
-    ret_end->port = (uint16_t)port;
+    ret_end->port = (uint16_t)(port[0] << 8 | port[1]);
     unmap(ret_end);
     return true;
 }
 
+/* Where the fields of a line that are of use stand. */
+enum { FIELD_LOCAL = 1, FIELD_REMOTE, FIELD_STATE, FIELD_INODE = 9, FIELDS };
+
 bool sockets_parse_line(const char *line, bool ipv6, ProcessSocket *ret_socket)
 {
-    char local[48], remote[48];
-    unsigned state;
+    const char *fields[FIELDS];
+    uint64_t state;
 
-    if (sscanf(line, " %*u: %47s %47s %x %*x:%*x %*x:%*x %*x %*u %*u %" SCNu64, local, remote,
-               &state, &ret_socket->inode) != 4 ||
-        !parse_end(local, ipv6, &ret_socket->local) ||
-        !parse_end(remote, ipv6, &ret_socket->remote))
+    for (unsigned i = 0; i < FIELDS; i++) {
+        fields[i] = line + strspn(line, " ");
+        line = fields[i] + strcspn(fields[i], " ");
+    }
+    if (!parse_end(fields[FIELD_LOCAL], ipv6, &ret_socket->local) ||
+        !parse_end(fields[FIELD_REMOTE], ipv6, &ret_socket->remote) ||
+        !digits_take(&fields[FIELD_STATE], 16, " ", &state) ||
+        !digits_take(&fields[FIELD_INODE], 10, " \n", &ret_socket->inode))
         return false;
     ret_socket->state = state == SOCKET_ESTABLISHED || state == SOCKET_LISTENING
                             ? (SocketState)state
@@ -132,29 +139,68 @@ static int compare(const void *a, const void *b)
     return left < right ? -1 : left > right;
 }
 
-uint32_t sockets_select(FILE *file, bool ipv6, const uint64_t *inodes, size_t n_inodes,
-                        ProcessSocket *ret_sockets, uint32_t most)
+void sockets_select(FILE *file, bool ipv6, const uint64_t *inodes, size_t n_inodes,
+                    SocketVisit visit, void *user)
 {
+    ProcessSocket found;
     char *line = NULL;
     size_t size = 0;
-    uint32_t n = 0;
 
-    while (n < most && getline(&line, &size, file) > 0)
-        if (sockets_parse_line(line, ipv6, &ret_sockets[n]) && ret_sockets[n].inode != 0 &&
-            bsearch(&ret_sockets[n].inode, inodes, n_inodes, sizeof *inodes, compare))
-            n++;
+    while (getline(&line, &size, file) > 0)
+        if (sockets_parse_line(line, ipv6, &found) && found.inode != 0 &&
+            bsearch(&found.inode, inodes, n_inodes, sizeof *inodes, compare))
+            visit(user, &found);
     free(line);
-    return n;
 }
 
-const ProcessSocket *sockets_find_accepted(const ProcessSocket *sockets, uint32_t n)
+/* --- what is looked for -------------------------------------------------------------------- */
+
+void port_set_add(PortSet *set, uint16_t port)
 {
-    for (uint32_t i = 0; i < n; i++)
-        for (uint32_t j = 0; j < n && sockets[i].state == SOCKET_ESTABLISHED; j++)
-            if (sockets[j].state == SOCKET_LISTENING &&
-                sockets[j].local.port == sockets[i].local.port)
-                return &sockets[i];
-    return NULL;
+    set->bits[port / 8] |= (uint8_t)(1 << port % 8);
+}
+
+bool port_set_has(const PortSet *set, uint16_t port)
+{
+    return set->bits[port / 8] & 1 << port % 8;
+}
+
+void incoming_search_listener(void *search, const ProcessSocket *socket)
+{
+    IncomingSearch *self = search;
+
+    if (socket->state == SOCKET_LISTENING &&
+        !(self->others && port_set_has(self->others, socket->local.port)))
+        port_set_add(&self->listening, socket->local.port);
+}
+
+void incoming_search_connection(void *search, const ProcessSocket *socket)
+{
+    IncomingSearch *self = search;
+
+    if (socket->state != SOCKET_ESTABLISHED || !port_set_has(&self->listening, socket->local.port))
+        return;
+    if (self->found && (self->socket.remote.ipv6 != socket->remote.ipv6 ||
+                        memcmp(self->socket.remote.address, socket->remote.address,
+                               sizeof socket->remote.address) != 0))
+        self->several = true;
+    self->found = true;
+    self->socket = *socket;
+}
+
+typedef struct RemoteSearch {
+    const SocketEnd *remote;
+    uint64_t *inodes;
+    uint32_t n, most;
+} RemoteSearch;
+
+static void search_remote(void *search, const ProcessSocket *socket)
+{
+    RemoteSearch *self = search;
+
+    if (self->n < self->most && socket->state == SOCKET_ESTABLISHED &&
+        socket_end_equals(&socket->remote, self->remote))
+        self->inodes[self->n++] = socket->inode;
 }
 
 /* --- a process ----------------------------------------------------------------------------- */
@@ -164,12 +210,15 @@ static uint64_t inode_of(int folder, const char *name)
 {
     char target[64];
     ssize_t length = readlinkat(folder, name, target, sizeof target - 1);
+    const char *at = target + strlen("socket:[");
     uint64_t inode;
 
     if (length <= 0)
         return 0;
     target[length] = '\0';
-    return sscanf(target, "socket:[%" SCNu64 "]", &inode) == 1 ? inode : 0;
+    if (strncmp(target, "socket:[", strlen("socket:[")) != 0 || !digits_take(&at, 10, "]", &inode))
+        return 0;
+    return inode;
 }
 
 /* By malloc, sorted.  How many, or negative errno. */
@@ -204,15 +253,11 @@ static ssize_t read_inodes(int pid, uint64_t **ret_inodes)
     return (ssize_t)n;
 }
 
-int sockets_of_process(int pid, ProcessSocket *ret_sockets, uint32_t most)
+static void visit_all(int pid, const uint64_t *inodes, size_t n_inodes, SocketVisit visit,
+                      void *user)
 {
     static const char *const names[] = {"tcp", "tcp6"};
-    uint64_t *inodes = NULL;
-    ssize_t n_inodes = read_inodes(pid, &inodes);
-    uint32_t n = 0;
 
-    if (n_inodes < 0)
-        return (int)n_inodes;
     for (unsigned i = 0; i < 2 && n_inodes > 0; i++) {
         char path[64];
         FILE *file;
@@ -221,9 +266,35 @@ int sockets_of_process(int pid, ProcessSocket *ret_sockets, uint32_t most)
         file = fopen(path, "re");
         if (!file)
             continue; /* a kernel without IPv6 */
-        n += sockets_select(file, i == 1, inodes, (size_t)n_inodes, ret_sockets + n, most - n);
+        sockets_select(file, i == 1, inodes, n_inodes, visit, user);
         fclose(file);
     }
+}
+
+int sockets_find_incoming(int pid, const PortSet *others, ProcessSocket *ret_socket)
+{
+    IncomingSearch search = {.others = others};
+    uint64_t *inodes = NULL;
+    ssize_t n = read_inodes(pid, &inodes);
+
+    if (n < 0)
+        return (int)n;
+    visit_all(pid, inodes, (size_t)n, incoming_search_listener, &search);
+    visit_all(pid, inodes, (size_t)n, incoming_search_connection, &search);
     free(inodes);
-    return (int)n;
+    *ret_socket = search.socket;
+    return search.several ? -ENOTUNIQ : search.found;
+}
+
+int sockets_find_remote(int pid, const SocketEnd *remote, uint64_t *ret_inodes, uint32_t most)
+{
+    RemoteSearch search = {.remote = remote, .inodes = ret_inodes, .most = most};
+    uint64_t *inodes = NULL;
+    ssize_t n = read_inodes(pid, &inodes);
+
+    if (n < 0)
+        return (int)n;
+    visit_all(pid, inodes, (size_t)n, search_remote, &search);
+    free(inodes);
+    return (int)search.n;
 }

@@ -21,10 +21,10 @@ import switchover
 import unaware
 from harness import host
 from harness.postcopyd import preload, program
-from libvirt import agent, assist, direct, plain
+from libvirt import agent, assist, direct, onward, plain
 
 MODULES = (memory, switchover, recovery, balloon, client, assist_client, unaware, beside, plain, agent,
-           assist, direct)
+           assist, onward, direct)
 SKIPPED = 77
 
 

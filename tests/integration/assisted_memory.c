@@ -92,9 +92,9 @@ void memory_count(const AssistedMemory *memory, uint64_t ret_counts[8])
 
 /* --- uffds ----------------------------------------------------------------------------------- */
 
-static int new_uffd(int device)
+int memory_new_uffd(int device, uint64_t features)
 {
-    struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_THREAD_ID};
+    struct uffdio_api api = {.api = UFFD_API, .features = features};
     int fd = device >= 0 ? ioctl(device, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK)
                          : (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 
@@ -114,7 +114,7 @@ void memory_register(AssistedMemory *memory, int device)
         struct uffdio_register with = {.range = {start_of(memory, shard), shard->length},
                                        .mode = UFFDIO_REGISTER_MODE_MISSING};
 
-        memory->uffds[i] = new_uffd(device);
+        memory->uffds[i] = memory_new_uffd(device, UFFD_FEATURE_THREAD_ID);
         must(ioctl(memory->uffds[i], UFFDIO_REGISTER, &with) == 0, "register");
     }
 }

@@ -36,8 +36,8 @@ class Site:
         self.config = self.folder / "postcopyd.conf"
         self.socket = self.folder / "daemon.sock"
         self.preload = self.folder / "libpostcopy-qemu.so"
-        self.monitor = self.folder / "run" / "qmp" / f"{UUID}.sock"
-        self.monitor.parent.mkdir(parents=True)
+        self.monitor = self.folder / "dbus" / "postcopyd.tunnelmigrate.dest.guest"
+        self.monitor.parent.mkdir()
         self.preload.write_bytes(b"")
         self.configure(**libvirt)
 
@@ -54,22 +54,26 @@ class Site:
     def configure(self, **libvirt):
         """Writes the daemon's configuration."""
         self.config.write_text(
-            f"[daemon]\nsocket = {self.socket}\nruntime_dir = {self.folder / 'run'}\n[libvirt]\n"
+            f"[daemon]\nsocket = {self.socket}\n[libvirt]\n"
             + "".join(f"{key} = {value}\n" for key, value in libvirt.items()))
 
     def pid_file(self, pid):
         """What libvirt writes when it started a QEMU."""
         (self.folder / "guest.pid").write_text(f"{pid}\n")
 
-    def hook(self, operation, step, xml, *, timeout=30, **environment):
-        """Runs the hook; its CompletedProcess, with how long it took as `seconds`."""
+    def environment(self, **more):
+        """What the hook's process is to find there."""
         variables = {"POSTCOPYD_CONFIG": self.config, "POSTCOPYD_PRELOAD": self.preload,
-                     "POSTCOPYD_LIBVIRT_RUN": self.folder, **environment}
+                     "POSTCOPYD_LIBVIRT_RUN": self.folder, **more}
+        return {**os.environ, **{name: str(value) for name, value in variables.items()}}
+
+    def hook(self, operation, step, xml, *, name="guest", timeout=30, **environment):
+        """Runs the hook; its CompletedProcess, with how long it took as `seconds`."""
         begin = time.monotonic()
         done = subprocess.run(
-            [postcopyd.program("50-postcopyd"), "guest", operation, step, "-"], input=xml,
+            [postcopyd.program("50-postcopyd"), name, operation, step, "-"], input=xml,
             capture_output=True, text=True, timeout=timeout, check=False,
-            env={**os.environ, **{name: str(value) for name, value in variables.items()}})
+            env=self.environment(**environment))
         done.seconds = time.monotonic() - begin
         return done
 
@@ -135,7 +139,7 @@ def _qemu(site, capabilities):
     expect(len(values) == 4, values)
     words = [host.qemu(), "-M", "pc", "-m", "64", "-smp", "2", "-accel", "tcg", "-display", "none",
              "-nodefaults", "-incoming", "defer", "-uuid", UUID,
-             "-S", *values]
+             "-S", "-chardev", "socket,id=console,host=127.0.0.1,port=0,server=on,wait=off", *values]
     with subprocess.Popen(words, stdin=subprocess.DEVNULL) as process:
         try:
             deadline = time.monotonic() + 20

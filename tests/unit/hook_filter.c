@@ -16,11 +16,11 @@
 static const FilterAdditions additions = {
     .preload = "/usr/lib/libpostcopy-qemu.so",
     .socket = "/run/postcopyd/postcopyd.sock",
-    .monitor = "/run/postcopyd/qmp/1.sock",
+    .monitor = "/run/libvirt/qemu/dbus/1",
 };
 
 #define OUR_ARGS                                                                      \
-    "-chardev socket,id=postcopyd,path=/run/postcopyd/qmp/1.sock,server=on,wait=off " \
+    "-chardev socket,id=postcopyd,path=/run/libvirt/qemu/dbus/1,server=on,wait=off " \
     "-mon chardev=postcopyd,id=postcopyd,mode=control"
 #define OUR_SOCKET "POSTCOPY_SOCKET=/run/postcopyd/postcopyd.sock"
 #define OUR_ENV    "LD_PRELOAD=/usr/lib/libpostcopy-qemu.so " OUR_SOCKET

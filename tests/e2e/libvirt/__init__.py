@@ -9,6 +9,7 @@
     plain      scenarios without us
     assisted   hosts with our daemons, and what these did
     assist     scenarios of assist mode
+    onward     scenarios of guests that arrived with our help and go on to a host without us
     directed   the same hosts, and postcopyctl that drives
     direct     scenarios of direct mode
 

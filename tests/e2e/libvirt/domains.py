@@ -64,7 +64,7 @@ class At(Guest):
         self.name = f"{domain.name} on {where.name}"
         self.spec = domain.spec
         self.host = where
-        self._domain = domain.name
+        self.domain = domain.name
         self._file = where.folder / "log" / "guests" / f"{domain.name}.serial"
         for path in (self._file, self._file.with_suffix(".client")):
             path.unlink(missing_ok=True)
@@ -77,14 +77,14 @@ class At(Guest):
     def pid(self):
         """QEMU's process id as the host sees it, None if there is none."""
         try:
-            pid = int((self.host.path("/run/libvirt/qemu") / f"{self._domain}.pid").read_text())
+            pid = int((self.host.path("/run/libvirt/qemu") / f"{self.domain}.pid").read_text())
         except (OSError, ValueError):
             return None
         return pid if self.host.path(f"/proc/{pid}/stat").exists() else None
 
     def stderr(self):
         """What QEMU printed."""
-        path = self.host.folder / "log" / "qemu" / f"{self._domain}.log"
+        path = self.host.folder / "log" / "qemu" / f"{self.domain}.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
     def client_log(self):
@@ -174,16 +174,18 @@ class Migration:
     precopy    MiB/s before post-copy, None: no limit
     postcopy   MiB/s afterwards, None: no limit
     switch     post-copy is begun by this test once memory travels, not by anyone else
+    ordinary   without --postcopy
     """
 
-    def __init__(self, domain, *options, precopy=1, postcopy=None, switch=False):
+    def __init__(self, domain, *options, precopy=1, postcopy=None, switch=False,
+                 ordinary=False):
         self.domain = domain
         self.source = domain.here
         self.destination = domain.at(domain.pair.other(self.source.host))
         limits = [*(["--bandwidth", str(precopy)] if precopy else []),
                   *(["--postcopy-bandwidth", str(postcopy)] if postcopy else [])]
-        self.words = ["virsh", "-q", "-c", "qemu:///system", "migrate", "--live", "--postcopy",
-                      *limits, *options, domain.name,
+        self.words = ["virsh", "-q", "-c", "qemu:///system", "migrate", "--live",
+                      *([] if ordinary else ["--postcopy"]), *limits, *options, domain.name,
                       f"qemu+tcp://{self.destination.host.address}/system"]
         self.begin = time.time()
         self.ended = None

@@ -168,6 +168,13 @@ class Host:
         self.start_libvirtd()
         self.wait_libvirtd()
 
+    def uninstall(self):
+        """Takes all of ours away again; libvirtd, that may have no guests, is told by a restart."""
+        self.run("umount", prefix())
+        shutil.rmtree(self.folder / "etc" / "hooks")
+        shutil.rmtree(self.path("/run/postcopyd"))
+        self.restart_libvirtd()
+
     def stop_libvirtd(self, timeout=10.0):
         """Ends libvirtd alone."""
         self.libvirtd.terminate()
