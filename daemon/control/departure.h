@@ -85,6 +85,11 @@ typedef struct Departure {
     gint64 until_us;   /* lent, in assist mode: one has to until then */
     gint64 unread_us;  /* lent: its process has ended, and nobody has read it, since; 0 */
     guint64 reads;     /* so many by then */
+    guint64 seal;      /* as drawn, before it is told */
+    char *stored_as;   /* in the service manager's fd store (departure_store.h); NULL: it is not */
+    guint n_stored;
+    gboolean stored;      /* the service manager has taken it */
+    gint64 store_wait_us; /* the order to seal waits for that until then; 0 */
 } Departure;
 
 /* Starts a departure; the answer comes later. driver may be NULL. */

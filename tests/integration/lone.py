@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A process that knows nothing of us: memory, a thread that may run, and a connection it was given.
 
-python3 lone.py BYTES anonymous|shared|both FD.  Prints "ADDRESS BYTES TID" for each region, then obeys lines: "run"
-has the thread use CPU time, "hang up" closes the connection, its descriptor FD.
+python3 lone.py BYTES anonymous|shared|both|halves FD.  Prints "ADDRESS BYTES TID" for each region, then obeys
+lines: "run" has the thread use CPU time, "hang up" closes the connection, its descriptor FD, "swap" maps
+something else over its first region.
 """
 
 import ctypes
@@ -21,6 +22,17 @@ def filled(size, number):
         page[:16] = number.to_bytes(8, "little") + at.to_bytes(8, "little")
         if at % 4 != 3:
             yield at, bytes(page)
+
+
+def halves(size):
+    """Two regions of one file."""
+    fd = os.memfd_create("lone")
+    os.ftruncate(fd, 2 * size)
+    for number in (0, 1):
+        memory = mmap.mmap(fd, size, offset=number * size)
+        for at, page in filled(size, number):
+            memory[at * PAGE:(at + 1) * PAGE] = page
+        yield memory
 
 
 def region(size, shared, number):
@@ -46,8 +58,8 @@ def main(size, kind, connection):
 
     thread = threading.Thread(target=vcpu, daemon=True)
     thread.start()
-    kinds = {"anonymous": (False,), "shared": (True,), "both": (False, True)}[kind]
-    memories = [region(size, shared, number) for number, shared in enumerate(kinds)]
+    kinds = {"anonymous": (False,), "shared": (True,), "both": (False, True), "halves": ()}[kind]
+    memories = [region(size, shared, number) for number, shared in enumerate(kinds)] or list(halves(size))
     for memory in memories:
         print(ctypes.addressof(ctypes.c_char.from_buffer(memory)), size, thread.native_id)
     print("READY", flush=True)
