@@ -60,12 +60,9 @@ static gboolean write_one(virDomain *domain, gboolean enabled, unsigned affects,
 {
     g_autofree char *before =
         virDomainGetMetadata(domain, VIR_DOMAIN_METADATA_ELEMENT, OPT_IN_NAMESPACE, affects);
-    OptIn opt_in = opt_in_of_element(before);
-    g_autofree char *after = NULL;
+    g_autofree char *after = opt_in_rewrite(before, enabled);
     g_autofree char *what = NULL;
 
-    opt_in.wish = enabled ? OPT_IN_YES : OPT_IN_NO;
-    after = opt_in_element(&opt_in);
     if (virDomainSetMetadata(domain, VIR_DOMAIN_METADATA_ELEMENT, after, OPT_IN_KEY,
                              OPT_IN_NAMESPACE, affects) == 0)
         return TRUE;

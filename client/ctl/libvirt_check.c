@@ -190,6 +190,6 @@ gboolean libvirt_check(LibvirtMigration *m, GError **error)
         !check_devices(m, error) || !libvirt_monitor(m->domain, &m->monitor, error) ||
         !check_backends(m, error) || !check_memory(m, error) || !check_destination(m, error))
         return FALSE;
-    m->pid = libvirt_monitor_pid(&m->monitor, error);
+    m->pid = libvirt_monitor_pid(m->domain, &m->monitor, error);
     return m->pid > 0;
 }

@@ -5,9 +5,11 @@
 #include <libvirt/virterror.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "protocol/qmp/error.h"
 #include "protocol/qmp/json.h"
+#include "protocol/qmp/libvirt_pid.h"
 
 void libvirt_set_error(GError **error, const char *what)
 {
@@ -68,19 +70,34 @@ gboolean libvirt_monitor(virDomain *domain, Monitor *ret_monitor, GError **error
     return answer != NULL;
 }
 
-int libvirt_monitor_pid(const Monitor *monitor, GError **error)
+/* A thread id that QEMU names is checked against the process, and never leads to one. */
+static gboolean has_threads(pid_t pid, JsonArray *vcpus)
 {
-    g_autoptr(JsonNode) answer = monitor_call(monitor, "query-cpus-fast", NULL, error);
-    gint64 tid = answer ? member_int(element_object(node_array(answer), 0), "thread-id") : 0;
-    g_autofree char *path = g_strdup_printf("/proc/%" G_GINT64_FORMAT "/status", tid);
-    g_autofree char *status = NULL;
-    const char *found;
+    for (guint i = 0; i < element_count(vcpus); i++) {
+        gint64 tid = member_int(element_object(vcpus, i), "thread-id");
+        g_autofree char *path = g_strdup_printf("/proc/%d/task/%" G_GINT64_FORMAT, (int)pid, tid);
 
+        if (tid <= 0 || access(path, F_OK))
+            return FALSE;
+    }
+    return element_count(vcpus) > 0;
+}
+
+int libvirt_monitor_pid(virDomain *domain, const Monitor *monitor, GError **error)
+{
+    g_autoptr(JsonNode) answer = NULL;
+    pid_t pid = libvirt_pid(libvirt_run_folder(), virDomainGetName(domain), error);
+
+    if (pid == 0)
+        return 0;
+    answer = monitor_call(monitor, "query-cpus-fast", NULL, error);
     if (!answer)
         return 0;
-    if (g_file_get_contents(path, &status, NULL, NULL) && (found = strstr(status, "\nTgid:")))
-        return (int)g_ascii_strtoll(found + strlen("\nTgid:"), NULL, 10);
+    if (has_threads(pid, node_array(answer)))
+        return (int)pid;
     g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
-                "the domain's QEMU is not on this host: run this on its source host");
+                "the vCPUs that the domain's QEMU names are no threads of process %d, which "
+                "libvirt started for it: run this on its source host",
+                (int)pid);
     return 0;
 }

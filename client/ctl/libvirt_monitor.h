@@ -10,8 +10,8 @@
 /* Valid as long as domain; asks QEMU for its version. FALSE with error: it does not answer. */
 gboolean libvirt_monitor(virDomain *domain, Monitor *ret_monitor, GError **error);
 
-/* The process of a domain's QEMU, by its vCPU threads; 0 with error. */
-int libvirt_monitor_pid(const Monitor *monitor, GError **error);
+/* The process that libvirt started for a domain, if all vCPUs are threads of it; 0 with error. */
+int libvirt_monitor_pid(virDomain *domain, const Monitor *monitor, GError **error);
 
 /* "what: libvirt's last error of this thread", in one line. */
 void libvirt_set_error(GError **error, const char *what);

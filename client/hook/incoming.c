@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "client/hook/ports.h"
 #include "client/hook/time_limit.h"
 #include "protocol/limits.h"
 #include "protocol/qmp/blocks.h"
@@ -114,6 +115,16 @@ static gboolean add_vcpus(Incoming *incoming, const Monitor *monitor, pid_t pid,
     return answer != NULL;
 }
 
+/* No migration is received yet: where QEMU listens now, nothing of it will come. */
+static gboolean add_ports(Incoming *incoming, pid_t pid, GError **error)
+{
+    JsonArray *ports = ports_of_process(pid, error);
+
+    if (ports)
+        json_object_set_array_member(incoming->report, "ports", ports);
+    return ports != NULL;
+}
+
 gboolean incoming_open(Incoming *incoming, const Place *place, GError **error)
 {
     Monitor monitor;
@@ -134,8 +145,8 @@ gboolean incoming_open(Incoming *incoming, const Place *place, GError **error)
     json_object_set_string_member(incoming->report, "vm", place->name);
     json_object_set_string_member(incoming->report, "uuid", place->uuid);
     json_object_set_int_member(incoming->report, "pid", pid);
-    return add_capabilities(incoming, &monitor, error) && add_regions(incoming, &monitor, error) &&
-           add_vcpus(incoming, &monitor, pid, error);
+    return add_ports(incoming, pid, error) && add_capabilities(incoming, &monitor, error) &&
+           add_regions(incoming, &monitor, error) && add_vcpus(incoming, &monitor, pid, error);
 }
 
 void incoming_close(Incoming *incoming)

@@ -8,6 +8,7 @@
  * The environment may name other places than the installed ones: POSTCOPYD_CONFIG, POSTCOPYD_PRELOAD,
  * POSTCOPYD_LIBVIRT_RUN.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <syslog.h>
@@ -51,6 +52,21 @@ static gboolean find_place(Place *place, const char *name, const xmlNode *domain
     return FALSE;
 }
 
+/* All of it, however slowly libvirt reads: half a domain would be worse than none. */
+static int print(const Place *place, xmlDoc *document)
+{
+    g_autofree char *text = xml_print(document);
+    g_autoptr(GError) error = NULL;
+
+    time_limit_end();
+    if (fputs(text, stdout) >= 0 && fflush(stdout) == 0)
+        return 0;
+    g_set_error(&error, CALL_ERROR, CALL_ERROR_FAILED, "libvirt does not take the XML: %s",
+                g_strerror(errno));
+    complain(place->name, error);
+    return 1; /* it must not go on with what it may have read */
+}
+
 /* What libvirt is to start the domain with; nothing on stdout leaves it as it is. */
 static int migrate(const Place *place, xmlDoc *document)
 {
@@ -60,7 +76,6 @@ static int migrate(const Place *place, xmlDoc *document)
     OptIn opt_in = opt_in_of_domain(domain);
     gboolean changed = filter_remove(domain);
     g_autoptr(GError) error = NULL;
-    g_autofree char *text = NULL;
 
     if (opt_in_is_on(&opt_in, place->config->enable_all)) {
         if (label_check(domain, &error) && place_check(place, &error)) {
@@ -70,11 +85,7 @@ static int migrate(const Place *place, xmlDoc *document)
             complain(place->name, error);
         }
     }
-    if (changed) {
-        text = xml_print(document);
-        fputs(text, stdout);
-    }
-    return 0;
+    return changed ? print(place, document) : 0;
 }
 
 /*
@@ -83,14 +94,7 @@ static int migrate(const Place *place, xmlDoc *document)
  */
 static int restore(const Place *place, xmlDoc *document)
 {
-    g_autofree char *text = NULL;
-
-    (void)place;
-    if (filter_remove(xmlDocGetRootElement(document))) {
-        text = xml_print(document);
-        fputs(text, stdout);
-    }
-    return 0;
+    return filter_remove(xmlDocGetRootElement(document)) ? print(place, document) : 0;
 }
 
 static int started(const Place *place, xmlDoc *document)

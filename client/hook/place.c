@@ -12,6 +12,7 @@
 #include "client/operator/apparmor.h"
 #include "paths.h"
 #include "protocol/qmp/error.h"
+#include "protocol/qmp/libvirt_pid.h"
 #include "protocol/qmp/second_monitor.h"
 
 /* libvirt's own environment is its administrator's. */
@@ -31,7 +32,7 @@ gboolean place_init(Place *place, const char *name, const char *uuid, GError **e
     }
     place->config = host_config_load(g_getenv("POSTCOPYD_CONFIG"));
     place->preload = from_environment("POSTCOPYD_PRELOAD", POSTCOPYD_PRELOAD);
-    place->run_folder = from_environment("POSTCOPYD_LIBVIRT_RUN", POSTCOPYD_LIBVIRT_RUN);
+    place->run_folder = g_strdup(libvirt_run_folder());
     place->name = g_strdup(name);
     place->uuid = g_ascii_strdown(uuid, -1);
     place->monitor = second_monitor_path(place->run_folder, place->name);
@@ -133,11 +134,5 @@ void place_close_to_others(const Place *place)
 
 pid_t place_pid(const Place *place)
 {
-    g_autofree char *file = g_strconcat(place->name, ".pid", NULL);
-    g_autofree char *path = g_build_filename(place->run_folder, file, NULL);
-    g_autofree char *text = NULL;
-
-    if (!g_file_get_contents(path, &text, NULL, NULL))
-        return 0;
-    return (pid_t)g_ascii_strtoll(text, NULL, 10);
+    return libvirt_pid(place->run_folder, place->name, NULL);
 }

@@ -35,6 +35,11 @@ void time_limit_set(guint seconds, int status, const char *line)
     alarm(seconds);
 }
 
+void time_limit_end(void)
+{
+    alarm(0);
+}
+
 gint64 time_limit_left(void)
 {
     return MAX((end_us - g_get_monotonic_time()) / 1000 - SPARE_MS, 1);

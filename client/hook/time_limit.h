@@ -14,6 +14,9 @@
  */
 void time_limit_set(guint seconds, int status, const char *line);
 
+/* From now on as long as it takes. */
+void time_limit_end(void);
+
 /* What is left, in milliseconds; less by a little, so that a wait that fails in time can still be told. */
 gint64 time_limit_left(void);
 

@@ -44,13 +44,17 @@ gboolean opt_in_is_on(const OptIn *opt_in, gboolean enable_all)
     return opt_in->wish == OPT_IN_YES || (opt_in->wish == OPT_IN_SILENT && enable_all);
 }
 
-char *opt_in_element(const OptIn *opt_in)
+char *opt_in_rewrite(const char *before, gboolean enabled)
 {
-    const char *enabled = opt_in->wish == OPT_IN_YES  ? " enabled='yes'"
-                          : opt_in->wish == OPT_IN_NO ? " enabled='no'"
-                                                      : "";
+    g_autoptr(xmlDoc) document = before ? xml_parse(before, strlen(before), NULL) : NULL;
+    xmlNode *root = document ? xmlDocGetRootElement(document) : NULL;
 
-    if (*opt_in->token)
-        return g_strdup_printf("<" OPT_IN_ELEMENT "%s token='%s'/>", enabled, opt_in->token);
-    return g_strdup_printf("<" OPT_IN_ELEMENT "%s/>", enabled);
+    if (!root || strcmp((const char *)root->name, OPT_IN_ELEMENT) != 0) {
+        g_clear_pointer(&document, xmlFreeDoc);
+        document = xmlNewDoc(NULL);
+        root = xmlNewDocNode(document, NULL, (const xmlChar *)OPT_IN_ELEMENT, NULL);
+        xmlDocSetRootElement(document, root);
+    }
+    xml_set(root, "enabled", enabled ? "yes" : "no");
+    return g_strchomp(xml_print(document));
 }

@@ -35,7 +35,10 @@ OptIn opt_in_of_element(const char *text);
 /* Whether it takes part on a host with this setting. */
 gboolean opt_in_is_on(const OptIn *opt_in, gboolean enable_all);
 
-/* The element as libvirt's API takes it; the caller's. */
-char *opt_in_element(const OptIn *opt_in);
+/*
+ * The element that libvirt's API gave out (NULL: there is none) with another word, as the API takes it; the
+ * caller's.  All else in it is the daemon's, and stays.
+ */
+char *opt_in_rewrite(const char *before, gboolean enabled);
 
 #endif

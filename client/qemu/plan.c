@@ -2,8 +2,11 @@
 #include "client/qemu/plan.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "client/lib/shards.h"
@@ -70,6 +73,26 @@ static int take_shards(Plan *plan, const ClientMessage *message, int device_fd, 
     return error;
 }
 
+/*
+ * QEMU's threads write to the table, and a page of it that could not be had then would kill them.  The daemon
+ * has seen to that; of one that did not we hear here, before we look at anything in it.
+ */
+static int allocate_table(int fd, uint64_t size, Reason *ret_reason)
+{
+    struct stat st;
+    int result;
+
+    if (fstat(fd, &st) || (uint64_t)st.st_size != size)
+        return 0; /* table_init() has more to say of that */
+    do
+        result = fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, st.st_size);
+    while (result && errno == EINTR);
+    if (result)
+        return reason_set(ret_reason, -errno, "the page table cannot be allocated: %s",
+                          strerror(errno));
+    return 0;
+}
+
 Plan *plan_new(const ClientMessage *message, int table_fd, int device_fd, Reason *ret_reason)
 {
     Plan *plan = calloc(1, sizeof *plan);
@@ -82,6 +105,8 @@ Plan *plan_new(const ClientMessage *message, int table_fd, int device_fd, Reason
     }
     plan->table.fd = -1;
     error = take_ranges(plan, message, ret_reason);
+    if (!error)
+        error = allocate_table(table_fd, message->plan.table_size, ret_reason);
     if (error)
         close(table_fd);
     else

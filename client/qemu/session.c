@@ -38,9 +38,16 @@ void session_content(Session *session)
     session->ask_at = 0;
 }
 
-/* The daemon did not find what it needs, or is not there: QEMU goes on, so it may yet. */
+/*
+ * The daemon did not find what it needs, or is not there: QEMU goes on, so it may yet.  Where it takes back what
+ * it had given, that counts as if QEMU had asked anew, however long ago it did.
+ */
 static void ask_later(Session *session, uint64_t now)
 {
+    if (!session->asked) {
+        session->delay = DELAY_FIRST;
+        session->ask_until = now + PERSEVERE;
+    }
     session->asked = false;
     session->ask_at = session->again ? now : now + session->delay;
     session->again = false;

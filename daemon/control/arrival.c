@@ -309,9 +309,7 @@ void arrival_armed(Connection *connection, const ClientStatus *status, guint32 n
     if (shards)
         error = import_arm(arrival->import, shards, arrival->n_shards);
     if (!shards || error)
-        arrival_abandon(arrival, PEER_ERROR_REFUSED,
-                        shards ? strerror(-error)
-                               : "the client sent no userfaultfd for every shard");
+        arrival_abandon(arrival, PEER_ERROR_REFUSED, shards ? strerror(-error) : ARRIVAL_NO_SHARDS);
 }
 
 /* The memory is the client's own. */

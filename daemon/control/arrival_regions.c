@@ -7,19 +7,11 @@
 #include <unistd.h>
 
 #include "daemon/control/connection_regions.h"
+#include "daemon/control/userfaultfd.h"
 #include "daemon/core/log.h"
 #include "daemon/fault/hotplug.h"
 
 /* --- shards -------------------------------------------------------------------------------- */
-
-/* Anything else could block the resolver that reads it. */
-static gboolean is_userfaultfd(int fd)
-{
-    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", fd);
-    g_autofree char *link = fd >= 0 ? g_file_read_link(path, NULL) : NULL;
-
-    return g_strcmp0(link, "anon_inode:[userfaultfd]") == 0;
-}
 
 Shard *arrival_take_shards(Connection *connection, const ClientShard *shards, guint32 n,
                            guint32 first)
@@ -37,7 +29,7 @@ Shard *arrival_take_shards(Connection *connection, const ClientShard *shards, gu
             .minor = (shards[i].flags & CLIENT_SHARD_MINOR) != 0,
             .removable = (shards[i].flags & CLIENT_SHARD_EVENTS) != 0,
         };
-        all = all && is_userfaultfd(result[i].uffd);
+        all = all && userfaultfd_may_be_served(result[i].uffd, result[i].removable);
     }
     for (guint32 i = 0; i < n && result && !all; i++)
         if (result[i].uffd >= 0)
@@ -214,8 +206,7 @@ void arrival_region_armed(Arrival *arrival, const ClientStatus *status, guint32 
     if (status->status < 0)
         answer(arrival, status->status, status->text);
     else
-        answer(arrival, error,
-               shards ? strerror(-error) : "the client sent no userfaultfd for every shard");
+        answer(arrival, error, shards ? strerror(-error) : ARRIVAL_NO_SHARDS);
 }
 
 /* --- one that goes ------------------------------------------------------------------------- */

@@ -15,9 +15,15 @@
 
 #include "daemon/control/arrival.h"
 
+/* What is told where arrival_take_shards() gives NULL. */
+#define ARRIVAL_NO_SHARDS                                                                       \
+    "the client sent no userfaultfd for every shard, that is non-blocking and reports nothing " \
+    "but "                                                                                      \
+    "what it was asked for"
+
 /*
  * The uffds that came with ARMED (or HELLO), first being the index of the first; by malloc. NULL: not
- * all, or other files.
+ * all, or other files, or such as report more than was agreed upon (userfaultfd.h).
  */
 Shard *arrival_take_shards(Connection *connection, const ClientShard *shards, guint32 n,
                            guint32 first);

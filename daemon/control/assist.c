@@ -11,6 +11,7 @@
 #include "daemon/control/expected.h"
 #include "daemon/control/limits.h"
 #include "daemon/core/log.h"
+#include "daemon/core/process.h"
 #include "daemon/fault/assist.h"
 
 enum { ENDING_S = 5 };
@@ -157,7 +158,8 @@ static void on_told(Control *control, gpointer data)
         break;
     case IMPORT_CANCELLED:
         log_info("%s: assisted no more: %s", assist->import->name, told->text);
-        if (assist->stage == ASSIST_ATTACHING)
+        /* Also a plan that it has: unless it hears of that it waits with a dead one. */
+        if (assist->stage == ASSIST_ATTACHING || assist->stage == ASSIST_PLANNED)
             refuse(assist->connection, assist->serial, -ECANCELED, told->text);
         assist_free(assist);
         break;
@@ -202,16 +204,39 @@ static Import *make_import(const Assist *assist, const Expected *expected,
                       assist->control, ret_error);
 }
 
+static Assist *find_asking(Control *control, guint64 expected)
+{
+    for (guint i = 0; i < control->assists->len; i++) {
+        Assist *assist = control->assists->pdata[i];
+        if (assist->stage == ASSIST_ASKING && assist->expected == expected)
+            return assist;
+    }
+    return NULL;
+}
+
+static void describe_failure(int error, char *ret_text)
+{
+    g_strlcpy(ret_text,
+              error == -ENOSPC
+                  ? "this host, or the daemon's cgroup, has no memory for the table of "
+                    "the VM's pages, which takes 1/8192 of the VM's"
+                  : strerror(-error),
+              LIMIT_TEXT + 1);
+}
+
+/* Whoever asked first may have hung up, and come again: the answer is his who waits now. */
 static void on_found(Control *control, gpointer data)
 {
     g_autofree AssistSource *found = data;
-    Assist *assist = find_by_id(control, found->assist);
-    Expected *expected = assist ? expected_by_pid(control, assist->pid) : NULL;
+    Assist *assist = find_asking(control, found->expected);
+    Expected *expected = expected_by_id(control, found->expected);
     int error = found->error;
 
+    if (expected)
+        expected->asking = FALSE;
     if (!assist)
         return;
-    if (!error && !expected) {
+    if (!error && (!expected || process_has_ended(expected->pidfd))) {
         error = -ESRCH;
         g_strlcpy(found->text, "the VM is not expected any more", sizeof found->text);
     }
@@ -224,14 +249,15 @@ static void on_found(Control *control, gpointer data)
             limits_apply(control);
             return;
         }
-        g_strlcpy(found->text, strerror(-error), sizeof found->text);
+        describe_failure(error, found->text);
     }
     admission_log_refusal(assist->connection, found->text);
     refuse(assist->connection, assist->serial, error, found->text);
     assist_free(assist);
 }
 
-static void begin(Connection *connection, const Expected *expected, guint32 serial)
+/* However often a process asks, hangs up and asks again: one thread at a time looks for its source. */
+static void begin(Connection *connection, Expected *expected, guint32 serial)
 {
     Control *control = connection->control;
     Assist *assist = g_new0(Assist, 1);
@@ -240,12 +266,14 @@ static void begin(Connection *connection, const Expected *expected, guint32 seri
     assist->id = control->next_id++;
     assist->connection = connection;
     assist->pid = connection->peer.pid;
+    assist->expected = expected->id;
     assist->serial = serial;
-    assist->limit = control->settings->vm_limit;
+    assist->limit = expected->limit;
     assist->timer = event_new(control->base, -1, 0, on_timer, assist);
     connection->assist = assist;
     g_ptr_array_add(control->assists, assist);
-    if (assist_source_find(expected, assist->id, on_found))
+    expected->asking = expected->asking || assist_source_find(expected, on_found);
+    if (expected->asking)
         return;
     refuse(connection, serial, -EAGAIN, "no thread could be started");
     assist_free(assist);
@@ -258,6 +286,8 @@ static const char *why_not(const Connection *connection, const guint8 *uuid,
     Expected *expected = expected_by_pid(connection->control, connection->peer.pid);
 
     *ret_expected = expected;
+    if (!connection_process_lives(connection))
+        return "the process that made this connection has ended, or cannot be watched over";
     if (connection->greeted)
         return "ASSIST belongs on a connection of its own, without HELLO";
     if (!expected)
@@ -346,7 +376,8 @@ static void on_listen(Connection *connection)
     if (message->n_fds == assist->n_shards)
         shards = arrival_take_shards(connection, assist->shards, assist->n_shards, 0);
     if (!shards) {
-        refuse(connection, serial, -EINVAL, "LISTEN wants a userfaultfd for every shard");
+        refuse(connection, serial, -EINVAL,
+               "LISTEN wants a userfaultfd for every shard, non-blocking and without any events");
         return;
     }
     error = import_arm(assist->import, shards, assist->n_shards);

@@ -30,6 +30,7 @@ typedef struct Assist {
     guint64 id;
     Connection *connection; /* NULL: ENDING */
     int pid;
+    guint64 expected; /* the id of what was told of it */
     AssistStage stage;
     guint32 serial; /* of the last ASSIST */
     Import *import; /* NULL: ASKING */

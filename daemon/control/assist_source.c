@@ -13,6 +13,7 @@ enum { ASK_DEAD_MS = 15000, ASK_ANSWER_MS = 10000 };
 typedef struct Job {
     AssistSource found; /* first: it is what the control thread gets, and frees */
     ControlFunction done;
+    PortSet others; /* at which its process listens for something else */
 } Job;
 
 static void fail(AssistSource *found, int error, const char *text)
@@ -22,26 +23,28 @@ static void fail(AssistSource *found, int error, const char *text)
 }
 
 /* Our end of QEMU's migration connection, and the host at its other end. */
-static gboolean find_connection(AssistSource *found, char own_end[SOCKETS_TEXT],
-                                char host[SOCKETS_TEXT])
+static gboolean find_connection(AssistSource *found, const PortSet *others,
+                                char own_end[SOCKETS_TEXT], char host[SOCKETS_TEXT])
 {
-    g_autofree ProcessSocket *sockets = g_new(ProcessSocket, SOCKETS_MAX);
-    int n = sockets_of_process(found->pid, sockets, SOCKETS_MAX);
-    const ProcessSocket *socket = n > 0 ? sockets_find_accepted(sockets, (uint32_t)n) : NULL;
+    ProcessSocket socket;
+    int n = sockets_find_incoming(found->pid, others, &socket);
 
-    if (n < 0) {
+    if (n == 0)
+        fail(found, -EAGAIN,
+             "no migration has come to this process over TCP yet: ask again when it has");
+    else if (n == -ENOTUNIQ)
+        fail(found, -EAGAIN,
+             "this process has connections from several hosts: which of them is its source cannot "
+             "be told");
+    else if (n < 0) {
         found->error = n;
         g_snprintf(found->text, sizeof found->text,
                    "cannot look for the migration of process %d: %s", found->pid, strerror(-n));
-        return FALSE;
     }
-    if (!socket) {
-        fail(found, -EAGAIN,
-             "no migration has come to this process over TCP yet: ask again when it has");
+    if (n != 1)
         return FALSE;
-    }
-    socket_end_format(&socket->local, own_end);
-    socket_end_format_host(&socket->remote, host);
+    socket_end_format(&socket.local, own_end);
+    socket_end_format_host(&socket.remote, host);
     return TRUE;
 }
 
@@ -112,14 +115,14 @@ static void take_answer(AssistSource *found, const PeerMessage *message, const c
                message->type == PEER_BYE ? message->status.text : message->asked.text);
 }
 
-static void find(AssistSource *found)
+static void find(AssistSource *found, const PortSet *others)
 {
     g_autofree PeerMessage *message = g_new0(PeerMessage, 1);
     char own_end[SOCKETS_TEXT], host[SOCKETS_TEXT];
     char address[LIMIT_ADDRESS + 1];
     PeerSocket *peer;
 
-    if (!find_connection(found, own_end, host) || !choose_address(found, host, address))
+    if (!find_connection(found, others, own_end, host) || !choose_address(found, host, address))
         return;
     /* The VM's token lies where users of this host may read it, so it alone proves too little. */
     peer =
@@ -135,23 +138,25 @@ static gpointer run(gpointer argument)
 {
     Job *job = argument;
 
-    find(&job->found);
+    find(&job->found, &job->others);
     control_post(job->found.control, job->done, job);
     return NULL;
 }
 
-gboolean assist_source_find(const Expected *expected, guint64 assist, ControlFunction done)
+gboolean assist_source_find(const Expected *expected, ControlFunction done)
 {
     Job *job = g_new0(Job, 1);
     GThread *thread;
 
     job->done = done;
     job->found.control = expected->control;
-    job->found.assist = assist;
+    job->found.expected = expected->id;
     job->found.pid = expected->pid;
     memcpy(job->found.uuid, expected->uuid, sizeof job->found.uuid);
     g_strlcpy(job->found.name, expected->name, sizeof job->found.name);
     memcpy(job->found.token, expected->token, sizeof job->found.token);
+    for (guint32 i = 0; i < expected->n_ports; i++)
+        port_set_add(&job->others, expected->ports[i]);
     thread = g_thread_try_new("ask", run, job, NULL);
     if (!thread) {
         g_free(job);

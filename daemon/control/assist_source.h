@@ -10,7 +10,7 @@
 
 typedef struct AssistSource {
     Control *control;
-    guint64 assist; /* the id of the Assist that it is for */
+    guint64 expected; /* the id of the Expected that it is for */
     int pid;
     guint8 uuid[LIMIT_UUID];
     char name[LIMIT_NAME + 1];
@@ -22,6 +22,6 @@ typedef struct AssistSource {
 
 /* done(control, AssistSource *), which frees it by g_free(), runs on the control thread. FALSE: no thread
  * could be started. */
-gboolean assist_source_find(const Expected *expected, guint64 assist, ControlFunction done);
+gboolean assist_source_find(const Expected *expected, ControlFunction done);
 
 #endif

@@ -158,7 +158,8 @@ static void try_begin(Awaited *awaited)
     const char *reason = "";
     PeerErrorCode code;
 
-    if (!connection || connection->peer.pid != awaited->pid) {
+    if (!connection || connection->peer.pid != awaited->pid ||
+        !connection_process_lives(connection)) {
         g_snprintf(awaited->problem, sizeof awaited->problem,
                    "the VM's process %d has not connected to the destination's daemon: is the "
                    "preload in it (postcopyctl check)?",

@@ -2,8 +2,8 @@
 #include "daemon/control/connection.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "daemon/control/admission.h"
@@ -14,7 +14,9 @@
 #include "daemon/control/credentials.h"
 #include "daemon/control/departure.h"
 #include "daemon/control/operator.h"
+#include "daemon/core/disposal.h"
 #include "daemon/core/log.h"
+#include "daemon/core/process.h"
 
 /* --- names --------------------------------------------------------------------------------- */
 
@@ -106,6 +108,7 @@ static void identify(Connection *connection)
     connection->is_operator = peer->uid == 0 || peer->uid == geteuid() ||
                               (control->has_operator_gid &&
                                credentials_have_group(connection->fd, peer, control->operator_gid));
+    connection->pidfd = process_open_peer(connection->fd);
 }
 
 gboolean connection_is_operator(const Connection *connection)
@@ -115,12 +118,19 @@ gboolean connection_is_operator(const Connection *connection)
 
 int connection_open_process(const Connection *connection, char *ret_text)
 {
-    int fd = (int)syscall(SYS_pidfd_open, connection->peer.pid, 0);
+    gboolean lives = connection_process_lives(connection);
+    int fd = lives ? fcntl(connection->pidfd, F_DUPFD_CLOEXEC, 0) : -1;
+    int error = lives ? errno : connection->pidfd < 0 ? -connection->pidfd : ESRCH;
 
     if (fd < 0)
         g_snprintf(ret_text, LIMIT_TEXT + 1, "cannot watch over the VM's process %d: %s",
-                   connection->peer.pid, strerror(errno));
+                   connection->peer.pid, strerror(error));
     return fd;
+}
+
+gboolean connection_process_lives(const Connection *connection)
+{
+    return connection->pidfd >= 0 && !process_has_ended(connection->pidfd);
 }
 
 /* --- sending ------------------------------------------------------------------------------- */
@@ -228,6 +238,13 @@ static gboolean check_unique(const Connection *connection, const ClientHello *he
 
 static gboolean greet(Connection *connection, const ClientHello *hello, char *ret_text)
 {
+    if (!connection_process_lives(connection)) {
+        g_snprintf(ret_text, LIMIT_TEXT + 1,
+                   "process %d, which made this connection, cannot be watched over: %s",
+                   connection->peer.pid,
+                   connection->pidfd < 0 ? strerror(-connection->pidfd) : "it has ended");
+        return FALSE;
+    }
     if (hello->n_regions == 0 && hello->problem[0] == '\0') {
         g_snprintf(ret_text, LIMIT_TEXT + 1, "it names no memory");
         return FALSE;
@@ -452,8 +469,10 @@ void connection_close(Connection *connection)
     outbox_deinit(&connection->outbox);
     event_free(connection->event);
     client_channel_deinit(&connection->channel);
-    region_set_deinit(&connection->regions);
+    region_set_dispose(&connection->regions);
     close(connection->fd);
+    if (connection->pidfd >= 0)
+        close(connection->pidfd);
     g_free(connection->vcpus);
     g_free(connection);
 }

@@ -24,6 +24,7 @@ typedef struct Connection {
     ClientChannel channel;
     Outbox outbox;
     struct ucred peer;
+    int pidfd; /* of the process that connected, while its pid may become another's; or negative errno */
     gboolean is_operator; /* it may act for the operator */
     gint64 since_us;
 
@@ -57,6 +58,11 @@ Connection *connection_by_vm(Control *control, const guint8 *uuid, const char *n
 
 /* The same by what an operator typed: a name or a uuid. */
 Connection *connection_by_text(Control *control, const char *vm);
+
+/*
+ * True while the process that connected lives: else its pid, which may be another's by now, tells nothing.
+ */
+gboolean connection_process_lives(const Connection *connection);
 
 /*
  * A new pidfd of its process: without one, nobody would notice that it died.  -1 with a line in

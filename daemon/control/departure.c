@@ -13,6 +13,7 @@
 #include "daemon/control/departure_relay.h"
 #include "daemon/control/departure_steps.h"
 #include "daemon/control/departure_store.h"
+#include "daemon/control/departure_watch.h"
 #include "daemon/control/operator.h"
 #include "daemon/core/log.h"
 #include "daemon/core/process.h"
@@ -417,6 +418,7 @@ void departure_fence(Departure *departure, const char *reason)
         return;
     export_fence(departure->export, reason);
     departure->ended_us = g_get_monotonic_time();
+    departure_libvirt_ended(departure);
     departure_keep(departure);
     departure_store_drop(departure);
     departure_send_state(departure, reason);
@@ -449,6 +451,7 @@ void departure_tick(Control *control)
     departure_lent_tick(control);
     departure_libvirt_tick(control);
     departure_store_tick(control);
+    departure_watch_tick(control);
     for (guint i = control->departures->len; i-- > 0;)
         let_go(control->departures->pdata[i]);
     for (guint i = 0; i < control->departures->len; i++)

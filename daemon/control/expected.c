@@ -14,7 +14,7 @@
 #include "daemon/core/process.h"
 #include "protocol/text.h"
 
-enum { EXPECTED_MAX = 4096 };
+enum { EXPECTED_MAX = 4096, PORTS_MAX = 1024 };
 
 /* --- reading the request --------------------------------------------------------------------- */
 
@@ -68,7 +68,7 @@ static gboolean parse_regions(JsonObject *request, RegionSet *ret_regions, char 
     }
     if (region_set_overlaps(ret_regions))
         return complain(ret_text, "two regions overlap");
-    return arrival_pages_fit(ret_regions, ret_text);
+    return TRUE;
 }
 
 static gboolean parse_vcpus(JsonObject *request, Expected *expected, char *ret_text)
@@ -88,6 +88,26 @@ static gboolean parse_vcpus(JsonObject *request, Expected *expected, char *ret_t
         expected->vcpus[i] = (guint32)json_node_get_int(node);
     }
     expected->n_vcpus = n;
+    return TRUE;
+}
+
+static gboolean parse_ports(JsonObject *request, Expected *expected, char *ret_text)
+{
+    JsonArray *array = json_field_array(request, "ports");
+    guint n = array ? json_array_get_length(array) : 0;
+
+    if (n > PORTS_MAX || (!array && json_object_has_member(request, "ports")))
+        return complain(ret_text, "ports are malformed or too many");
+    expected->ports = g_new0(guint16, n + 1);
+    for (guint i = 0; i < n; i++) {
+        JsonNode *node = json_array_get_element(array, i);
+
+        if (!JSON_NODE_HOLDS_VALUE(node) || json_node_get_value_type(node) != G_TYPE_INT64 ||
+            json_node_get_int(node) <= 0 || json_node_get_int(node) > G_MAXUINT16)
+            return complain(ret_text, "ports are numbers from 1 to 65535");
+        expected->ports[i] = (guint16)json_node_get_int(node);
+    }
+    expected->n_ports = n;
     return TRUE;
 }
 
@@ -116,11 +136,14 @@ static gboolean parse_names(JsonObject *request, Expected *expected, char *ret_t
     return TRUE;
 }
 
-/* A source that gives its pages away as it sends them has nothing that could be asked for. */
-static void parse_capabilities(JsonObject *request, Expected *expected)
+/* What is right as a request, and yet no VM that can be assisted: its client is told when it asks.  A source
+ * that gives its pages away as it sends them has nothing that could be asked for. */
+static void look_for_obstacles(JsonObject *request, Expected *expected)
 {
     JsonObject *capabilities = json_field_object(request, "capabilities");
 
+    if (!arrival_pages_fit(&expected->regions, expected->refusal))
+        return;
     if (capabilities && json_field_is_true(capabilities, "release-ram"))
         g_strlcpy(expected->refusal,
                   "the migration capability release-ram is on: memory that was sent cannot be "
@@ -138,6 +161,7 @@ void expected_free(Expected *expected)
     if (expected->pidfd >= 0)
         close(expected->pidfd);
     g_free(expected->vcpus);
+    g_free(expected->ports);
     g_free(expected);
 }
 
@@ -146,6 +170,31 @@ Expected *expected_by_pid(Control *control, int pid)
     for (guint i = 0; i < control->expected->len; i++) {
         Expected *expected = control->expected->pdata[i];
         if (expected->pid == pid && !process_has_ended(expected->pidfd))
+            return expected;
+    }
+    return NULL;
+}
+
+Expected *expected_by_id(Control *control, guint64 id)
+{
+    for (guint i = 0; i < control->expected->len; i++) {
+        Expected *expected = control->expected->pdata[i];
+        if (expected->id == id)
+            return expected;
+    }
+    return NULL;
+}
+
+Expected *expected_by_text(Control *control, const char *vm)
+{
+    guint8 uuid[LIMIT_UUID];
+    gboolean is_uuid = uuid_from_text(vm, uuid);
+
+    for (guint i = 0; i < control->expected->len; i++) {
+        Expected *expected = control->expected->pdata[i];
+        if ((strcmp(expected->name, vm) == 0 ||
+             (is_uuid && memcmp(expected->uuid, uuid, sizeof uuid) == 0)) &&
+            !process_has_ended(expected->pidfd))
             return expected;
     }
     return NULL;
@@ -175,15 +224,19 @@ static gboolean watch_over(Expected *expected, char *ret_text)
     return TRUE;
 }
 
-static void replace_earlier(const Expected *expected)
+/* A limit that was set meanwhile stays with the process. */
+static void replace_earlier(Expected *expected)
 {
     GPtrArray *all = expected->control->expected;
 
     for (guint i = all->len; i-- > 0;) {
         Expected *other = all->pdata[i];
-        if (other != expected &&
-            (other->pid == expected->pid || memcmp(other->uuid, expected->uuid, LIMIT_UUID) == 0))
-            expected_free(other);
+        if (other == expected ||
+            (other->pid != expected->pid && memcmp(other->uuid, expected->uuid, LIMIT_UUID) != 0))
+            continue;
+        if (other->pid == expected->pid)
+            expected->limit = other->limit;
+        expected_free(other);
     }
 }
 
@@ -192,7 +245,9 @@ gboolean expected_add(Control *control, JsonObject *request, char *ret_text)
     Expected *expected = g_new0(Expected, 1);
 
     expected->control = control;
+    expected->id = control->next_id++;
     expected->pidfd = -1;
+    expected->limit = control->settings->vm_limit;
     g_ptr_array_add(control->expected, expected);
     if (control->expected->len > EXPECTED_MAX) {
         expected_free(expected);
@@ -200,11 +255,12 @@ gboolean expected_add(Control *control, JsonObject *request, char *ret_text)
     }
     if (!parse_names(request, expected, ret_text) ||
         !parse_regions(request, &expected->regions, ret_text) ||
-        !parse_vcpus(request, expected, ret_text) || !watch_over(expected, ret_text)) {
+        !parse_vcpus(request, expected, ret_text) || !parse_ports(request, expected, ret_text) ||
+        !watch_over(expected, ret_text)) {
         expected_free(expected);
         return FALSE;
     }
-    parse_capabilities(request, expected);
+    look_for_obstacles(request, expected);
     replace_earlier(expected);
     log_info("%s: expected to arrive in process %d%s%s", expected->name, expected->pid,
              expected->refusal[0] ? "; will not be assisted: " : "", expected->refusal);

@@ -10,14 +10,25 @@
 #include <json-glib/json-glib.h>
 
 #include "daemon/control/connection.h"
+#include "daemon/control/expected.h"
+
+/* A VM whose memory arrives, or may: connected as a client, or expected to be assisted.  Both NULL: none,
+ * the host is meant. */
+typedef struct LimitedVm {
+    Connection *connection;
+    Expected *expected;
+} LimitedVm;
 
 /* Divides the host's limit among those that stream now; every tick, and when something changed. */
 void limits_apply(Control *control);
 
-/* bytes_per_s 0: none.  connection NULL: the host's.  FALSE: no memory arrives for that VM. */
-gboolean limits_set(Control *control, Connection *connection, guint64 bytes_per_s);
+/* The VM of that name or uuid. FALSE: there is none. */
+gboolean limits_find(Control *control, const char *text, LimitedVm *ret_vm);
+
+/* bytes_per_s 0: none.  FALSE: no memory arrives for that VM. */
+gboolean limits_set(Control *control, const LimitedVm *vm, guint64 bytes_per_s);
 
 /* The limits of the host and of its VMs, or of one. */
-JsonNode *limits_report(Control *control, const Connection *connection);
+JsonNode *limits_report(Control *control, const LimitedVm *vm);
 
 #endif

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "daemon/core/process.h"
 #include "daemon/qemu/answers.h"
 #include "protocol/qmp/json_depth.h"
 
@@ -118,8 +119,12 @@ static int check_owner(int fd, int pid, char *ret_text)
 {
     struct ucred peer;
     socklen_t length = sizeof peer;
+    int pidfd = process_open_peer(fd);
+    gboolean lives = pidfd >= 0 && !process_has_ended(pidfd);
 
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) || peer.pid != pid) {
+    if (pidfd >= 0)
+        close(pidfd);
+    if (!lives || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) || peer.pid != pid) {
         snprintf(ret_text, LIMIT_TEXT + 1,
                  "the monitor is not that of the VM's process %d: seal refused", pid);
         return -EACCES;

@@ -352,31 +352,46 @@ static void on_expect(const Request *request)
         refuse(request, -EINVAL, text);
 }
 
+/* Of whom a limit is set. FALSE: the request was refused. */
+static gboolean limited_vm(const Request *request, LimitedVm *ret_vm)
+{
+    const char *vm = string_field(request->object, "vm");
+
+    *ret_vm = (LimitedVm){0};
+    if (!json_object_has_member(request->object, "vm") ||
+        (vm && limits_find(request->connection->control, vm, ret_vm)))
+        return TRUE;
+    vm_field(request); /* which there is none of, and says so */
+    return FALSE;
+}
+
 /* Without a rate it only tells. */
 static void on_limit(const Request *request)
 {
     Control *control = request->connection->control;
     gboolean set = json_object_has_member(request->object, "bytes_per_s");
     guint64 rate = number_field(request->object, "bytes_per_s", G_MAXUINT64);
-    Connection *vm = NULL;
+    LimitedVm vm;
 
-    if (json_object_has_member(request->object, "vm") && !(vm = vm_field(request)))
+    if (!limited_vm(request, &vm))
         return;
     if (set && rate != 0 && (rate < RATE_LEAST || rate > RATE_MOST)) {
         refuse(request, -EINVAL,
                "limit: bytes_per_s must be 0, for none, or a number from 65536 to 1099511627776");
         return;
     }
-    if (set && !limits_set(control, vm, rate))
+    if (set && !limits_set(control, &vm, rate))
         refuse(request, -EINVAL,
                "no memory arrives for that VM: limits are set at the destination's daemon");
     else
-        operator_reply(request->connection, request->serial, limits_report(control, vm));
+        operator_reply(request->connection, request->serial, limits_report(control, &vm));
 }
 
 static void on_report(const Request *request, gboolean full)
 {
-    int pid = connection_is_operator(request->connection) ? -1 : request->connection->peer.pid;
+    const Connection *asker = request->connection;
+    int own = connection_process_lives(asker) ? asker->peer.pid : 0;
+    int pid = connection_is_operator(asker) ? -1 : own;
 
     operator_reply(
         request->connection, request->serial,

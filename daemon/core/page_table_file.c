@@ -46,6 +46,22 @@ static int map(PageTable *table)
     return 0;
 }
 
+/* A page of it that cannot be had when it is written to is a SIGBUS. */
+static int allocate(int fd, uint64_t length)
+{
+    int result;
+
+    do
+        result = fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)length);
+    while (result && errno == EINTR);
+    return result ? -ENOSPC : 0;
+}
+
+int page_table_allocate(PageTable *table)
+{
+    return allocate(table->fd, table->size);
+}
+
 static void describe(PageTable *table, const RegionSet *regions)
 {
     PageTableHeader *header = table->header;
@@ -78,6 +94,8 @@ int page_table_create(PageTable *table, const RegionSet *regions)
     if (ftruncate(table->fd, (off_t)table->size) || fcntl(table->fd, F_ADD_SEALS, TABLE_SEALS))
         error = -errno;
     else
+        error = allocate(table->fd, PAGE_TABLE_HEADER_SIZE);
+    if (!error)
         error = map(table);
     if (error) {
         close(table->fd);

@@ -8,8 +8,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77 /* since Linux 6.5; headers may be older than the kernel */
+#endif
 
 uint64_t process_start(int pid)
 {
@@ -49,6 +54,29 @@ bool process_lives(int pid, uint64_t start)
     lives = process_start(pid) == start && !process_has_ended(pidfd);
     close(pidfd);
     return lives;
+}
+
+int process_open_peer(int socket)
+{
+    struct ucred peer;
+    socklen_t size = sizeof peer;
+    int fd = -1;
+    socklen_t fd_size = sizeof fd;
+
+    if (getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &fd, &fd_size) == 0)
+        return fd;
+    if (errno != ENOPROTOOPT || getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
+        return -errno;
+    fd = (int)syscall(SYS_pidfd_open, peer.pid, 0);
+    return fd < 0 ? -errno : fd;
+}
+
+bool process_has_thread(int pid, uint32_t tid)
+{
+    char path[64];
+
+    snprintf(path, sizeof path, "/proc/%d/task/%u", pid, tid);
+    return access(path, F_OK) == 0;
 }
 
 /* The last number of the line NSpid: the id in the innermost namespace. 0: the thread is gone. */

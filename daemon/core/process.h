@@ -19,6 +19,16 @@ bool process_lives(int pid, uint64_t start);
 bool process_has_ended(int pidfd);
 
 /*
+ * A pidfd of the process at the other end of a UNIX socket: that which connected, or listened.  A kernel
+ * before 6.5 cannot tell but by the pid, which may be another's already if that process has ended.
+ * Negative errno.
+ */
+int process_open_peer(int socket);
+
+/* True if a thread with this id belongs to that process. */
+bool process_has_thread(int pid, uint32_t tid);
+
+/*
  * Finds threads of a process by the ids they have in their own pid namespace: ret_ids[n] get those by
  * which we know them, in any order.  How many were found.
  */

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "daemon/core/clock.h"
+#include "daemon/core/disposal.h"
 #include "daemon/core/process.h"
 #include "daemon/fault/affinity.h"
 #include "daemon/fault/assist.h"
@@ -141,6 +142,8 @@ Import *import_new(const ImportConfig *config, const ImportIdentity *identity,
     Import *import = new_without_table(config, identity, regions, notify, owner);
 
     *ret_error = import ? page_table_create(&import->table, &import->regions) : -ENOMEM;
+    if (*ret_error == 0 && import->config.assist) /* QEMU's own threads write to it */
+        *ret_error = page_table_allocate(&import->table);
     if (*ret_error == 0) {
         choose_placement(import);
         memcpy(import->token, token, LIMIT_TOKEN);
@@ -446,7 +449,7 @@ void import_free(Import *import)
     free(import->waiters);
     mirror_deinit(&import->mirror);
     page_table_deinit(&import->table);
-    region_set_deinit(&import->regions);
+    region_set_dispose(&import->regions);
     pthread_mutex_destroy(&import->text_lock);
     free(import);
 }

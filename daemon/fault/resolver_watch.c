@@ -219,6 +219,16 @@ static bool has_unread(const Resolver *resolver, const ShardWatch *watch)
            (shard->owner == (int)resolver->index && shard->inbox_at < shard->inbox_n);
 }
 
+bool resolver_has_unread(const Resolver *resolver)
+{
+    uint32_t n = atomic_load_explicit(&resolver->import->n_shards, memory_order_acquire);
+
+    for (uint32_t i = 0; i < n; i++)
+        if (has_unread(resolver, &resolver->watches[i]))
+            return true;
+    return false;
+}
+
 void resolver_serve_unread(Resolver *resolver)
 {
     uint32_t n = atomic_load_explicit(&resolver->import->n_shards, memory_order_acquire);

@@ -16,6 +16,9 @@ void resolver_heed_retirement(Resolver *resolver);
 /* What could not be read or served when it came.  After each wait. */
 void resolver_serve_unread(Resolver *resolver);
 
+/* Something of that was left, and nothing waits for it in the ring. */
+bool resolver_has_unread(const Resolver *resolver);
+
 /* The resolver's: one message of a shard, and the end of a batch of them. */
 void resolver_take_message(Resolver *resolver, const Shard *shard, const struct uffd_msg *message);
 void resolver_fetch_neighbours(Resolver *resolver);

@@ -185,8 +185,8 @@ static gboolean is_listed(virDomainPtr *domains, int n, const guint8 *uuid)
     return FALSE;
 }
 
-/* A job for each domain that wants one; it is posted without the lock. */
-static GArray *collect_jobs(Agent *agent, gboolean (*wants)(const AgentDomain *domain))
+/* A job for each domain that is known; they are posted without the lock. */
+static GArray *collect_jobs(Agent *agent)
 {
     GArray *jobs = g_array_new(FALSE, FALSE, sizeof(AgentJob));
 
@@ -194,25 +194,19 @@ static GArray *collect_jobs(Agent *agent, gboolean (*wants)(const AgentDomain *d
     for (guint i = 0; i < agent->domains->len; i++) {
         const AgentDomain *domain = agent->domains->pdata[i];
         AgentJob job = {.agent = agent, .reason = LOOK_AGAIN};
+
         memcpy(job.uuid, domain->uuid, LIMIT_UUID);
-        if (wants(domain))
-            g_array_append_val(jobs, job);
+        g_array_append_val(jobs, job);
     }
     pthread_mutex_unlock(&agent->lock);
     return jobs;
-}
-
-static gboolean is_known(const AgentDomain *domain)
-{
-    (void)domain;
-    return TRUE;
 }
 
 /* Those that may have ended while nobody told us: what a look at them finds counts, not the list, which
  * is older than what events told meanwhile. */
 static void look_at_others(Agent *agent, virDomainPtr *domains, int n)
 {
-    g_autoptr(GArray) jobs = collect_jobs(agent, is_known);
+    g_autoptr(GArray) jobs = collect_jobs(agent);
 
     for (guint i = 0; i < jobs->len; i++) {
         const AgentJob *job = &g_array_index(jobs, AgentJob, i);
@@ -238,37 +232,51 @@ static void look_at_all(Agent *agent, virConnectPtr connection)
     free(domains);
 }
 
-static gboolean is_look_due(const AgentDomain *domain)
+static gboolean is_due(const AgentDomain *domain, AgentRetry retry)
 {
-    return domain->look_again;
+    switch (retry) {
+    case RETRY_LOOK:
+        return domain->look_again;
+    case RETRY_CHECK:
+        return domain->check_again && !domain->clear_wanted;
+    default:
+        return domain->clear_wanted;
+    }
 }
 
-static gboolean is_check_due(const AgentDomain *domain)
+/* Notes that it is posted now. FALSE: there is nothing to do, or it waits behind a call that hangs. */
+static gboolean take_retry(AgentJob *job, AgentRetry retry)
 {
-    return domain->check_again && !domain->clear_wanted;
-}
+    AgentDomain *domain;
+    gboolean taken;
 
-static gboolean is_clear_due(const AgentDomain *domain)
-{
-    return domain->clear_wanted;
+    pthread_mutex_lock(&job->agent->lock);
+    domain = agent_domain(job->agent, job->uuid);
+    taken = domain && is_due(domain, retry) && !domain->posted[retry];
+    if (taken)
+        domain->posted[retry] = TRUE;
+    pthread_mutex_unlock(&job->agent->lock);
+    job->is_retry = taken;
+    job->retry = retry;
+    return taken;
 }
 
 static void retry(Agent *agent)
 {
-    static const struct {
-        gboolean (*is_due)(const AgentDomain *domain);
-        void (*run)(AgentJob *job);
-    } kinds[] = {
-        {is_look_due, agent_look},
-        {is_check_due, agent_check_capability},
-        {is_clear_due, agent_clear_capability},
+    static void (*const run[AGENT_RETRIES])(AgentJob * job) = {
+        [RETRY_LOOK] = agent_look,
+        [RETRY_CHECK] = agent_check_capability,
+        [RETRY_CLEAR] = agent_clear_capability,
     };
+    g_autoptr(GArray) jobs = collect_jobs(agent);
 
-    for (gsize kind = 0; kind < G_N_ELEMENTS(kinds); kind++) {
-        g_autoptr(GArray) jobs = collect_jobs(agent, kinds[kind].is_due);
-        for (guint i = 0; i < jobs->len; i++)
-            agent_post(&g_array_index(jobs, AgentJob, i), LANE_DOMAIN, kinds[kind].run);
-    }
+    for (guint i = 0; i < jobs->len; i++)
+        for (AgentRetry kind = 0; kind < AGENT_RETRIES; kind++) {
+            AgentJob job = g_array_index(jobs, AgentJob, i);
+
+            if (take_retry(&job, kind))
+                agent_post(&job, LANE_DOMAIN, run[kind]);
+        }
 }
 
 static void publish(Agent *agent, virConnectPtr connection)

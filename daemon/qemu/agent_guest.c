@@ -6,11 +6,15 @@
 #include <errno.h>
 #include <libvirt/libvirt-qemu.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include "daemon/core/process.h"
 #include "daemon/qemu/agent_private.h"
 #include "daemon/qemu/timed.h"
 #include "protocol/qmp/error.h"
 #include "protocol/qmp/json.h"
+#include "protocol/qmp/libvirt_pid.h"
 
 /* --- a command by way of libvirt ------------------------------------------------------------ */
 
@@ -50,8 +54,11 @@ static char *ask(virDomainPtr domain, const char *line, GError **error)
         g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "libvirt: %s", agent_error());
         return NULL;
     }
-    copy = g_strdup(answer);
+    copy = strnlen(answer, MONITOR_ANSWER_MAX + 1) <= MONITOR_ANSWER_MAX ? g_strdup(answer) : NULL;
     free(answer);
+    if (!copy)
+        g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
+                    "libvirt: the monitor's answer is too long");
     return copy;
 }
 
@@ -163,9 +170,8 @@ static Question *question_new(const Guest *guest, Agent *agent, char *line)
 }
 
 /* The answer's text, the caller's. */
-static char *wait_answer(Question *question, GError **error)
+static char *wait_answer(Question *question, gint64 deadline, GError **error)
 {
-    gint64 deadline = timed_deadline(GUEST_QUESTION_MS);
     char *answer = NULL;
 
     pthread_mutex_lock(&question->lock);
@@ -174,8 +180,7 @@ static char *wait_answer(Question *question, GError **error)
     question->given_up = !question->answered;
     if (question->given_up)
         g_set_error(error, CALL_ERROR, CALL_ERROR_TIMEOUT,
-                    "libvirt has not passed on an answer of the monitor for %d s",
-                    GUEST_QUESTION_MS / 1000);
+                    "libvirt has not passed on an answer of the monitor in time");
     else if (question->error)
         g_propagate_error(error, g_steal_pointer(&question->error));
     else
@@ -189,21 +194,52 @@ static char *wait_answer(Question *question, GError **error)
 typedef struct DomainGuest {
     Guest guest;
     Agent *agent;
+    gint64 deadline; /* of all questions that this Guest is asked; 0 before the first */
 } DomainGuest;
 
 static JsonNode *call_in_time(void *user, const char *command, JsonObject *arguments,
                               GError **error)
 {
     DomainGuest *self = user;
-    Question *question = question_new(&self->guest, self->agent, command_line(command, arguments));
+    g_autofree char *line = command_line(command, arguments);
     LaneKey key = {.kind = LANE_MONITOR};
     g_autofree char *answer = NULL;
+    Question *question;
 
+    if (self->deadline == 0)
+        self->deadline = timed_deadline(GUEST_ALL_QUESTIONS_MS);
+    if (g_get_monotonic_time() >= self->deadline) {
+        g_set_error(error, CALL_ERROR, CALL_ERROR_TIMEOUT,
+                    "the VM's QEMU takes too long to answer (%s)", command);
+        return NULL;
+    }
+    question = question_new(&self->guest, self->agent, g_steal_pointer(&line));
     memcpy(key.uuid, self->guest.uuid, sizeof key.uuid);
     lanes_post(self->agent->lanes, &key, run_question, drop_question, question);
-    answer = wait_answer(question, error);
+    answer = wait_answer(question, MIN(timed_deadline(GUEST_QUESTION_MS), self->deadline), error);
     question_unref(question);
     return answer ? parse_answer(answer, error) : NULL;
+}
+
+/* The pid file is read again once the pidfd is there: until then the pid could become another's. */
+static int open_process(const Guest *guest, int *ret_pid, char *ret_text)
+{
+    g_autoptr(GError) error = NULL;
+    const char *folder = libvirt_run_folder();
+    int pidfd = -1;
+
+    *ret_pid = (int)libvirt_pid(folder, guest->name, &error);
+    if (*ret_pid > 0)
+        pidfd = (int)syscall(SYS_pidfd_open, *ret_pid, 0);
+    if (pidfd >= 0 && !process_has_ended(pidfd) &&
+        libvirt_pid(folder, guest->name, NULL) == *ret_pid)
+        return pidfd;
+    if (pidfd >= 0)
+        close(pidfd);
+    g_strlcpy(ret_text,
+              error ? error->message : "the process that libvirt started for it has ended",
+              LIMIT_TEXT + 1);
+    return -ESRCH;
 }
 
 static void close_guest(Guest *guest)
@@ -233,6 +269,7 @@ static int open_guest(void *user, const guint8 *uuid, Guest **ret_guest, char *r
         return -ENOENT;
     self->agent = agent;
     self->guest.monitor = (Monitor){.call = call_in_time, .user = self};
+    self->guest.open_process = open_process;
     self->guest.close = close_guest;
     *ret_guest = &self->guest;
     return 0;

@@ -23,6 +23,20 @@ void agent_job_done(AgentJob *job, const char *problem)
         done(job->user, job->uuid, problem);
 }
 
+/* From now on it may be posted again: what it does not get done is found due. */
+static void leave_lane(const AgentJob *job)
+{
+    AgentDomain *domain;
+
+    if (!job->is_retry)
+        return;
+    pthread_mutex_lock(&job->agent->lock);
+    domain = agent_domain(job->agent, job->uuid);
+    if (domain)
+        domain->posted[job->retry] = FALSE;
+    pthread_mutex_unlock(&job->agent->lock);
+}
+
 static void drop(void *data)
 {
     PostedJob *posted = data;
@@ -35,6 +49,7 @@ static void run(void *data)
 {
     PostedJob *posted = data;
 
+    leave_lane(&posted->job);
     posted->run(&posted->job);
     g_free(posted);
 }

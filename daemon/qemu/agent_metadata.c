@@ -25,12 +25,46 @@ gboolean agent_read_mark(virDomainPtr domain, Mark *ret_mark, gboolean *ret_know
     return TRUE;
 }
 
+/* Whose word whether it takes part it is: what stands there, or our caller's. */
+typedef enum Word { WORD_THERE, WORD_OURS } Word;
+
+/* Reads once more just before: others write there, too. */
+static gboolean write_mark(virDomainPtr domain, const Mark *mark, Word word)
+{
+    char *before = virDomainGetMetadata(domain, VIR_DOMAIN_METADATA_ELEMENT, MARK_NAMESPACE,
+                                        VIR_DOMAIN_AFFECT_LIVE);
+    gboolean readable = before || virGetLastErrorCode() == VIR_ERR_NO_DOMAIN_METADATA;
+    g_autofree char *xml = NULL;
+    Mark there = {0}, next = *mark;
+
+    if (before && !mark_parse(before, &there))
+        readable = FALSE;
+    if (word == WORD_THERE)
+        next.enabled = there.enabled;
+    xml = readable ? mark_write(&next, before) : NULL;
+    free(before);
+    return readable && virDomainSetMetadata(domain, VIR_DOMAIN_METADATA_ELEMENT, xml, MARK_PREFIX,
+                                            MARK_NAMESPACE, VIR_DOMAIN_AFFECT_LIVE) == 0;
+}
+
 gboolean agent_write_mark(virDomainPtr domain, const Mark *mark)
 {
-    g_autofree char *xml = mark_write(mark);
+    return write_mark(domain, mark, WORD_THERE);
+}
 
-    return virDomainSetMetadata(domain, VIR_DOMAIN_METADATA_ELEMENT, xml, MARK_PREFIX,
-                                MARK_NAMESPACE, VIR_DOMAIN_AFFECT_LIVE) == 0;
+/* What the domain's definition says of the same, which nobody but its owner writes. FALSE: it is not known,
+ * or there is no definition. */
+static gboolean read_definition(virDomainPtr domain, MarkEnabled *ret_enabled)
+{
+    char *xml = virDomainGetMetadata(domain, VIR_DOMAIN_METADATA_ELEMENT, MARK_NAMESPACE,
+                                     VIR_DOMAIN_AFFECT_CONFIG);
+    Mark mark = {0};
+    gboolean read =
+        xml ? mark_parse(xml, &mark) : virGetLastErrorCode() == VIR_ERR_NO_DOMAIN_METADATA;
+
+    free(xml);
+    *ret_enabled = mark.enabled;
+    return read;
 }
 
 static gboolean make_token(guint8 *ret_token)
@@ -79,8 +113,9 @@ static void set_own(AgentJob *job)
     pthread_mutex_unlock(&job->agent->lock);
 }
 
-/* It comes from another host, and so does its token. */
-static void set_arrived(AgentJob *job)
+/* What it has was made by another host, or by a daemon before us: whoever got to know it there may ask with
+ * it, so it is renewed as soon as nobody needs it. */
+static void set_foreign(AgentJob *job)
 {
     pthread_mutex_lock(&job->agent->lock);
     agent_domain_make(job->agent, job->uuid)->renew = TRUE;
@@ -119,6 +154,18 @@ static void remember(AgentJob *job, virDomainPtr domain, const Mark *mark, gbool
     pthread_mutex_unlock(&job->agent->lock);
 }
 
+/* What is known of it stays: it was not to be found out what has become of it. */
+static void look_again(AgentJob *job, virDomainPtr domain)
+{
+    AgentDomain *known;
+
+    pthread_mutex_lock(&job->agent->lock);
+    known = agent_domain_make(job->agent, job->uuid);
+    set_name(known, virDomainGetName(domain));
+    known->look_again = TRUE;
+    pthread_mutex_unlock(&job->agent->lock);
+}
+
 /* The token that we remember; FALSE: none, or another host's. */
 static gboolean remembered(AgentJob *job, guint8 *ret_token)
 {
@@ -134,15 +181,15 @@ static gboolean remembered(AgentJob *job, guint8 *ret_token)
     return has_token;
 }
 
-/* Metadata and memory are to hold the same token. */
-static void settle_token(AgentJob *job, virDomainPtr domain, Mark *mark)
+/* Metadata and memory are to hold the same token. TRUE: it was written. */
+static gboolean settle_token(AgentJob *job, virDomainPtr domain, Mark *mark)
 {
     guint8 token[LIMIT_TOKEN];
     gboolean had = remembered(job, token);
 
     if (had && mark->has_token && memcmp(token, mark->token, LIMIT_TOKEN) == 0) {
         remember(job, domain, mark, TRUE, FALSE);
-        return;
+        return FALSE;
     }
     /*
      * Another's token stays where one is needed soon: it may be on its way with a migration that
@@ -151,26 +198,63 @@ static void settle_token(AgentJob *job, virDomainPtr domain, Mark *mark)
      */
     if (agent_is_busy(domain)) {
         remember(job, domain, mark, TRUE, TRUE);
-        return;
+        set_foreign(job);
+        return FALSE;
     }
     if (had && mark->has_token && job->reason == LOOK_CHANGED) {
         remember(job, domain, mark, TRUE, FALSE);
-        return;
+        return FALSE;
     }
     if (!had && !make_token(token)) {
         complain(job, domain, "the system has no random numbers: it gets no token");
         remember(job, domain, NULL, TRUE, TRUE);
-        return;
+        return FALSE;
     }
     mark->has_token = TRUE;
     memcpy(mark->token, token, LIMIT_TOKEN);
     if (agent_write_mark(domain, mark)) {
         remember(job, domain, mark, TRUE, FALSE);
         set_own(job);
-        return;
+        return TRUE;
     }
     complain(job, domain, agent_error());
     remember(job, domain, NULL, TRUE, TRUE);
+    return FALSE;
+}
+
+/* What the definition said at the last look, if there was one; and what it says now. */
+static void exchange_definition(AgentJob *job, MarkEnabled *ret_before, MarkEnabled now)
+{
+    AgentDomain *known;
+
+    pthread_mutex_lock(&job->agent->lock);
+    known = agent_domain(job->agent, job->uuid);
+    if (known && known->has_defined)
+        *ret_before = known->defined;
+    if (known) {
+        known->has_defined = TRUE;
+        known->defined = now;
+    }
+    pthread_mutex_unlock(&job->agent->lock);
+}
+
+/*
+ * libvirt has no way to change a part of it, so our write may have undone what the owner wrote at the same
+ * moment.  He writes it into the definition as well: what changed there lately is what he wants.
+ */
+static void keep_owners_word(AgentJob *job, virDomainPtr domain, Mark *mark, MarkEnabled before,
+                             gboolean written)
+{
+    MarkEnabled now;
+
+    if (!read_definition(domain, &now))
+        return;
+    exchange_definition(job, &before, now);
+    if (!written || now == before || now == MARK_UNSET || now == mark->enabled)
+        return;
+    mark->enabled = now;
+    if (!write_mark(domain, mark, WORD_OURS))
+        complain(job, domain, agent_error());
 }
 
 /* A capability that was left on is a matter of the first look, not of each. */
@@ -186,8 +270,9 @@ static void look_at_capability(const AgentJob *job, const Mark *mark, gboolean e
 
 void agent_look(AgentJob *job)
 {
-    gboolean gone, known, enabled;
+    gboolean gone, known, enabled, defined;
     virDomainPtr domain = agent_find(job->agent, job->uuid, &gone);
+    MarkEnabled definition;
     Mark mark;
 
     if (!domain) {
@@ -195,19 +280,25 @@ void agent_look(AgentJob *job)
             agent_forget(job->agent, job->uuid);
         return; /* without a connection: there is a look when it is back */
     }
+    defined = read_definition(domain, &definition);
     if (!agent_read_mark(domain, &mark, &known)) {
-        remember(job, domain, NULL, FALSE, TRUE);
+        look_again(job, domain);
     } else {
         if (!known)
             complain(job, domain,
                      "its metadata in " MARK_NAMESPACE " is not understood: left alone");
         enabled = mark_takes_part(&mark, job->agent->all);
-        if (enabled && job->reason == LOOK_ARRIVED)
-            set_arrived(job);
-        if (enabled)
-            settle_token(job, domain, &mark);
-        else
+        /* While we were not connected it may have been away. */
+        if (enabled && (job->reason == LOOK_ARRIVED || job->reason == LOOK_CONNECTED))
+            set_foreign(job);
+        if (!enabled)
             remember(job, domain, NULL, FALSE, FALSE);
+        else {
+            gboolean written = settle_token(job, domain, &mark);
+
+            if (defined)
+                keep_owners_word(job, domain, &mark, definition, written);
+        }
         look_at_capability(job, &mark, enabled);
     }
     virDomainFree(domain);

@@ -21,6 +21,9 @@ typedef enum AgentLane {
     LANE_POSTCOPY /* the guest's wait depends on it */
 } AgentLane;
 
+/* What is tried again until it goes. */
+typedef enum AgentRetry { RETRY_LOOK, RETRY_CHECK, RETRY_CLEAR, AGENT_RETRIES } AgentRetry;
+
 /* A running domain about which there is something to remember; guarded by the agent's lock. */
 typedef struct AgentDomain {
     guint8 uuid[LIMIT_UUID];
@@ -29,11 +32,14 @@ typedef struct AgentDomain {
     gboolean has_token;
     guint8 token[LIMIT_TOKEN];
     gboolean renew; /* the token is that of the host it came from */
+    gboolean has_defined;
+    MarkEnabled defined; /* what its definition said at the last look */
     Passes passes;
-    gboolean look_again;   /* its metadata could not be written */
-    gboolean check_again;  /* its capability has to be looked at */
-    gboolean clear_wanted; /* its capability is to be off */
-    gboolean complained;   /* a line was logged about its metadata */
+    gboolean look_again;            /* its metadata could not be written */
+    gboolean check_again;           /* its capability has to be looked at */
+    gboolean clear_wanted;          /* its capability is to be off */
+    gboolean posted[AGENT_RETRIES]; /* that waits for its lane: it is not posted again meanwhile */
+    gboolean complained;            /* a line was logged about its metadata */
 } AgentDomain;
 
 struct Agent {
@@ -93,6 +99,8 @@ typedef struct AgentJob {
     guint8 uuid[LIMIT_UUID];
     LookReason reason;
     int pass;
+    gboolean is_retry; /* the one noted in posted[retry] */
+    AgentRetry retry;
     AgentDone done; /* NULL: nobody wants to know */
     void *user;
 } AgentJob;
@@ -107,6 +115,8 @@ void agent_job_done(AgentJob *job, const char *problem);
 
 /* FALSE: it could not be read. */
 gboolean agent_read_mark(virDomainPtr domain, Mark *ret_mark, gboolean *ret_known);
+
+/* All but mark->enabled, which is its owner's. */
 gboolean agent_write_mark(virDomainPtr domain, const Mark *mark);
 
 /*

@@ -2,13 +2,10 @@
 #include "daemon/qemu/guest.h"
 
 #include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
-#include "daemon/core/digits.h"
+#include "daemon/core/process.h"
 #include "daemon/qemu/answers.h"
 #include "daemon/qemu/lent.h"
 #include "daemon/qemu/process.h"
@@ -94,62 +91,49 @@ static int tell(char *ret_text, GError **error)
     return code;
 }
 
-/* The process that a thread belongs to; 0: there is no such thread. */
-static int process_of_thread(guint32 tid)
+static gboolean has_threads(int pid, const guint32 *tids, guint32 n)
 {
-    char path[64], line[256];
-    guint64 pid = 0;
-    FILE *file;
-
-    g_snprintf(path, sizeof path, "/proc/%u/status", tid);
-    file = fopen(path, "re");
-    while (file && pid == 0 && fgets(line, sizeof line, file)) {
-        const char *at = line + strlen("Tgid:\t");
-
-        if (g_str_has_prefix(line, "Tgid:\t"))
-            digits_take(&at, 10, "\n", &pid);
-    }
-    if (file)
-        fclose(file);
-    return pid <= G_MAXINT ? (int)pid : 0;
+    for (guint32 i = 0; i < n; i++)
+        if (!process_has_thread(pid, tids[i]))
+            return FALSE;
+    return n > 0;
 }
 
-/* The one process of all these threads; 0: they are of several, or gone. */
-static int process_of_all(const guint32 *tids, guint32 n)
+/* Its vCPUs, if they are threads of that process. */
+static int take_vcpus(const Guest *guest, GuestProcess *process, char *ret_text)
 {
-    int pid = n > 0 ? process_of_thread(tids[0]) : 0;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonNode) answer = monitor_call(&guest->monitor, "query-cpus-fast", NULL, &error);
 
-    for (guint32 i = 1; i < n && pid != 0; i++)
-        if (process_of_thread(tids[i]) != pid)
-            pid = 0;
-    return pid;
+    if (!answer)
+        return tell(ret_text, &error);
+    process->vcpus = g_new0(guint32, LIMIT_VCPUS);
+    process->n_vcpus = answers_vcpus(answer, process->vcpus, LIMIT_VCPUS);
+    /* A thread that was found before the process ended may have been another's by then. */
+    if (has_threads(process->pid, process->vcpus, process->n_vcpus) &&
+        !process_has_ended(process->pidfd))
+        return 0;
+    g_snprintf(ret_text, LIMIT_TEXT + 1,
+               "the threads that its monitor names as its vCPUs are not of its process %d: does it "
+               "run in a pid namespace of its own?",
+               process->pid);
+    return -ESRCH;
 }
 
 int guest_process(const Guest *guest, GuestProcess *ret_process, char *ret_text)
 {
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) answer = monitor_call(&guest->monitor, "query-cpus-fast", NULL, &error);
     GuestProcess process = {.pidfd = -1};
+    int error;
 
     *ret_process = process;
-    if (!answer)
-        return tell(ret_text, &error);
-    process.vcpus = g_new0(guint32, LIMIT_VCPUS);
-    process.n_vcpus = answers_vcpus(answer, process.vcpus, LIMIT_VCPUS);
-    process.pid = process_of_all(process.vcpus, process.n_vcpus);
-    if (process.pid > 0)
-        process.pidfd = (int)syscall(SYS_pidfd_open, process.pid, 0);
-    /* Whatever was looked up before the pidfd was open may have been another's by then. */
-    if (process.pidfd >= 0 && process_of_all(process.vcpus, process.n_vcpus) == process.pid) {
-        *ret_process = process;
-        return 0;
-    }
-    guest_process_clear(&process);
-    g_strlcpy(ret_text,
-              "the threads that its monitor names as its vCPUs are not of one process here: does "
-              "it run in a pid namespace of its own?",
-              LIMIT_TEXT + 1);
-    return -ESRCH;
+    process.pidfd = guest->open_process(guest, &process.pid, ret_text);
+    if (process.pidfd < 0)
+        return process.pidfd;
+    error = take_vcpus(guest, &process, ret_text);
+    if (error)
+        guest_process_clear(&process);
+    *ret_process = process;
+    return error;
 }
 
 void guest_process_clear(GuestProcess *process)
@@ -210,15 +194,27 @@ static JsonNode *ask_status(const Guest *guest, int *ret_error, char *ret_text)
     return answer;
 }
 
+gboolean guest_says_running(const Guest *guest)
+{
+    char text[LIMIT_TEXT + 1];
+    int error;
+    g_autoptr(JsonNode) status = ask_status(guest, &error, text);
+
+    return status && answers_say_running(status);
+}
+
 int guest_check_postcopy(const Guest *guest, char *ret_text)
 {
     int result = 0;
     g_autoptr(GError) error = NULL;
     g_autofree char *migration = monitor_query_status(&guest->monitor, "query-migrate", &error);
     g_autoptr(JsonNode) status = NULL;
+    gboolean postcopy;
 
-    if (!migration)
+    if (!migration || !monitor_get_capability(&guest->monitor, "postcopy-ram", &postcopy, &error))
         return tell(ret_text, &error);
+    if (!postcopy)
+        return refuse(ret_text, -EINVAL, "it is not migrated by post-copy (postcopy-ram is off)");
     /* Asked last: one that runs again after its migration failed must not look stopped. */
     status = ask_status(guest, &result, ret_text);
     if (!status)
@@ -235,14 +231,21 @@ int guest_check_postcopy(const Guest *guest, char *ret_text)
 int guest_check_stopped(const Guest *guest, char *ret_text)
 {
     int result = 0;
-    g_autoptr(JsonNode) answer = ask_status(guest, &result, ret_text);
+    g_autoptr(GError) error = NULL;
+    g_autofree char *migration = monitor_query_status(&guest->monitor, "query-migrate", &error);
+    g_autoptr(JsonNode) answer = NULL;
     g_autofree char *status = NULL;
 
+    if (!migration)
+        return tell(ret_text, &error);
+    answer = ask_status(guest, &result, ret_text);
     if (!answer)
         return result;
-    if (answers_stopped(answer, &status))
+    if (answers_stopped_for(answer, migration, &status))
         return 0;
     g_snprintf(ret_text, LIMIT_TEXT + 1,
-               "the source's guest is not stopped: its monitor says '%.50s'", status);
+               "the source's guest is not stopped for good: its monitor says '%.50s', of its "
+               "migration '%.50s'",
+               status, migration);
     return -EBUSY;
 }

@@ -35,7 +35,12 @@ struct Guest {
     char name[LIMIT_NAME + 1];
     gboolean has_token; /* else nobody may ask for it */
     guint8 token[LIMIT_TOKEN];
-    Monitor monitor;            /* .version may be 0 before the first call */
+    Monitor monitor; /* .version may be 0 before the first call */
+    /*
+     * A pidfd of its process, the caller's, and its pid.  They come from who started the process or from
+     * the kernel: what a QEMU says of itself could as well be another VM's.  Negative errno with a reason.
+     */
+    int (*open_process)(const Guest *self, int *ret_pid, char *ret_text);
     void (*close)(Guest *self); /* frees it, with what monitor.user stands for */
 };
 
@@ -85,7 +90,7 @@ typedef struct GuestProcess {
     guint32 *vcpus; /* thread ids as we know them, in the guest's order; owned */
 } GuestProcess;
 
-/* By the thread ids of its vCPUs, which must all be of one process. 0 or negative errno. */
+/* Its vCPUs, as its monitor names them, must all be threads of it. 0 or negative errno. */
 int guest_process(const Guest *guest, GuestProcess *ret_process, char *ret_text);
 void guest_process_clear(GuestProcess *process);
 
@@ -99,8 +104,11 @@ int guest_regions(const Guest *guest, int pid, RegionSet *ret_regions, char *ret
  * all of it has arrived.  0 or negative errno. */
 int guest_check_leaving(const Guest *guest, char *ret_text);
 
+/* Whether its QEMU says that it runs; FALSE too if that does not answer. */
+gboolean guest_says_running(const Guest *guest);
+
 /* Whether its memory is final: 0, -EBUSY if the guest is not stopped (yet), other negative errno. */
 int guest_check_postcopy(const Guest *guest, char *ret_text); /* stopped, and runs elsewhere */
-int guest_check_stopped(const Guest *guest, char *ret_text); /* stopped, and starts not by itself */
+int guest_check_stopped(const Guest *guest, char *ret_text);  /* stopped, for its migration */
 
 #endif

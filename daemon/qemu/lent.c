@@ -5,7 +5,9 @@
 #include <pthread.h>
 #include <string.h>
 #include <sys/un.h>
+#include <unistd.h>
 
+#include "daemon/core/process.h"
 #include "protocol/qmp/error.h"
 #include "protocol/qmp/qmp.h"
 
@@ -167,6 +169,28 @@ static JsonNode *call(void *user, const char *command, JsonObject *arguments, GE
     return NULL;
 }
 
+/* Who listens at the monitor, as the kernel noted: nobody else's memory can be meant. */
+static int open_process(const Guest *self, int *ret_pid, char *ret_text)
+{
+    LentGuest *lent = self->monitor.user;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonNode) answer = lent->qmp ? NULL : call(lent, "query-status", NULL, &error);
+    int pidfd;
+
+    if (!lent->qmp) {
+        g_strlcpy(ret_text, error ? error->message : "its monitor does not answer", LIMIT_TEXT + 1);
+        return -EIO;
+    }
+    *ret_pid = (int)qmp_peer(lent->qmp);
+    pidfd = process_open_peer(qmp_fd(lent->qmp));
+    if (pidfd >= 0 && *ret_pid > 0 && !process_has_ended(pidfd))
+        return pidfd;
+    if (pidfd >= 0)
+        close(pidfd);
+    g_strlcpy(ret_text, "the process that listened at its monitor first has ended", LIMIT_TEXT + 1);
+    return pidfd < 0 ? pidfd : -ESRCH;
+}
+
 static void lent_close(Guest *self)
 {
     LentGuest *lent = (LentGuest *)self;
@@ -192,6 +216,7 @@ Guest *lent_open(LentBook *book, const guint8 *uuid)
         memcpy(guest->guest.token, lent->token, LIMIT_TOKEN);
         guest->guest.has_token = TRUE;
         guest->guest.monitor = (Monitor){.call = call, .user = guest};
+        guest->guest.open_process = open_process;
         guest->guest.close = lent_close;
         guest->path = g_strdup(lent->monitor);
     }

@@ -7,6 +7,8 @@
 
 #include "daemon/core/digits.h"
 
+#define ELEMENT "migration"
+
 /* Ours is shorter by far; libvirt lets people write anything. */
 enum { MARK_XML_MAX = 16 << 10 };
 
@@ -37,46 +39,81 @@ static gboolean read_element(xmlNode *node, Mark *mark)
     return known;
 }
 
-gboolean mark_parse(const char *xml, Mark *ret_mark)
+/* NULL: it is none of ours. */
+static xmlDoc *parse_element(const char *xml)
 {
     size_t length = strnlen(xml, MARK_XML_MAX + 1);
     xmlDoc *document = NULL;
     xmlNode *root;
-    gboolean known = FALSE;
 
-    memset(ret_mark, 0, sizeof *ret_mark);
     if (length <= MARK_XML_MAX)
         document = xmlReadMemory(xml, (int)length, NULL, NULL,
                                  XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING);
     root = document ? xmlDocGetRootElement(document) : NULL;
-    if (root && strcmp((const char *)root->name, "migration") == 0)
-        known = read_element(root, ret_mark);
+    if (root && strcmp((const char *)root->name, ELEMENT) == 0)
+        return document;
+    xmlFreeDoc(document);
+    return NULL;
+}
+
+gboolean mark_parse(const char *xml, Mark *ret_mark)
+{
+    xmlDoc *document = parse_element(xml);
+    gboolean known = FALSE;
+
+    memset(ret_mark, 0, sizeof *ret_mark);
+    if (document)
+        known = read_element(xmlDocGetRootElement(document), ret_mark);
     xmlFreeDoc(document);
     if (!known)
         *ret_mark = (Mark){.enabled = MARK_NO, .ignore_shared = ret_mark->ignore_shared};
     return known;
 }
 
-char *mark_write(const Mark *mark)
+/* Value NULL: it is taken out. */
+static void set_attribute(xmlNode *node, const char *name, const char *value)
 {
-    GString *xml;
+    if (value)
+        xmlSetProp(node, (const xmlChar *)name, (const xmlChar *)value);
+    else
+        xmlUnsetProp(node, (const xmlChar *)name);
+}
 
-    if (mark->enabled == MARK_UNSET && !mark->has_token && !mark->ignore_shared)
-        return NULL;
-    /* libvirt puts the namespace and its prefix there itself. */
-    xml = g_string_new("<migration");
-    if (mark->enabled != MARK_UNSET)
-        g_string_append_printf(xml, " enabled=\"%s\"", mark->enabled == MARK_YES ? "yes" : "no");
-    if (mark->has_token) {
-        g_string_append(xml, " token=\"");
-        for (int i = 0; i < LIMIT_TOKEN; i++)
-            g_string_append_printf(xml, "%02x", mark->token[i]);
-        g_string_append(xml, "\"");
+static void write_element(xmlNode *node, const Mark *mark)
+{
+    char token[2 * LIMIT_TOKEN + 1] = "";
+
+    for (int i = 0; i < LIMIT_TOKEN; i++)
+        g_snprintf(token + 2 * i, 3, "%02x", mark->token[i]);
+    set_attribute(node, "enabled",
+                  mark->enabled == MARK_YES  ? "yes"
+                  : mark->enabled == MARK_NO ? "no"
+                                             : NULL);
+    set_attribute(node, "token", mark->has_token ? token : NULL);
+    set_attribute(node, "ignore-shared", mark->ignore_shared ? "yes" : NULL);
+}
+
+/* libvirt puts the namespace and its prefix there itself. */
+char *mark_write(const Mark *mark, const char *before)
+{
+    xmlDoc *document = before ? parse_element(before) : NULL;
+    xmlBuffer *buffer = xmlBufferCreate();
+    char *text = NULL;
+    xmlNode *root;
+
+    if (!document) {
+        document = xmlNewDoc(NULL);
+        xmlDocSetRootElement(document, xmlNewDocNode(document, NULL, (xmlChar *)ELEMENT, NULL));
     }
-    if (mark->ignore_shared)
-        g_string_append(xml, " ignore-shared=\"yes\"");
-    g_string_append(xml, "/>");
-    return g_string_free(xml, FALSE);
+    root = xmlDocGetRootElement(document);
+    write_element(root, mark);
+    if (root->properties || root->children) {
+        xmlNodeDump(buffer, document, root, 0, 0);
+        text = g_strdup((const char *)xmlBufferContent(buffer));
+    }
+    xmlBufferFree(buffer);
+    xmlFreeDoc(document);
+    return text;
 }
 
 gboolean mark_takes_part(const Mark *mark, gboolean all)

@@ -30,8 +30,11 @@ typedef struct Mark {
  */
 gboolean mark_parse(const char *xml, Mark *ret_mark);
 
-/* The element as libvirt wants it, the caller's; NULL if there is nothing to say. */
-char *mark_write(const Mark *mark);
+/*
+ * The element as libvirt wants it, the caller's; NULL if there is nothing to say.  before is the element
+ * that is there, or NULL: what somebody else put into it stays.
+ */
+char *mark_write(const Mark *mark, const char *before);
 
 /* Whether the domain takes part; all: those take part too that say nothing. */
 gboolean mark_takes_part(const Mark *mark, gboolean all);

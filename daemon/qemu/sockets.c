@@ -139,29 +139,68 @@ static int compare(const void *a, const void *b)
     return left < right ? -1 : left > right;
 }
 
-uint32_t sockets_select(FILE *file, bool ipv6, const uint64_t *inodes, size_t n_inodes,
-                        ProcessSocket *ret_sockets, uint32_t most)
+void sockets_select(FILE *file, bool ipv6, const uint64_t *inodes, size_t n_inodes,
+                    SocketVisit visit, void *user)
 {
+    ProcessSocket found;
     char *line = NULL;
     size_t size = 0;
-    uint32_t n = 0;
 
-    while (n < most && getline(&line, &size, file) > 0)
-        if (sockets_parse_line(line, ipv6, &ret_sockets[n]) && ret_sockets[n].inode != 0 &&
-            bsearch(&ret_sockets[n].inode, inodes, n_inodes, sizeof *inodes, compare))
-            n++;
+    while (getline(&line, &size, file) > 0)
+        if (sockets_parse_line(line, ipv6, &found) && found.inode != 0 &&
+            bsearch(&found.inode, inodes, n_inodes, sizeof *inodes, compare))
+            visit(user, &found);
     free(line);
-    return n;
 }
 
-const ProcessSocket *sockets_find_accepted(const ProcessSocket *sockets, uint32_t n)
+/* --- what is looked for -------------------------------------------------------------------- */
+
+void port_set_add(PortSet *set, uint16_t port)
 {
-    for (uint32_t i = 0; i < n; i++)
-        for (uint32_t j = 0; j < n && sockets[i].state == SOCKET_ESTABLISHED; j++)
-            if (sockets[j].state == SOCKET_LISTENING &&
-                sockets[j].local.port == sockets[i].local.port)
-                return &sockets[i];
-    return NULL;
+    set->bits[port / 8] |= (uint8_t)(1 << port % 8);
+}
+
+bool port_set_has(const PortSet *set, uint16_t port)
+{
+    return set->bits[port / 8] & 1 << port % 8;
+}
+
+void incoming_search_listener(void *search, const ProcessSocket *socket)
+{
+    IncomingSearch *self = search;
+
+    if (socket->state == SOCKET_LISTENING &&
+        !(self->others && port_set_has(self->others, socket->local.port)))
+        port_set_add(&self->listening, socket->local.port);
+}
+
+void incoming_search_connection(void *search, const ProcessSocket *socket)
+{
+    IncomingSearch *self = search;
+
+    if (socket->state != SOCKET_ESTABLISHED || !port_set_has(&self->listening, socket->local.port))
+        return;
+    if (self->found && (self->socket.remote.ipv6 != socket->remote.ipv6 ||
+                        memcmp(self->socket.remote.address, socket->remote.address,
+                               sizeof socket->remote.address) != 0))
+        self->several = true;
+    self->found = true;
+    self->socket = *socket;
+}
+
+typedef struct RemoteSearch {
+    const SocketEnd *remote;
+    uint64_t *inodes;
+    uint32_t n, most;
+} RemoteSearch;
+
+static void search_remote(void *search, const ProcessSocket *socket)
+{
+    RemoteSearch *self = search;
+
+    if (self->n < self->most && socket->state == SOCKET_ESTABLISHED &&
+        socket_end_equals(&socket->remote, self->remote))
+        self->inodes[self->n++] = socket->inode;
 }
 
 /* --- a process ----------------------------------------------------------------------------- */
@@ -214,16 +253,12 @@ static ssize_t read_inodes(int pid, uint64_t **ret_inodes)
     return (ssize_t)n;
 }
 
-int sockets_of_process(int pid, ProcessSocket *ret_sockets, uint32_t most)
+static void visit_all(int pid, const uint64_t *inodes, size_t n_inodes, SocketVisit visit,
+                      void *user)
 {
     static const char *const names[] = {"tcp", "tcp6"};
-    uint64_t *inodes = NULL;
-    ssize_t n_inodes = read_inodes(pid, &inodes);
-    uint32_t n = 0;
 
-    if (n_inodes < 0)
-        return (int)n_inodes;
-    for (unsigned i = 0; i < 2 && inodes; i++) {
+    for (unsigned i = 0; i < 2 && n_inodes > 0; i++) {
         char path[64];
         FILE *file;
 
@@ -231,9 +266,35 @@ int sockets_of_process(int pid, ProcessSocket *ret_sockets, uint32_t most)
         file = fopen(path, "re");
         if (!file)
             continue; /* a kernel without IPv6 */
-        n += sockets_select(file, i == 1, inodes, (size_t)n_inodes, ret_sockets + n, most - n);
+        sockets_select(file, i == 1, inodes, n_inodes, visit, user);
         fclose(file);
     }
+}
+
+int sockets_find_incoming(int pid, const PortSet *others, ProcessSocket *ret_socket)
+{
+    IncomingSearch search = {.others = others};
+    uint64_t *inodes = NULL;
+    ssize_t n = read_inodes(pid, &inodes);
+
+    if (n < 0)
+        return (int)n;
+    visit_all(pid, inodes, (size_t)n, incoming_search_listener, &search);
+    visit_all(pid, inodes, (size_t)n, incoming_search_connection, &search);
     free(inodes);
-    return (int)n;
+    *ret_socket = search.socket;
+    return search.several ? -ENOTUNIQ : search.found;
+}
+
+int sockets_find_remote(int pid, const SocketEnd *remote, uint64_t *ret_inodes, uint32_t most)
+{
+    RemoteSearch search = {.remote = remote, .inodes = ret_inodes, .most = most};
+    uint64_t *inodes = NULL;
+    ssize_t n = read_inodes(pid, &inodes);
+
+    if (n < 0)
+        return (int)n;
+    visit_all(pid, inodes, (size_t)n, search_remote, &search);
+    free(inodes);
+    return (int)search.n;
 }

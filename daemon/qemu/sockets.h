@@ -11,10 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-enum {
-    SOCKETS_MAX = 256, /* of one process, that a caller need look at */
-    SOCKETS_TEXT = 64, /* bytes of an end as text, its terminator included */
-};
+enum { SOCKETS_TEXT = 64 }; /* bytes of an end as text, its terminator included */
 
 typedef enum SocketState {
     SOCKET_OTHER = 0,
@@ -35,17 +32,25 @@ typedef struct ProcessSocket {
     uint64_t inode;
 } ProcessSocket;
 
-/*
- * The TCP sockets that a process holds, in its own network namespace: how many, at most most, into
- * ret_sockets; negative errno if the process cannot be looked at.
- */
-int sockets_of_process(int pid, ProcessSocket *ret_sockets, uint32_t most);
+/* Ports, by number. */
+typedef struct PortSet {
+    uint8_t bits[(UINT16_MAX + 1) / 8];
+} PortSet;
+
+void port_set_add(PortSet *set, uint16_t port);
+bool port_set_has(const PortSet *set, uint16_t port);
 
 /*
- * The connection over which an incoming migration came: an established one to a port that the process
- * itself listens at.  NULL: there is none.
+ * The connection over which an incoming migration came: an established one to a port at which the process
+ * itself listens, and that is not among others (NULL: none), at which it listened for something else
+ * before.  1; 0: there is none (yet); -ENOTUNIQ: there are some, from more than one host, so one of them
+ * could be anybody's; other negative errno: the process cannot be looked at.
  */
-const ProcessSocket *sockets_find_accepted(const ProcessSocket *sockets, uint32_t n);
+int sockets_find_incoming(int pid, const PortSet *others, ProcessSocket *ret_socket);
+
+/* How many established connections to that end the process has, at most counts, and their inodes; or negative
+ * errno. */
+int sockets_find_remote(int pid, const SocketEnd *remote, uint64_t *ret_inodes, uint32_t most);
 
 /* "10.0.0.1:49152", "[fd00::1]:49152". */
 void socket_end_format(const SocketEnd *end, char ret_text[SOCKETS_TEXT]);
@@ -61,8 +66,21 @@ bool socket_end_equals(const SocketEnd *a, const SocketEnd *b);
 /* For those above, and their tests: a line of /proc/PID/net/tcp (or tcp6). False: it is none. */
 bool sockets_parse_line(const char *line, bool ipv6, ProcessSocket *ret_socket);
 
-/* Those of a whole such file whose inode is among inodes[n_inodes], which are sorted.  How many. */
-uint32_t sockets_select(FILE *file, bool ipv6, const uint64_t *inodes, size_t n_inodes,
-                        ProcessSocket *ret_sockets, uint32_t most);
+typedef void (*SocketVisit)(void *user, const ProcessSocket *socket);
+
+/* The same: shows each of a whole such file whose inode is among inodes[n_inodes], which are sorted. */
+void sockets_select(FILE *file, bool ipv6, const uint64_t *inodes, size_t n_inodes,
+                    SocketVisit visit, void *user);
+
+/* The same: sees every socket as a listener, then every one as a connection. */
+typedef struct IncomingSearch {
+    const PortSet *others; /* NULL: none */
+    PortSet listening;
+    bool found, several; /* several: from more than one host */
+    ProcessSocket socket;
+} IncomingSearch;
+
+void incoming_search_listener(void *search, const ProcessSocket *socket);
+void incoming_search_connection(void *search, const ProcessSocket *socket);
 
 #endif

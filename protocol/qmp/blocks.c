@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "protocol/limits.h"
 #include "protocol/qmp/error.h"
 #include "protocol/qmp/json.h"
 
@@ -144,13 +145,23 @@ GPtrArray *blocks_query_any(const Monitor *monitor, guint64 least, GError **erro
     g_autoptr(GPtrArray) all = query_all(monitor, error);
     BlocksQuery query = {.monitor = monitor, .word = "guest", .all = all};
 
-    for (guint i = all ? all->len : 0; i-- > 0;) {
-        RamBlock *block = g_ptr_array_index(all, i);
+    if (!all)
+        return NULL;
+    for (guint i = all->len; i-- > 0;) {
+        const RamBlock *block = g_ptr_array_index(all, i);
 
         if (!block->placed || block->length < least)
             g_ptr_array_remove_index(all, i);
-        else if (!ask_address(&query, block, error))
-            return NULL;
     }
+    /* Each one costs a question. */
+    if (all->len > LIMIT_REGIONS) {
+        g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
+                    "the guest's memory is in %u blocks; at most %d can be served", all->len,
+                    LIMIT_REGIONS);
+        return NULL;
+    }
+    for (guint i = 0; i < all->len; i++)
+        if (!ask_address(&query, g_ptr_array_index(all, i), error))
+            return NULL;
     return g_steal_pointer(&all);
 }

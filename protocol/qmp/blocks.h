@@ -14,7 +14,7 @@ GPtrArray *blocks_query(const Monitor *monitor, const char *word, GError **error
 
 /*
  * Every RAM block of at least so many bytes that the guest sees, whatever is behind it: with all fields
- * set, in no order.
+ * set, in no order.  More than LIMIT_REGIONS are refused before the first is asked about.
  */
 GPtrArray *blocks_query_any(const Monitor *monitor, guint64 least, GError **error);
 

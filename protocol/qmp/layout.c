@@ -6,6 +6,13 @@
 
 #include "protocol/qmp/error.h"
 
+/* Far beyond what any QEMU prints, but for one that wants to keep us busy. */
+enum {
+    LINE_MAX_BYTES = 1024,
+    BLOCKS_MAX = 1024,
+    VIEW_ROWS_MAX = 8192,
+};
+
 void ram_block_free(RamBlock *block)
 {
     if (!block)
@@ -28,6 +35,25 @@ static guint64 unit_size(const char *unit)
         if (strcmp(units[i].name, unit) == 0)
             return units[i].size;
     return 0;
+}
+
+/* Cuts the first line off a text that is left, in place; NULL at its end. */
+static char *next_line(char **text)
+{
+    char *line = *text;
+    char *end = line ? strchr(line, '\n') : NULL;
+
+    if (end)
+        *end = '\0';
+    *text = end ? end + 1 : NULL;
+    return line;
+}
+
+static gboolean fail_endless(const char *command, GError **error)
+{
+    g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "\"%s\" prints more than any QEMU would",
+                command);
+    return FALSE;
 }
 
 /* The words of a line; the caller's. */
@@ -92,25 +118,36 @@ static gboolean is_nameless(const char *line)
     return parse_page_size(words, &page_size);
 }
 
+/* Adds what the line shows, if anything. */
+static gboolean add_block(GPtrArray *blocks, const char *line, GError **error)
+{
+    RamBlock *block;
+
+    if (strlen(line) > LINE_MAX_BYTES || blocks->len >= BLOCKS_MAX)
+        return fail_endless("info ramblock", error);
+    if (is_blank(line) || is_nameless(line))
+        return TRUE;
+    block = parse_block(line);
+    if (block) {
+        g_ptr_array_add(blocks, block);
+        return TRUE;
+    }
+    if (blocks->len == 0 && strstr(line, "Block Name"))
+        return TRUE;
+    g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
+                "\"info ramblock\" has a line that is not understood: %.200s", line);
+    return FALSE;
+}
+
 GPtrArray *layout_parse_blocks(const char *text, GError **error)
 {
     g_autoptr(GPtrArray) blocks = g_ptr_array_new_with_free_func((GDestroyNotify)ram_block_free);
-    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+    g_autofree char *copy = g_strdup(text);
+    char *left = copy, *line;
 
-    for (guint i = 0; lines[0] && lines[i]; i++) {
-        RamBlock *block;
-
-        if (is_blank(lines[i]) || is_nameless(lines[i]))
-            continue;
-        block = parse_block(lines[i]);
-        if (block) {
-            g_ptr_array_add(blocks, block);
-        } else if (blocks->len > 0 || !strstr(lines[i], "Block Name")) {
-            g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
-                        "\"info ramblock\" has a line that is not understood: %s", lines[i]);
+    while ((line = next_line(&left)))
+        if (!add_block(blocks, line, error))
             return NULL;
-        }
-    }
     if (blocks->len == 0) {
         g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "\"info ramblock\" names no RAM");
         return NULL;
@@ -181,18 +218,22 @@ static void place_piece(RamBlock *block, guint64 start, guint64 offset)
 
 gboolean layout_place(GPtrArray *blocks, const char *text, GError **error)
 {
-    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+    g_autofree char *copy = g_strdup(text);
     gboolean seen = FALSE, inside = FALSE;
+    char *left = copy, *line;
+    guint rows = 0;
 
-    for (guint i = 0; lines[i]; i++) {
+    while ((line = next_line(&left))) {
         guint64 start, offset;
         RamBlock *block;
 
-        if (g_str_has_prefix(lines[i], "FlatView"))
+        if (inside && ++rows > VIEW_ROWS_MAX)
+            return fail_endless("info mtree -f", error);
+        if (g_str_has_prefix(line, "FlatView"))
             inside = FALSE;
-        else if (!seen && strstr(lines[i], "AS \"memory\""))
+        else if (!seen && strstr(line, "AS \"memory\""))
             seen = inside = TRUE;
-        else if (inside && (block = parse_piece(blocks, lines[i], &start, &offset)))
+        else if (inside && (block = parse_piece(blocks, line, &start, &offset)))
             place_piece(block, start, offset);
     }
     if (!seen)
@@ -211,8 +252,8 @@ gboolean layout_parse_address(const char *text, const char *id, guint64 *ret_add
     *ret_address = found ? g_ascii_strtoull(found + strlen(named), NULL, 16) : 0;
     if (*ret_address && g_str_has_prefix(text, "Host virtual address for "))
         return TRUE;
-    g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "QEMU does not tell where RAM '%s' lies: %s",
-                id, text);
+    g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
+                "QEMU does not tell where RAM '%s' lies: %.200s", id, text);
     return FALSE;
 }
 

@@ -8,6 +8,12 @@
 
 #include <json-glib/json-glib.h>
 
+/*
+ * No more than this is read of one answer, in bytes: QEMU may be in the hands of its guest, and what is
+ * made of an answer takes up some thirty times as much.
+ */
+enum { MONITOR_ANSWER_MAX = 2 * 1024 * 1024 };
+
 typedef struct Monitor {
     /* Runs a command; takes arguments, which may be NULL. The answer ("return") is the caller's. */
     JsonNode *(*call)(void *user, const char *command, JsonObject *arguments, GError **error);

@@ -12,7 +12,8 @@
 
 enum {
     QMP_TIMEOUT_MS = 10 * 1000,
-    QMP_LINE_MAX = 32 * 1024 * 1024,
+    QMP_READ_BYTES = 64 * 1024,
+    QMP_READS = 4, /* at once; then whoever waits looks at the time */
 };
 
 struct Qmp {
@@ -128,7 +129,7 @@ static gboolean handle_lines(Qmp *qmp, GError **error)
         if (node)
             handle_message(qmp, node);
     }
-    if (qmp->buffer->len > QMP_LINE_MAX) {
+    if (qmp->buffer->len > MONITOR_ANSWER_MAX) {
         g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "the %s's monitor sent an endless line",
                     qmp->word);
         return FALSE;
@@ -137,22 +138,26 @@ static gboolean handle_lines(Qmp *qmp, GError **error)
 }
 
 /*
- * Reads what is there without waiting.  The descriptor's own flags may be changed by whoever it was
- * lent to, so each call says MSG_DONTWAIT itself.
+ * Reads what is there without waiting, but not for ever: QEMU may write faster than we read.  The
+ * descriptor's own flags may be changed by whoever it was lent to, so each call says MSG_DONTWAIT itself.
  */
 static gboolean receive(Qmp *qmp, GError **error)
 {
-    char bytes[64 * 1024];
-    ssize_t length;
+    char bytes[QMP_READ_BYTES];
 
-    while ((length = recv(qmp->fd, bytes, sizeof bytes, MSG_DONTWAIT)) > 0) {
+    for (int i = 0; i < QMP_READS; i++) {
+        ssize_t length = recv(qmp->fd, bytes, sizeof bytes, MSG_DONTWAIT);
+
+        if (length < 0 && (errno == EAGAIN || errno == EINTR))
+            return TRUE;
+        if (length <= 0) {
+            qmp->closed = TRUE;
+            return TRUE;
+        }
         g_string_append_len(qmp->buffer, bytes, length);
         if (!handle_lines(qmp, error))
             return FALSE;
     }
-    if (length < 0 && (errno == EAGAIN || errno == EINTR))
-        return TRUE;
-    qmp->closed = TRUE;
     return TRUE;
 }
 
@@ -163,15 +168,49 @@ static gboolean fail_closed(Qmp *qmp, const char *during, GError **error)
     return FALSE;
 }
 
-static gboolean pump(Qmp *qmp, const char *during, gint64 deadline, GError **error)
+static void tell_whose(const Qmp *qmp, const char *during, GError **error)
 {
-    if (qmp->closed)
-        return fail_closed(qmp, during, error);
-    if (!wait_readable(&qmp->fd, 1, qmp->interrupt, deadline, error)) {
-        g_prefix_error(error, "waiting for the %s's QEMU (%s): ", qmp->word, during);
-        return FALSE;
+    g_prefix_error(error, "waiting for the %s's QEMU (%s): ", qmp->word, during);
+}
+
+static gboolean has_answer(const Qmp *qmp)
+{
+    return qmp->answer != NULL;
+}
+
+static gboolean has_greeting(const Qmp *qmp)
+{
+    return qmp->greeting != NULL;
+}
+
+static gboolean is_between_lines(const Qmp *qmp)
+{
+    return qmp->buffer->len == 0;
+}
+
+/* What came in time is read once more after it, so that a wait of ours in between does no harm. */
+static gboolean pump(Qmp *qmp, gboolean (*is_done)(const Qmp *qmp), const char *during,
+                     gint64 deadline, GError **error)
+{
+    gboolean late = FALSE;
+
+    while (!is_done(qmp)) {
+        if (qmp->closed)
+            return fail_closed(qmp, during, error);
+        if (late) {
+            g_set_error(error, CALL_ERROR, CALL_ERROR_TIMEOUT, "it talks of other things");
+            tell_whose(qmp, during, error);
+            return FALSE;
+        }
+        late = g_get_monotonic_time() >= deadline;
+        if (!wait_readable(&qmp->fd, 1, qmp->interrupt, deadline, error)) {
+            tell_whose(qmp, during, error);
+            return FALSE;
+        }
+        if (!receive(qmp, error))
+            return FALSE;
     }
-    return receive(qmp, error);
+    return TRUE;
 }
 
 static gboolean send_line(Qmp *qmp, const char *command, const char *line, GError **error)
@@ -233,11 +272,8 @@ JsonNode *qmp_call(Qmp *qmp, const char *command, JsonObject *arguments, GError 
         fail_closed(qmp, command, error);
         return NULL;
     }
-    if (!send_line(qmp, command, line, error))
+    if (!send_line(qmp, command, line, error) || !pump(qmp, has_answer, command, deadline, error))
         return NULL;
-    while (!qmp->answer)
-        if (!pump(qmp, command, deadline, error))
-            return NULL;
     return take_answer(qmp, command, error);
 }
 
@@ -270,11 +306,8 @@ gboolean qmp_drain(Qmp *qmp, GError **error)
 {
     gint64 deadline = wait_deadline(qmp->timeout_ms);
 
-    if (!receive(qmp, error))
+    if (!receive(qmp, error) || !pump(qmp, is_between_lines, "reading events", deadline, error))
         return FALSE;
-    while (qmp->buffer->len > 0 && !qmp->closed)
-        if (!pump(qmp, "reading events", deadline, error))
-            return FALSE;
     return !qmp->closed || fail_closed(qmp, "reading events", error);
 }
 
@@ -303,12 +336,9 @@ static gboolean negotiate(Qmp *qmp, const char *path, GError **error)
 {
     gint64 deadline = wait_deadline(qmp->timeout_ms);
 
-    while (!qmp->greeting) {
-        if (!pump(qmp, "its greeting", deadline, error)) {
-            g_prefix_error(error,
-                           "%s says nothing; a QMP socket serves one client at a time: ", path);
-            return FALSE;
-        }
+    if (!pump(qmp, has_greeting, "its greeting", deadline, error)) {
+        g_prefix_error(error, "%s says nothing; a QMP socket serves one client at a time: ", path);
+        return FALSE;
     }
     return qmp_run(qmp, "qmp_capabilities", NULL, error);
 }

@@ -3,7 +3,12 @@
 nothing that happens to it, to the source or between them is more than a page that comes later."""
 
 import contextlib
+import ctypes
+import errno
+import functools
+import json
 import os
+import platform
 import re
 import socket
 import struct
@@ -13,7 +18,7 @@ import uuid
 from pathlib import Path
 
 from lender import ASKED, MAIN, RELAY, SMALL, Lender
-from monitor import Monitor
+from monitor import Monitor, bound_socket
 from wire import PAGE, Client, Peer, text
 from world import MIB, Daemon, SLOW, Vmm, expect, host, mentions, postcopyd
 
@@ -24,9 +29,9 @@ PAGES = MEM * MIB // PAGE
 class Assisted(Vmm):
     """tests/integration/assisted: a QEMU, its preload and its guest."""
 
-    def __init__(self, daemon, mem=MEM):  # pylint: disable=super-init-not-called
+    def __init__(self, daemon, mem=MEM, **popen):  # pylint: disable=super-init-not-called
         self._start([postcopyd.BUILD / "tests/integration/assisted", daemon.socket, mem],
-                    "assisted", "vm")
+                    "assisted", "vm", **popen)
         figures = dict(word.split("=") for word in self.wait_line("READY").split()[1:])
         self.port = int(figures["port"])
         self.regions = [{"id": "main", "guest_address": 0, "address": int(figures["main"]),
@@ -153,7 +158,8 @@ def faults():
         world.vm.touched(700, PAGES - 700)
         world.vm.touch(0, 256, region=SMALL)
         world.vm.touched(0, 256, region=SMALL)
-        expect(world.settled()["present"] == PAGES, "some page is not marked")
+        words = world.settled()
+        expect(words["present"] == PAGES and words["found"] == 64, f"some page is not marked: {words}")
         found = world.imported()
         expect(found["mode"] == "assist" and found["state"] == "running", found)
         expect(found["pages"]["hole"] == 0 and found["pages"]["zero"] == 100, found["pages"])
@@ -171,9 +177,11 @@ def two_daemons():
         folder = Path(ends.enter_context(host.workdir()))
         a = ends.enter_context(Daemon(folder, "a"))
         b = ends.enter_context(Daemon(folder, "b", libvirt={"source": a.address}))
-        left, right = (ends.enter_context(Assisted(daemon)) for daemon in (a, b))
+        listener = bound_socket(folder / "qmp")
+        left = ends.enter_context(Assisted(a, preexec_fn=listener.listen))
+        right = ends.enter_context(Assisted(b))
         monitor = ends.enter_context(Monitor(
-            folder / "qmp", [(region["address"], region["length"]) for region in left.regions],
+            listener, [(region["address"], region["length"]) for region in left.regions],
             [left.process.pid]))
         for region, name in zip(right.regions, ("ram0", "ram1")):
             region["id"] = name
@@ -230,6 +238,8 @@ def qemu_places_too():
         world.vm.wait_words(lambda words: words["requested"] == 0)
         found = world.imported()
         expect(found["pages"]["eexist"] > 0 and found["state"] == "running", found)
+        words = world.vm.words()
+        expect(words["found"] == found["pages"]["eexist"], f"taken for its own: {words}, {found}")
         world.vm.touch(1024, PAGES - 1024)
         world.vm.touched(1024, PAGES - 1024)
         expect(world.vm.ask("place 1024 100")["there"] == 100, "pages came that were not there")
@@ -303,6 +313,21 @@ def source_forgets():
         expect("error" not in world.daemon.log(), world.daemon.log()[-2000:])
         world.vm.touch(0, 10)
         world.vm.ask("relay on")
+        world.vm.touched(0, 10)
+
+
+def plan_withdrawn():
+    """A source that forgets it before QEMU listens: the client is told, and may ask again."""
+    with AssistWorld() as world:
+        world.vm.do(f"assist {world.uuid.hex}")
+        world.lender.knows = False
+        world.lender.cut()
+        world.vm.do("withdrawn")
+        world.gone()
+        mentions(world.vm.refused("listen"), "PLAN")
+        world.lender.knows = True
+        world.listen()
+        world.vm.touch(0, 10)
         world.vm.touched(0, 10)
 
 
@@ -425,6 +450,70 @@ def device_only_if_granted():
         expect(world.vm.ask(f"assist {world.uuid.hex}")["device"] == 0, "the device came along")
 
 
+def _limit(world, *words):
+    """postcopyctl limit, which has to succeed: the limits of the VMs, by name."""
+    done = world.daemon.ctl("limit", "--json", *words)
+    expect(done.returncode == 0, done.stderr)
+    return {vm["vm"]: vm["limit_bytes_s"] for vm in json.loads(done.stdout)["vms"]}
+
+
+def limited():
+    """A VM that has no client's HELLO has a limit of its own too, from before it is assisted on."""
+    hot = 8 * MIB // PAGE
+    with AssistWorld(**{"import": {"vm_limit": "64M"}}) as world:
+        expect(_limit(world, "vm") == {"vm": 64 * MIB}, _limit(world, "vm"))
+        expect(_limit(world) == {}, "nothing arrives yet")
+        expect(_limit(world, "vm", "1M") == {"vm": MIB}, "not set")
+        expect(world.expect() == {}, "it cannot be told again")
+        world.listen(hot=(0, hot))
+        begin = time.monotonic()
+        time.sleep(2)
+        came, took = world.vm.words()["present"], time.monotonic() - begin + 1
+        expect(0 < came * PAGE < took * MIB + MIB, f"{came} pages in {took:.1f} s")
+        expect(_limit(world) == {"vm": MIB}, _limit(world))
+        expect(world.imported()["vm_limit_bytes_s"] == MIB, world.imported())
+        expect(_limit(world, str(world.uuid), "none") == {"vm": 0}, "by its uuid")
+        world.vm.wait_words(lambda words: words["present"] == hot, timeout=2)
+        refused = world.daemon.ctl("limit", "other", "1M")
+        expect(refused.returncode != 0, refused)
+        mentions(refused.stderr, "other")
+        return f"{came * PAGE / took / MIB:.2f} MiB/s"
+
+
+def _no_memory_for_tables():
+    """From here on this process allocates no more of a file than a page table's header."""
+    number = {"x86_64": 285, "aarch64": 47}[platform.machine()]  # fallocate
+    lines = ((0x20, 0, 0, 0), (0x15, 0, 3, number),         # another system call?
+             (0x20, 0, 0, 40), (0x25, 0, 1, 32768),         # of how much?
+             (0x06, 0, 0, 0x50000 | errno.ENOSPC), (0x06, 0, 0, 0x7fff0000))
+    program = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *line) for line in lines))
+    head = ctypes.create_string_buffer(
+        struct.pack("<HxxxxxxQ", len(lines), ctypes.addressof(program)))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, head):
+        raise OSError(ctypes.get_errno(), "no seccomp filter")
+
+
+def table_is_allocated():
+    """Memory for the table that QEMU writes to is there before QEMU hears of it, or it never does."""
+    with AssistWorld() as world:
+        world.vm.do(f"assist {world.uuid.hex}")
+        folder = Path(f"/proc/{world.daemon.process.pid}/fd")
+        tables = [os.stat(fd) for fd in folder.iterdir() if "postcopyd-pages" in os.readlink(fd)]
+        expect(len(tables) == 1 and tables[0].st_blocks * 512 >= tables[0].st_size > PAGES // 2,
+               f"{[(table.st_blocks * 512, table.st_size) for table in tables]}")
+        world.daemon.stop()
+        world.daemon.starter = functools.partial(subprocess.Popen,
+                                                 preexec_fn=_no_memory_for_tables)
+        world.daemon.start()
+        world.vm.do("reconnect")
+        world.expect()
+        said = world.vm.refused(f"assist {world.uuid.hex}")
+        mentions(said, "no memory", "table")
+        world.daemon.wait_log("no memory", "table")
+        return said
+
+
 def _change(region, **changed):
     return [{**region, **changed}]
 
@@ -456,12 +545,12 @@ def expect_nonsense():
                 ({"regions": _change(main, length=PAGE + 1)}, ("region",)),
                 ({"regions": _change(main, length=1 << 50)}, ("region",)),
                 ({"regions": _change(main, page_size=3)}, ("region",)),
-                ({"regions": _change(main, page_size=1 << 30, address=1 << 40, length=1 << 30)},
-                 ("1024 MiB",)),
                 ({"regions": _change(main, guest_address=-1)}, ("region",)),
                 ({"regions": _change(main, guest_address=1.5)}, ("region",)),
                 ({"vcpus": [0]}, ("vcpus",)), ({"vcpus": ["1"]}, ("vcpus",)),
-                ({"vcpus": {}}, ("vcpus",)), ({"vcpus": [1] * 4097}, ("vcpus",))):
+                ({"vcpus": {}}, ("vcpus",)), ({"ports": {}}, ("ports",)), ({"ports": [0]}, ("ports",)),
+                ({"ports": ["1"]}, ("ports",)), ({"ports": [65536]}, ("ports",)),
+                ({"ports": [1] * 1025}, ("ports",)), ({"vcpus": [1] * 4097}, ("vcpus",))):
             answer = world.expect(**changed)
             expect(answer.get("errno"), f"{str(changed)[:200]}: {answer}")
             mentions(answer["error"], *words)
@@ -483,6 +572,11 @@ def not_expected():
         mentions(world.vm.refused(ask), "token")
         world.expect(capabilities={"release-ram": True})
         mentions(world.vm.refused(ask), "release-ram")
+        large = {"address": 1 << 40, "length": 1 << 30, "page_size": 1 << 30}
+        expect(world.expect(regions=_change(world.vm.regions[0], **large)) == {},
+               "a VM with large pages is no VM")
+        world.daemon.wait_log("will not be assisted", "1024 MiB")
+        mentions(world.vm.refused(ask), "main", "1024 MiB")
         world.expect()
         mentions(world.vm.refused("assist " + "12" * 16), "uuid")
         mentions(world.vm.refused(ask), "no migration")
@@ -498,6 +592,91 @@ def not_expected():
             expect(client.receive()[0] == Client.WELCOME, "no client any more")
             client.send(26, world.uuid.bytes + text("vm"))
             mentions(client.refusal(), "HELLO")
+
+
+def _take_pid(world, pid):
+    """A process that gets this pid, if nobody else does meanwhile."""
+    for _ in range(1000):
+        Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid - 1), encoding="ascii")
+        process = subprocess.Popen(["sleep", "1000"])
+        if process.pid == pid:
+            world.callback(process.kill)
+            return
+        process.kill()
+        process.wait()
+    raise AssertionError(f"{pid} is never free")
+
+
+def pid_of_another():
+    """A process connects and ends: nobody gets what is meant for the next one with its pid."""
+    with AssistWorld(expected=False) as world, contextlib.ExitStack() as ends:
+        clients = [ends.enter_context(Client()) for _ in range(2)]
+        pid = os.fork()
+        if pid == 0:
+            for client in clients:
+                client.socket.connect(str(world.daemon.socket))
+            os._exit(0)
+        os.waitpid(pid, 0)
+        _take_pid(ends, pid)
+        expect(world.expect(pid=pid) == {}, "not expected")
+        clients[0].send(26, world.uuid.bytes + text("vm"))
+        mentions(clients[0].refusal(), "ended")
+        clients[1].send(Client.HELLO, Client.hello("x", [Client.region("r", 1 << 30, MIB)]))
+        mentions(clients[1].refusal(), "ended", str(pid))
+
+
+def _asking(daemon):
+    """How many of its threads look for a source."""
+    return sum(comm.read_text() == "ask\n"
+               for comm in Path(f"/proc/{daemon.process.pid}/task").glob("*/comm"))
+
+
+def asks_in_a_loop():
+    """However often a process comes and goes, one thread asks for it, and who is there gets the answer."""
+    with AssistWorld(expected=False) as world, contextlib.ExitStack() as ends:
+        listener = ends.enter_context(socket.create_server(("127.0.0.1", 0)))
+        ends.enter_context(socket.create_connection(listener.getsockname()))
+        ends.enter_context(listener.accept()[0])
+        expect(world.expect(pid=os.getpid()) == {}, "not expected")
+        world.lender.silence()
+        ask = world.uuid.bytes + text("vm")
+        for _ in range(40):
+            with Client(world.daemon.socket) as client:
+                client.send(26, ask)
+                time.sleep(0.01)
+        last = ends.enter_context(Client(world.daemon.socket, timeout=20 * SLOW))
+        last.send(26, ask)
+        time.sleep(0.1)
+        expect(_asking(world.daemon) == 1, f"{_asking(world.daemon)} threads ask")
+        world.lender.speak()
+        kind, _ = last.receive()
+        expect(kind == 27, f"message {kind}")
+        expect(len(world.lender.asked) == 1, world.lender.asked)
+
+
+def console_is_no_source():
+    """Whoever looks at the VM's console, connected to its process as its source is, is not asked."""
+    with AssistWorld(expected=False) as world:
+        ask = f"assist {world.uuid.hex}"
+        console = world.vm.port
+        world.add(socket.create_connection(("127.0.0.1", console)))
+        world.vm.wait_event("accepted")
+        expect(world.expect(ports=[console]) == {}, "not expected")
+        mentions(world.vm.refused(ask), "no migration")
+        expect(not world.lender.asked, "the console's client was asked")
+        expect(world.expect(ports=[1, console + 1 if console < 65535 else 2]) == {}, "not expected")
+        world.listen()
+
+
+def several_hosts():
+    """Connections of two hosts, and no word which one is the migration: nobody is asked."""
+    with AssistWorld() as world:
+        with socket.socket() as other:
+            other.bind(("127.0.0.2", 0))
+            other.connect(("127.0.0.1", world.vm.port))
+            world.vm.wait_event("accepted", count=2)
+            mentions(world.vm.refused(f"assist {world.uuid.hex}"), "several hosts")
+        expect(not world.lender.asked, "somebody was asked")
 
 
 def source_refuses():
@@ -525,7 +704,7 @@ def hostile_client():
         mentions(world.vm.refused("listen none"), "PLAN")
         world.vm.do(f"assist {world.uuid.hex}")
         world.vm.do("register")
-        for how in ("none", "few", "many", "other"):
+        for how in ("none", "few", "many", "other", "fork", "remove"):
             mentions(world.vm.refused(f"listen {how}"), "userfaultfd")
         with Client(world.daemon.socket) as client:
             for kind in (28, 29):
@@ -539,6 +718,21 @@ def hostile_client():
         world.vm.wait_words(lambda words: words["serving"] == 1)
         world.vm.touch(0, 100)
         world.vm.touched(0, 100)
+
+
+def sealed_late():
+    """A source that could not seal when it was asked is asked again."""
+    with AssistWorld() as world:
+        world.lender.seals = False
+        for line in (f"assist {world.uuid.hex}", "register", "listen"):
+            world.vm.do(line)
+        world.daemon.wait("SEAL again", lambda: world.lender.seal_requests >= 3, 10 * SLOW)
+        expect(world.vm.words()["serving"] == 0, "it serves before the seal")
+        expect(world.lender.seal_requests < 12, "asked without pause")
+        world.lender.seals = True
+        world.vm.wait_words(lambda words: words["serving"] == 1)
+        world.vm.touch(0, 10)
+        world.vm.touched(0, 10)
 
 
 def _says(body):

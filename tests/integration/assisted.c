@@ -10,6 +10,7 @@
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/userfaultfd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,6 +117,13 @@ static const char *do_assist(Assisted *self, const char *words)
     return NULL;
 }
 
+/* Its plan is taken back, which it is told without asking. */
+static const char *do_withdrawn(Assisted *self, const char *words)
+{
+    (void)words;
+    return hear(self, CLIENT_ERROR);
+}
+
 static const char *do_device(Assisted *self, const char *words)
 {
     const char *error;
@@ -135,7 +143,8 @@ static const char *do_register(Assisted *self, const char *words)
     return NULL;
 }
 
-/* "few": all fds but one; "many": one twice; "other": a socket for the first; "none": none. */
+/* "few": all fds but one; "many": one twice; "other": a socket for the first; "none": none; "fork" and
+ * "remove": for the first a userfaultfd that reports such events. */
 static const char *do_listen(Assisted *self, const char *words)
 {
     int fds[LIMIT_SHARDS + 1];
@@ -150,6 +159,10 @@ static const char *do_listen(Assisted *self, const char *words)
         fds[n++] = fds[0];
     else if (strcmp(words, "other") == 0)
         fds[0] = self->socket;
+    else if (strcmp(words, "fork") == 0)
+        fds[0] = memory_new_uffd(self->device, UFFD_FEATURE_EVENT_FORK);
+    else if (strcmp(words, "remove") == 0)
+        fds[0] = memory_new_uffd(self->device, UFFD_FEATURE_EVENT_REMOVE);
     say(self, CLIENT_LISTEN, fds, n);
     return hear(self, CLIENT_OK);
 }
@@ -232,13 +245,16 @@ static const char *do_words(Assisted *self, const char *words)
     }
     clock_gettime(CLOCK_MONOTONIC, &now);
     memory_count(&self->memory, counts);
-    snprintf(self->text, sizeof self->text,
-             "serving=%u busy_ms=%ld hole=%lu missing=%lu requested=%lu present=%lu",
-             __atomic_load_n(&table->serving, __ATOMIC_SEQ_CST),
-             oldest ? (long)(((uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec - oldest) /
-                             1000000)
-                    : -1,
-             counts[PAGE_HOLE], counts[PAGE_MISSING], counts[PAGE_REQUESTED], counts[PAGE_PRESENT]);
+    snprintf(
+        self->text, sizeof self->text,
+        "serving=%u busy_ms=%ld hole=%lu missing=%lu requested=%lu present=%lu "
+        "found=%lu",
+        __atomic_load_n(&table->serving, __ATOMIC_SEQ_CST),
+        oldest
+            ? (long)(((uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec - oldest) / 1000000)
+            : -1,
+        counts[PAGE_HOLE], counts[PAGE_MISSING], counts[PAGE_REQUESTED] + counts[PAGE_RECEIVED],
+        counts[PAGE_PRESENT] + counts[PAGE_FOUND], counts[PAGE_FOUND]);
     return NULL;
 }
 
@@ -274,11 +290,13 @@ static const struct {
     const char *name;
     const char *(*run)(Assisted *self, const char *words);
 } commands[] = {
-    {"assist", do_assist},   {"device", do_device},   {"register", do_register},
-    {"listen", do_listen},   {"present", do_present}, {"hot", do_hot},
-    {"place", do_place},     {"touch", do_touch},     {"relay", do_relay},
-    {"words", do_words},     {"end", do_end},         {"reconnect", do_reconnect},
-    {"connect", do_connect},
+    {"assist", do_assist},     {"device", do_device},
+    {"register", do_register}, {"listen", do_listen},
+    {"present", do_present},   {"hot", do_hot},
+    {"place", do_place},       {"touch", do_touch},
+    {"relay", do_relay},       {"words", do_words},
+    {"end", do_end},           {"reconnect", do_reconnect},
+    {"connect", do_connect},   {"withdrawn", do_withdrawn},
 };
 
 static void run(Assisted *self, char *line)

@@ -92,9 +92,9 @@ void memory_count(const AssistedMemory *memory, uint64_t ret_counts[8])
 
 /* --- uffds ----------------------------------------------------------------------------------- */
 
-static int new_uffd(int device)
+int memory_new_uffd(int device, uint64_t features)
 {
-    struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_THREAD_ID};
+    struct uffdio_api api = {.api = UFFD_API, .features = features};
     int fd = device >= 0 ? ioctl(device, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK)
                          : (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 
@@ -114,7 +114,7 @@ void memory_register(AssistedMemory *memory, int device)
         struct uffdio_register with = {.range = {start_of(memory, shard), shard->length},
                                        .mode = UFFDIO_REGISTER_MODE_MISSING};
 
-        memory->uffds[i] = new_uffd(device);
+        memory->uffds[i] = memory_new_uffd(device, UFFD_FEATURE_THREAD_ID);
         must(ioctl(memory->uffds[i], UFFDIO_REGISTER, &with) == 0, "register");
     }
 }
@@ -150,7 +150,7 @@ void memory_write(AssistedMemory *memory, uint64_t first, uint64_t count)
 {
     for (uint64_t page = first; page < first + count; page++) {
         fill((uint64_t *)(void *)(memory->memory[0] + page * MEMORY_PAGE), 0, page);
-        mark(memory, 0, page, 1 << PAGE_HOLE, PAGE_PRESENT);
+        mark(memory, 0, page, 1 << PAGE_HOLE, PAGE_FOUND);
     }
 }
 
@@ -171,7 +171,9 @@ static bool place(AssistedMemory *memory, int uffd, uint32_t region, uint64_t pa
     must(!there || errno == EEXIST, "copy");
     if (there)
         must(ioctl(uffd, UFFDIO_WAKE, &range) == 0, "wake");
-    mark(memory, region, page, 1 << PAGE_HOLE | 1 << PAGE_MISSING, PAGE_PRESENT);
+    else
+        mark(memory, region, page, 1 << PAGE_HOLE | 1 << PAGE_MISSING | 1 << PAGE_FOUND,
+             PAGE_PRESENT);
     return there;
 }
 

@@ -43,6 +43,9 @@ void memory_init(AssistedMemory *memory, uint64_t length);
 /* Takes the table. False: it is not as large as told. */
 bool memory_take_table(AssistedMemory *memory, int fd, uint64_t size);
 
+/* One with these features, by device (or -1: by the system call); the caller's. */
+int memory_new_uffd(int device, uint64_t features);
+
 /* A uffd, made by device (or -1), for each shard of the plan; MISSING. */
 void memory_register(AssistedMemory *memory, int device);
 void memory_unregister(AssistedMemory *memory);

@@ -49,12 +49,12 @@ def another_name():
 
 
 @contextlib.contextmanager
-def _userfaultfd():
+def _userfaultfd(features=0):
     """One of our own, with nothing registered."""
     fd = ctypes.CDLL(None, use_errno=True).syscall(SYSCALL_USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK)
     expect(fd >= 0, f"userfaultfd: {os.strerror(ctypes.get_errno())}")
     try:
-        fcntl.ioctl(fd, UFFDIO_API, struct.pack("<QQQ", 0xaa, 0, 0))
+        fcntl.ioctl(fd, UFFDIO_API, struct.pack("<QQQ", 0xaa, features, 0))
         yield fd
     finally:
         os.close(fd)
@@ -67,7 +67,8 @@ def _regions(n, size):
 
 
 def _arm(world, client, source, hello, uffd):
-    """This process becomes the destination of a VM, which is offered to it and not sealed."""
+    """This process becomes the destination of a VM, which is offered to it and not sealed; or the
+    reason why not."""
     client.send(Client.HELLO, hello)
     expect(client.receive()[0] == Client.WELCOME, "no welcome")
     begun = source.begin(f"offer {world.destination.address}")
@@ -76,7 +77,7 @@ def _arm(world, client, source, hello, uffd):
     _, _, n = body.take("IQI")
     client.send_raw(Client.HEADER.pack(Client.ARMED, 1, client.serial, n)
                     + struct.pack("<iQ", 0, 0) + text(""), [uffd] * n)
-    expect(source.answered(begun) is None, "the offer failed")
+    return source.answered(begun)
 
 
 def large_pages():
@@ -143,7 +144,8 @@ def other_regions():
     with _busy_world() as world, _userfaultfd() as uffd:
         source = world.add(Vmm(world.source, "source", "back", mem=4, fill=4, regions=2))
         with Client(world.destination.socket) as client:
-            _arm(world, client, source, Client.hello("back", _regions(2, size)), uffd)
+            expect(not _arm(world, client, source, Client.hello("back", _regions(2, size)), uffd),
+                   "the offer failed")
         world.destination.wait("end of the session", lambda: not world.destination.stats(
             "back")["sessions"])
         good = _regions(2, size)
@@ -162,3 +164,18 @@ def other_regions():
             expect(world.destination.imported("back")["state"] == "armed", "another import")
         source.do("cancel")
         return said
+
+
+def userfaultfd_of_forks():
+    """A userfaultfd that hands its reader another fd whenever its process forks is not read."""
+    with _busy_world() as world:
+        source = world.add(Vmm(world.source, "source", "forks", mem=4, fill=4))
+        hello = Client.hello("forks", _regions(1, 4 * MIB))
+        for refused, features in enumerate((1 << 1, 1 << 2, 1 << 3)):  # FORK, REMAP, REMOVE
+            with Client(world.destination.socket) as client, _userfaultfd(features) as uffd:
+                expect(_arm(world, client, source, hello, uffd), f"features {features} are taken")
+            world.destination.wait("refusal", lambda n=refused: world.destination.log().count(
+                "forks: arrival undone: the client sent no userfaultfd") == n + 1)
+        with Client(world.destination.socket) as client, _userfaultfd() as uffd:
+            expect(not _arm(world, client, source, hello, uffd), "no userfaultfd at all is taken")
+            source.do("cancel")

@@ -143,6 +143,27 @@ def labelled():
         expect("<name>guest" in done.stdout and "commandline" not in done.stdout, done.stdout)
 
 
+def slow_reader():
+    """libvirt gets the whole domain, however slowly it reads, or hears that it did not."""
+    with Site() as site:
+        xml = domain(inside=f"<!-- {'x' * 300000} -->")
+        whole = site.migrate(xml).stdout
+        command = [postcopyd.program("50-postcopyd"), "guest", "migrate", "begin", "-"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                              env=site.environment()) as hook:
+            hook.stdin.write(xml)
+            hook.stdin.close()
+            time.sleep(6)
+            read = hook.stdout.read()
+            expect(hook.wait(5) == 0, hook.returncode)
+        expect(read == whole, f"{len(read)} of {len(whole)} bytes")
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            done = subprocess.run(command, input=xml, stdout=full, stderr=subprocess.PIPE,
+                                  text=True, check=False, timeout=10, env=site.environment())
+        expect(done.returncode == 1, done)
+        mentions(done.stderr, "No space left")
+
+
 def expects():
     """The daemon is told all that QEMU says of itself, and QEMU's monitor is free again afterwards."""
     with Site() as site:
@@ -156,6 +177,10 @@ def expects():
         with Monitor(site.monitor) as monitor:
             tids = [cpu["thread-id"] for cpu in monitor.ask("query-cpus-fast")]
             address = monitor.human("gpa2hva 0x0")
+            console = next(chardev["filename"] for chardev in monitor.ask("query-chardev")
+                           if chardev["label"] == "console")
+            monitor.ask("migrate-incoming", uri="tcp:127.0.0.1:0")
+        expect(told["ports"] == [int(re.search(r":(\d+),", console).group(1))], f"{told} {console}")
         expect(len(tids) == 2, tids)
         expect({key: told[key] for key in ("op", "vm", "uuid", "pid", "mode", "token", "vcpus",
                                            "capabilities")} == {
@@ -290,7 +315,7 @@ def hostile_qemu():
         connection.recv(1 << 16)
         time.sleep(8)
 
-    many = [{"capability": "postcopy-ram", "state": True}] * 50000
+    many = [{"capability": "postcopy-ram", "state": True}] * 40000
     nested = b"[" * 200000 + b"]" * 200000 + b"\r\n"
     hostile = {
         "flood": flood, "endless line": endless, "silent": silent,

@@ -61,15 +61,19 @@ class Site:
         """What libvirt writes when it started a QEMU."""
         (self.folder / "guest.pid").write_text(f"{pid}\n")
 
+    def environment(self, **more):
+        """What the hook's process is to find there."""
+        variables = {"POSTCOPYD_CONFIG": self.config, "POSTCOPYD_PRELOAD": self.preload,
+                     "POSTCOPYD_LIBVIRT_RUN": self.folder, **more}
+        return {**os.environ, **{name: str(value) for name, value in variables.items()}}
+
     def hook(self, operation, step, xml, *, name="guest", timeout=30, **environment):
         """Runs the hook; its CompletedProcess, with how long it took as `seconds`."""
-        variables = {"POSTCOPYD_CONFIG": self.config, "POSTCOPYD_PRELOAD": self.preload,
-                     "POSTCOPYD_LIBVIRT_RUN": self.folder, **environment}
         begin = time.monotonic()
         done = subprocess.run(
             [postcopyd.program("50-postcopyd"), name, operation, step, "-"], input=xml,
             capture_output=True, text=True, timeout=timeout, check=False,
-            env={**os.environ, **{name: str(value) for name, value in variables.items()}})
+            env=self.environment(**environment))
         done.seconds = time.monotonic() - begin
         return done
 
@@ -135,7 +139,7 @@ def _qemu(site, capabilities):
     expect(len(values) == 4, values)
     words = [host.qemu(), "-M", "pc", "-m", "64", "-smp", "2", "-accel", "tcg", "-display", "none",
              "-nodefaults", "-incoming", "defer", "-uuid", UUID,
-             "-S", *values]
+             "-S", "-chardev", "socket,id=console,host=127.0.0.1,port=0,server=on,wait=off", *values]
     with subprocess.Popen(words, stdin=subprocess.DEVNULL) as process:
         try:
             deadline = time.monotonic() + 20

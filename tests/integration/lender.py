@@ -209,6 +209,6 @@ class Lender:
             if kind == Peer.DATA:
                 content = b"".join(struct.pack("<Q", word(region, page + at + i)) * (PAGE // 8)
                                    for i in range(n))
+            self.read_pages += n  # before anybody can have them
             self.reply(peer, ids, item, kind, at, n, content)
-            self.read_pages += n
             at += n

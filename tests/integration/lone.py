@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A process that knows nothing of us: memory, a thread that may run, and a connection it was given.
 
-python3 lone.py BYTES anonymous|shared|both|halves.  Prints "ADDRESS BYTES TID" for each region, then obeys lines: "run"
-has the thread use CPU time, "swap" maps something else over its first region.
+python3 lone.py BYTES anonymous|shared|both|halves FD.  Prints "ADDRESS BYTES TID" for each region, then obeys lines:
+"run" has the thread use CPU time, "hang up" closes the connection, its descriptor FD.
 """
 
 import ctypes
@@ -46,7 +46,7 @@ def region(size, shared, number):
     return memory
 
 
-def main(size, kind):
+def main(size, kind, connection):
     """Until its stdin ends."""
     may_run = threading.Event()
 
@@ -65,8 +65,10 @@ def main(size, kind):
     for line in sys.stdin:
         if line.strip() == "run":
             may_run.set()
+        elif line.strip() == "hang up":
+            os.close(connection)
     os._exit(0)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -10,14 +10,22 @@ MIB = 1 << 20
 MTREE = 'FlatView #0\n AS "memory", root: system\n Root memory region: system\n'
 
 
+def bound_socket(path):
+    """For a monitor; the process that it is to stand for calls listen()."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    return listener
+
+
 class Monitor:
     """A QMP socket that serves one client at a time, as QEMU's does; a context manager.
 
     regions are (address, bytes) in a process, one after another from guest address 0 on, with a gap.
+    listener is of bound_socket(): whoever called listen() on it is who the kernel says is asked.
     """
 
-    def __init__(self, path, regions, vcpus):
-        self.path = str(path)
+    def __init__(self, listener, regions, vcpus):
+        self.path = listener.getsockname()
         self.regions = [(f"ram{i}", i << 32, address, size)
                         for i, (address, size) in enumerate(regions)]
         self.vcpus = list(vcpus)
@@ -26,9 +34,7 @@ class Monitor:
         self.capabilities = {"postcopy-ram": True, "release-ram": False}
         self.asked = []
         self.silent = threading.Event()
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(self.path)
-        self._listener.listen(1)
+        self._listener = listener
         threading.Thread(target=self._serve, daemon=True).start()
 
     def __enter__(self):

@@ -108,14 +108,14 @@ class Vmm:
         self._start(words, role, vm)
         self.wait_line("READY", timeout=30)
 
-    def _start(self, words, role, vm):
+    def _start(self, words, role, vm, **popen):
         self.role = role
         self.vm = vm
         self._lines = []
         self._changed = threading.Condition()
         self.process = subprocess.Popen([str(word) for word in words], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                        text=True, bufsize=1)
+                                        text=True, bufsize=1, **popen)
         atexit.register(self.kill)
         threading.Thread(target=self._read, daemon=True).start()
 

@@ -68,6 +68,25 @@ static void test_token_stays(void **state)
     assert_says(domain, VIR_DOMAIN_AFFECT_LIVE, OPT_IN_NO, TOKEN);
 }
 
+/* So is the note that its QEMU may leave memory out of what it saves. */
+static void test_note_stays(void **state)
+{
+    g_autoptr(virConnect) connection = domain_connect(URI, FALSE, NULL);
+    g_autoptr(virDomain) domain = domain_find(connection, "test", NULL);
+    DomainParts done;
+    char *text;
+
+    (void)state;
+    assert_int_equal(virDomainSetMetadata(domain, VIR_DOMAIN_METADATA_ELEMENT,
+                                          "<migration ignore-shared='yes'/>", OPT_IN_KEY,
+                                          OPT_IN_NAMESPACE, VIR_DOMAIN_AFFECT_LIVE),
+                     0);
+    assert_true(domain_opt_in(domain, FALSE, &done, NULL));
+    text = read_back(domain, VIR_DOMAIN_AFFECT_LIVE);
+    assert_string_equal(text, "<migration ignore-shared=\"yes\" enabled=\"no\"/>");
+    free(text);
+}
+
 /* The whole XML has it where the hook looks for it. */
 static void test_written_for_the_hook(void **state)
 {
@@ -151,6 +170,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_enable_and_disable),
         cmocka_unit_test(test_token_stays),
+        cmocka_unit_test(test_note_stays),
         cmocka_unit_test(test_written_for_the_hook),
         cmocka_unit_test(test_not_running),
         cmocka_unit_test(test_transient),

@@ -69,17 +69,34 @@ static void test_token_bounds(void **state)
 static void test_element(void **state)
 {
     OptIn opt_in = opt_in_of_element("<migration enabled='no' token='" TOKEN "'/>");
-    g_autofree char *text = NULL;
 
     (void)state;
     assert_opt_in(opt_in, OPT_IN_NO, TOKEN, FALSE, FALSE);
-    opt_in.wish = OPT_IN_YES;
-    text = opt_in_element(&opt_in);
-    assert_string_equal(text, "<migration enabled='yes' token='" TOKEN "'/>");
     opt_in = opt_in_of_element(NULL);
     assert_opt_in(opt_in, OPT_IN_SILENT, "", FALSE, TRUE);
     opt_in = opt_in_of_element("no XML");
     assert_opt_in(opt_in, OPT_IN_SILENT, "", FALSE, TRUE);
+}
+
+static void assert_rewritten(const char *before, gboolean enabled, const char *after)
+{
+    g_autofree char *text = opt_in_rewrite(before, enabled);
+
+    assert_string_equal(text, after);
+}
+
+/* The word is the owner's, all else is the daemon's: above all that QEMU may leave out memory. */
+static void test_rewritten(void **state)
+{
+    (void)state;
+    assert_rewritten(NULL, TRUE, "<migration enabled=\"yes\"/>");
+    assert_rewritten("no XML", FALSE, "<migration enabled=\"no\"/>");
+    assert_rewritten("<other enabled='yes'/>", FALSE, "<migration enabled=\"no\"/>");
+    assert_rewritten(
+        "<migration token='" TOKEN "' enabled='yes' ignore-shared='yes' later='x'/>", FALSE,
+        "<migration token=\"" TOKEN "\" enabled=\"no\" ignore-shared=\"yes\" later=\"x\"/>");
+    assert_rewritten("<migration ignore-shared='yes'><hint/></migration>", TRUE,
+                     "<migration ignore-shared=\"yes\" enabled=\"yes\"><hint/></migration>");
 }
 
 static void refuse_bytes(const char *text, gsize length, const char *why)
@@ -173,9 +190,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_domain),    cmocka_unit_test(test_token_bounds),
-        cmocka_unit_test(test_element),   cmocka_unit_test(test_malformed),
-        cmocka_unit_test(test_too_long),  cmocka_unit_test(test_entities),
-        cmocka_unit_test(test_inclusion),
+        cmocka_unit_test(test_element),   cmocka_unit_test(test_rewritten),
+        cmocka_unit_test(test_malformed), cmocka_unit_test(test_too_long),
+        cmocka_unit_test(test_entities),  cmocka_unit_test(test_inclusion),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

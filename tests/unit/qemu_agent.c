@@ -12,153 +12,49 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <libvirt/libvirt.h>
-#include <libvirt/virterror.h>
 #include <cmocka.h>
 
-#include "daemon/qemu/agent.h"
-#include "daemon/qemu/mark.h"
+#include "tests/unit/qemu_agent_world.h"
 
-#define URI "test:///default"
-
-/* libvirt uses GLib's event loop and objects, whose locks and counts the thread sanitizer does not
- * know. */
-const char *__tsan_default_suppressions(void);
-
-const char *__tsan_default_suppressions(void)
+static int process_of(const Guest *guest, const char *written)
 {
-    return "race:libglib-2.0.so.0\nrace:libvirt.so.0\ndeadlock:libvirt.so.0\n";
+    g_autofree char *path = g_build_filename(g_getenv("POSTCOPYD_LIBVIRT_RUN"), "test.pid", NULL);
+    char text[LIMIT_TEXT + 1] = "";
+    int pid = 0, pidfd;
+
+    if (written)
+        assert_true(g_file_set_contents(path, written, -1, NULL));
+    pidfd = guest->open_process(guest, &pid, text);
+    if (written)
+        assert_int_equal(unlink(path), 0);
+    if (pidfd >= 0)
+        assert_int_equal(close(pidfd), 0);
+    else
+        assert_true(text[0] != '\0');
+    return pidfd < 0 ? pidfd : pid;
 }
 
-typedef struct World {
-    Agent *agent;
-    virConnectPtr connection;
-    virDomainPtr domain; /* "test", which runs */
-    guint8 uuid[LIMIT_UUID];
-} World;
-
-static void write_mark(World *world, const char *xml)
+static void its_process_is_the_one_that_libvirt_started(void **state)
 {
-    assert_int_equal(virDomainSetMetadata(world->domain, VIR_DOMAIN_METADATA_ELEMENT, xml,
-                                          MARK_PREFIX, MARK_NAMESPACE, VIR_DOMAIN_AFFECT_LIVE),
-                     0);
-}
-
-/* FALSE: there is none. */
-static gboolean read_mark(World *world, Mark *ret_mark)
-{
-    char *xml = virDomainGetMetadata(world->domain, VIR_DOMAIN_METADATA_ELEMENT, MARK_NAMESPACE,
-                                     VIR_DOMAIN_AFFECT_LIVE);
-
-    memset(ret_mark, 0, sizeof *ret_mark);
-    if (!xml)
-        return FALSE;
-    assert_true(mark_parse(xml, ret_mark));
-    free(xml);
-    return TRUE;
-}
-
-static void start(World *world, gboolean all)
-{
-    world->agent = agent_start(&(AgentConfig){.uri = URI, .start_postcopy = 1, .all = all});
-    for (int i = 0; i < 5000 && !agent_is_connected(world->agent); i++)
-        usleep(1000);
-    assert_true(agent_is_connected(world->agent));
-    assert_string_equal(agent_uri(world->agent), URI);
-}
-
-static void stop(World *world)
-{
-    agent_stop(world->agent);
-    agent_free(world->agent);
-    world->agent = NULL;
-}
-
-static int set_up(void **state)
-{
-    World *world = g_new0(World, 1);
-
-    world->connection = virConnectOpen(URI);
-    assert_non_null(world->connection);
-    world->domain = virDomainLookupByName(world->connection, "test");
-    assert_non_null(world->domain);
-    assert_int_equal(virDomainGetUUID(world->domain, world->uuid), 0);
-    *state = world;
-    return 0;
-}
-
-/* The domains are made anew with the next connection. */
-static int tear_down(void **state)
-{
+    g_autofree char *folder = g_dir_make_tmp("agent.XXXXXX", NULL);
+    g_autofree char *own = g_strdup_printf("%d", (int)getpid());
+    g_autofree char *line = g_strdup_printf("%d\n", (int)getpid());
+    static const char *const wrong[] = {"",   "x",   "0",           "-1",
+                                        "1x", "1 1", "99999999999", "2147483647"};
     World *world = *state;
-
-    if (world->agent)
-        stop(world);
-    virDomainFree(world->domain);
-    virConnectClose(world->connection);
-    g_free(world);
-    return 0;
-}
-
-/* The guest, when the agent knows it; NULL if it never does. */
-static Guest *wait_guest(World *world)
-{
-    GuestProvider provider = agent_provider(world->agent);
-    char text[LIMIT_TEXT + 1];
-    Guest *guest = NULL;
-
-    for (int i = 0; i < 5000 && provider.open(provider.user, world->uuid, &guest, text); i++)
-        usleep(1000);
-    return guest;
-}
-
-static void wait_known(World *world)
-{
-    Guest *guest = wait_guest(world);
-
-    assert_non_null(guest);
-    guest->close(guest);
-}
-
-static gboolean has_guest(World *world)
-{
-    GuestProvider provider = agent_provider(world->agent);
-    char text[LIMIT_TEXT + 1];
-    Guest *guest = NULL;
-    int error = provider.open(provider.user, world->uuid, &guest, text);
-
-    assert_true(error == 0 || (error == -ENOENT && text[0] == '\0'));
-    if (guest)
-        guest->close(guest);
-    return error == 0;
-}
-
-static void wait_no_guest(World *world)
-{
-    for (int i = 0; i < 5000 && has_guest(world); i++)
-        usleep(1000);
-    assert_false(has_guest(world));
-}
-
-/* Another domain that takes part, and is looked at after whatever was done to the first. */
-static void let_looks_pass(World *world)
-{
-    static const char xml[] = "<domain type='test'><name>other</name><memory>1024</memory><os>"
-                              "<type>hvm</type></os></domain>";
-    World other = {.agent = world->agent, .connection = world->connection};
     Guest *guest;
 
-    other.domain = virDomainCreateXML(world->connection, xml, 0);
-    assert_non_null(other.domain);
-    virDomainGetUUID(other.domain, other.uuid);
-    write_mark(&other, "<migration enabled='yes'/>");
-    guest = wait_guest(&other);
+    g_setenv("POSTCOPYD_LIBVIRT_RUN", folder, TRUE);
+    world_start(world, TRUE);
+    guest = world_wait_guest(world);
     assert_non_null(guest);
+    assert_int_equal(process_of(guest, own), getpid());
+    assert_int_equal(process_of(guest, line), getpid());
+    assert_true(process_of(guest, NULL) < 0);
+    for (guint i = 0; i < G_N_ELEMENTS(wrong); i++)
+        assert_true(process_of(guest, wrong[i]) < 0);
     guest->close(guest);
-    assert_int_equal(virDomainDestroy(other.domain), 0);
-    wait_no_guest(&other);
-    virDomainFree(other.domain);
-    usleep(50000);
+    assert_int_equal(rmdir(folder), 0);
 }
 
 static void gets_a_token(void **state)
@@ -168,13 +64,13 @@ static void gets_a_token(void **state)
     Guest *guest;
     Mark mark;
 
-    write_mark(world, "<migration enabled='yes'/>");
-    start(world, FALSE);
-    guest = wait_guest(world);
+    world_write_mark(world, "<migration enabled='yes'/>");
+    world_start(world, FALSE);
+    guest = world_wait_guest(world);
     assert_non_null(guest);
     assert_true(guest->has_token);
     assert_string_equal(guest->name, "test");
-    assert_true(read_mark(world, &mark));
+    assert_true(world_read_mark(world, &mark));
     assert_int_equal(mark.enabled, MARK_YES);
     assert_true(mark.has_token);
     assert_memory_equal(mark.token, guest->token, LIMIT_TOKEN);
@@ -191,14 +87,14 @@ static void another_daemon_makes_another_token(void **state)
     World *world = *state;
     Mark first, second;
 
-    write_mark(world, "<migration enabled='yes'/>");
-    start(world, FALSE);
-    wait_known(world);
-    assert_true(read_mark(world, &first) && first.has_token);
-    stop(world);
-    start(world, FALSE);
-    wait_known(world);
-    assert_true(read_mark(world, &second) && second.has_token);
+    world_write_mark(world, "<migration enabled='yes'/>");
+    world_start(world, FALSE);
+    world_wait_known(world);
+    assert_true(world_read_mark(world, &first) && first.has_token);
+    world_stop(world);
+    world_start(world, FALSE);
+    world_wait_known(world);
+    assert_true(world_read_mark(world, &second) && second.has_token);
     assert_memory_not_equal(first.token, second.token, LIMIT_TOKEN);
 }
 
@@ -208,19 +104,19 @@ static void enabled_and_disabled_while_it_runs(void **state)
     Guest *guest;
     Mark mark;
 
-    start(world, FALSE);
-    let_looks_pass(world);
-    assert_false(has_guest(world));
-    assert_false(read_mark(world, &mark));
-    write_mark(world, "<migration enabled='yes'/>");
-    guest = wait_guest(world);
+    world_start(world, FALSE);
+    world_let_looks_pass(world);
+    assert_false(world_has_guest(world));
+    assert_false(world_read_mark(world, &mark));
+    world_write_mark(world, "<migration enabled='yes'/>");
+    guest = world_wait_guest(world);
     assert_non_null(guest);
     guest->close(guest);
-    write_mark(world, "<migration enabled='no'/>");
-    wait_no_guest(world);
+    world_write_mark(world, "<migration enabled='no'/>");
+    world_wait_no_guest(world);
     assert_false(agent_is_enabled(world->agent, world->uuid));
-    let_looks_pass(world);
-    assert_true(read_mark(world, &mark));
+    world_let_looks_pass(world);
+    assert_true(world_read_mark(world, &mark));
     assert_int_equal(mark.enabled, MARK_NO);
     assert_false(mark.has_token);
 }
@@ -231,12 +127,12 @@ static void a_lost_token_comes_back(void **state)
     World *world = *state;
     Mark first, second;
 
-    start(world, FALSE);
-    write_mark(world, "<migration enabled='yes'/>");
-    wait_known(world);
-    assert_true(read_mark(world, &first) && first.has_token);
-    write_mark(world, "<migration enabled='yes'/>");
-    for (int i = 0; i < 5000 && read_mark(world, &second) && !second.has_token; i++)
+    world_start(world, FALSE);
+    world_write_mark(world, "<migration enabled='yes'/>");
+    world_wait_known(world);
+    assert_true(world_read_mark(world, &first) && first.has_token);
+    world_write_mark(world, "<migration enabled='yes'/>");
+    for (int i = 0; i < 5000 && world_read_mark(world, &second) && !second.has_token; i++)
         usleep(1000);
     assert_memory_equal(first.token, second.token, LIMIT_TOKEN);
 }
@@ -246,18 +142,18 @@ static void anothers_token_stays(void **state)
 {
     World *world = *state;
     Mark theirs = {.enabled = MARK_YES, .has_token = TRUE, .token = {1, 2, 3}}, mark;
-    char *xml = mark_write(&theirs);
+    char *xml = mark_write(&theirs, NULL);
     Guest *guest;
 
-    start(world, FALSE);
-    write_mark(world, "<migration enabled='yes'/>");
-    wait_known(world);
-    let_looks_pass(world);
-    write_mark(world, xml);
-    let_looks_pass(world);
-    assert_true(read_mark(world, &mark));
+    world_start(world, FALSE);
+    world_write_mark(world, "<migration enabled='yes'/>");
+    world_wait_known(world);
+    world_let_looks_pass(world);
+    world_write_mark(world, xml);
+    world_let_looks_pass(world);
+    assert_true(world_read_mark(world, &mark));
     assert_memory_equal(&mark, &theirs, sizeof mark);
-    guest = wait_guest(world);
+    guest = world_wait_guest(world);
     assert_memory_equal(guest->token, theirs.token, LIMIT_TOKEN);
     guest->close(guest);
     g_free(xml);
@@ -268,17 +164,17 @@ static void all_but_who_says_no(void **state)
     World *world = *state;
     Mark mark;
 
-    start(world, TRUE);
-    wait_known(world);
-    assert_true(read_mark(world, &mark));
+    world_start(world, TRUE);
+    world_wait_known(world);
+    assert_true(world_read_mark(world, &mark));
     assert_int_equal(mark.enabled, MARK_UNSET);
     assert_true(mark.has_token);
-    stop(world);
-    write_mark(world, "<migration enabled='no'/>");
-    start(world, TRUE);
-    let_looks_pass(world);
-    assert_false(has_guest(world));
-    assert_true(read_mark(world, &mark));
+    world_stop(world);
+    world_write_mark(world, "<migration enabled='no'/>");
+    world_start(world, TRUE);
+    world_let_looks_pass(world);
+    assert_false(world_has_guest(world));
+    assert_true(world_read_mark(world, &mark));
     assert_false(mark.has_token);
 }
 
@@ -287,10 +183,10 @@ static void not_understood_is_left_alone(void **state)
     World *world = *state;
     char *xml;
 
-    write_mark(world, "<migration enabled='sometimes'/>");
-    start(world, TRUE);
-    let_looks_pass(world);
-    assert_false(has_guest(world));
+    world_write_mark(world, "<migration enabled='sometimes'/>");
+    world_start(world, TRUE);
+    world_let_looks_pass(world);
+    assert_false(world_has_guest(world));
     xml = virDomainGetMetadata(world->domain, VIR_DOMAIN_METADATA_ELEMENT, MARK_NAMESPACE,
                                VIR_DOMAIN_AFFECT_LIVE);
     assert_non_null(strstr(xml, "sometimes"));
@@ -303,19 +199,19 @@ static void stopped_and_started(void **state)
     World *world = *state;
     Mark first, second;
 
-    write_mark(world, "<migration enabled='yes'/>");
+    world_write_mark(world, "<migration enabled='yes'/>");
     assert_int_equal(virDomainSetMetadata(world->domain, VIR_DOMAIN_METADATA_ELEMENT,
                                           "<migration enabled='yes'/>", MARK_PREFIX, MARK_NAMESPACE,
                                           VIR_DOMAIN_AFFECT_CONFIG),
                      0);
-    start(world, FALSE);
-    wait_known(world);
-    assert_true(read_mark(world, &first) && first.has_token);
+    world_start(world, FALSE);
+    world_wait_known(world);
+    assert_true(world_read_mark(world, &first) && first.has_token);
     assert_int_equal(virDomainDestroy(world->domain), 0);
-    wait_no_guest(world);
+    world_wait_no_guest(world);
     assert_int_equal(virDomainCreate(world->domain), 0);
-    wait_known(world);
-    assert_true(read_mark(world, &second) && second.has_token);
+    world_wait_known(world);
+    assert_true(world_read_mark(world, &second) && second.has_token);
     assert_memory_not_equal(first.token, second.token, LIMIT_TOKEN);
 }
 
@@ -326,9 +222,9 @@ static void a_monitor_that_is_none(void **state)
     GError *error = NULL;
     Guest *guest;
 
-    write_mark(world, "<migration enabled='yes'/>");
-    start(world, FALSE);
-    guest = wait_guest(world);
+    world_write_mark(world, "<migration enabled='yes'/>");
+    world_start(world, FALSE);
+    guest = world_wait_guest(world);
     assert_null(monitor_call(&guest->monitor, "query-status", NULL, &error));
     assert_non_null(strstr(error->message, "libvirt: "));
     assert_null(strchr(error->message, '\n'));
@@ -371,14 +267,14 @@ static void capability_is_noted_first(void **state)
     Said set = {0}, gone = {0}, cleared = {0};
     Mark mark;
 
-    start(world, FALSE);
+    world_start(world, FALSE);
     agent_set_ignore_shared(world->agent, nobody, on_done, &gone);
     wait_said(&gone);
     assert_true(gone.failed);
     agent_set_ignore_shared(world->agent, world->uuid, on_done, &set);
     wait_said(&set);
     assert_true(set.failed);
-    assert_true(read_mark(world, &mark));
+    assert_true(world_read_mark(world, &mark));
     assert_true(mark.ignore_shared);
     agent_clear_ignore_shared(world->agent, nobody, on_done, &cleared);
     wait_said(&cleared);
@@ -392,10 +288,10 @@ static void stopped_at_once(void **state)
     Said said[50] = {0};
     int answered = 0;
 
-    start(world, FALSE);
+    world_start(world, FALSE);
     for (int i = 0; i < 50; i++)
         agent_clear_ignore_shared(world->agent, world->uuid, on_done, &said[i]);
-    stop(world);
+    world_stop(world);
     for (int i = 0; i < 50; i++)
         answered += atomic_load(&said[i].times);
     assert_int_equal(answered, 50);
@@ -421,11 +317,10 @@ static void nobody_there(void **state)
     agent_free(agent);
 }
 
-#define WITH_DOMAIN(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        WITH_DOMAIN(its_process_is_the_one_that_libvirt_started),
         WITH_DOMAIN(gets_a_token),
         WITH_DOMAIN(another_daemon_makes_another_token),
         WITH_DOMAIN(enabled_and_disabled_while_it_runs),

@@ -100,7 +100,7 @@ static void written_and_read(void **state)
 
         for (int i = 0; before.has_token && i < LIMIT_TOKEN; i++)
             before.token[i] = (guint8)(7 * i + 200);
-        xml = mark_write(&before);
+        xml = mark_write(&before, NULL);
         if (!xml) {
             assert_int_equal(before.enabled, MARK_UNSET);
             assert_false(before.has_token || before.ignore_shared);
@@ -110,6 +110,29 @@ static void written_and_read(void **state)
         assert_memory_equal(&before, &after, sizeof before);
         g_free(xml);
     }
+}
+
+/* Of a later version, or of somebody who has his own ideas. */
+static void what_others_wrote_stays(void **state)
+{
+    static const char before[] =
+        "<migration later='x&lt;' enabled='yes' token='" DIGITS "'><hint>7</hint></migration>";
+    Mark mark = {.enabled = MARK_NO, .ignore_shared = TRUE}, after;
+    char *xml = mark_write(&mark, before);
+
+    (void)state;
+    assert_string_equal(xml, "<migration later=\"x&lt;\" enabled=\"no\" ignore-shared=\"yes\">"
+                             "<hint>7</hint></migration>");
+    assert_true(mark_parse(xml, &after));
+    assert_memory_equal(&after, &mark, sizeof after);
+    g_free(xml);
+    xml = mark_write(&(Mark){0}, "<migration later='x' enabled='yes'/>");
+    assert_string_equal(xml, "<migration later=\"x\"/>");
+    g_free(xml);
+    assert_null(mark_write(&(Mark){0}, "<migration enabled='yes'/>"));
+    xml = mark_write(&mark, "no XML");
+    assert_string_equal(xml, "<migration enabled=\"no\" ignore-shared=\"yes\"/>");
+    g_free(xml);
 }
 
 static void who_takes_part(void **state)
@@ -128,6 +151,7 @@ int main(void)
         cmocka_unit_test(reads_what_libvirt_gives), cmocka_unit_test(other_words),
         cmocka_unit_test(a_bad_token_is_none),      cmocka_unit_test(nonsense_is_left_alone),
         cmocka_unit_test(written_and_read),         cmocka_unit_test(who_takes_part),
+        cmocka_unit_test(what_others_wrote_stays),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -35,14 +35,35 @@ static const char tcp6[] = HEAD
     "   2: 000000FD000000000000000001000000:C001 000000FD000000000000000002000000:9C43 01 "
     "00000000:00000000 00:00000000 00000000     0        0 203 1 0000000000000000 20 0 0 10 -1\n";
 
-static uint32_t select_from(const char *text, bool ipv6, const uint64_t *inodes, size_t n,
-                            ProcessSocket *ret_sockets, uint32_t most)
+/* Sockets in the order in which they were shown. */
+typedef struct Shown {
+    uint32_t n;
+    ProcessSocket sockets[8];
+} Shown;
+
+static void note(void *user, const ProcessSocket *socket)
+{
+    Shown *shown = user;
+
+    assert_true(shown->n < 8);
+    shown->sockets[shown->n++] = *socket;
+}
+
+static void visit(const char *text, bool ipv6, const uint64_t *inodes, size_t n,
+                  SocketVisit visitor, void *user)
 {
     FILE *file = fmemopen((void *)text, strlen(text), "r");
-    uint32_t found = sockets_select(file, ipv6, inodes, n, ret_sockets, most);
 
+    sockets_select(file, ipv6, inodes, n, visitor, user);
     fclose(file);
-    return found;
+}
+
+static Shown select_from(const char *text, bool ipv6, const uint64_t *inodes, size_t n)
+{
+    Shown shown = {0};
+
+    visit(text, ipv6, inodes, n, note, &shown);
+    return shown;
 }
 
 static const char *end_text(const SocketEnd *end)
@@ -56,49 +77,72 @@ static const char *end_text(const SocketEnd *end)
 static void only_sockets_of_the_process_are_taken(void **state)
 {
     const uint64_t inodes[] = {101, 102, 999};
-    ProcessSocket sockets[8];
+    Shown shown = select_from(tcp, false, inodes, 3);
 
     (void)state;
-    assert_int_equal(select_from(tcp, false, inodes, 3, sockets, 8), 2);
-    assert_int_equal(sockets[0].state, SOCKET_LISTENING);
-    assert_string_equal(end_text(&sockets[0].local), "0.0.0.0:49152");
-    assert_int_equal(sockets[1].state, SOCKET_ESTABLISHED);
-    assert_string_equal(end_text(&sockets[1].local), "192.168.1.10:49152");
-    assert_string_equal(end_text(&sockets[1].remote), "192.168.1.11:40000");
-    assert_int_equal(sockets[1].inode, 102);
-    assert_int_equal(select_from(tcp, false, inodes, 3, sockets, 1), 1);
-    assert_int_equal(select_from(tcp, false, inodes, 0, sockets, 8), 0);
+    assert_int_equal(shown.n, 2);
+    assert_int_equal(shown.sockets[0].state, SOCKET_LISTENING);
+    assert_string_equal(end_text(&shown.sockets[0].local), "0.0.0.0:49152");
+    assert_int_equal(shown.sockets[1].state, SOCKET_ESTABLISHED);
+    assert_string_equal(end_text(&shown.sockets[1].local), "192.168.1.10:49152");
+    assert_string_equal(end_text(&shown.sockets[1].remote), "192.168.1.11:40000");
+    assert_int_equal(shown.sockets[1].inode, 102);
+    assert_int_equal(select_from(tcp, false, inodes, 0).n, 0);
 }
 
 static void ipv4_in_ipv6_is_ipv4(void **state)
 {
     const uint64_t inodes[] = {201, 202, 203};
-    ProcessSocket sockets[8];
+    Shown shown = select_from(tcp6, true, inodes, 3);
 
     (void)state;
-    assert_int_equal(select_from(tcp6, true, inodes, 3, sockets, 8), 3);
-    assert_string_equal(end_text(&sockets[0].local), "[::]:49153");
-    assert_false(sockets[1].remote.ipv6);
-    assert_string_equal(end_text(&sockets[1].local), "192.168.1.10:49153");
-    assert_string_equal(end_text(&sockets[1].remote), "192.168.1.11:40002");
-    assert_string_equal(end_text(&sockets[2].remote), "[fd00::2]:40003");
+    assert_int_equal(shown.n, 3);
+    assert_string_equal(end_text(&shown.sockets[0].local), "[::]:49153");
+    assert_false(shown.sockets[1].remote.ipv6);
+    assert_string_equal(end_text(&shown.sockets[1].local), "192.168.1.10:49153");
+    assert_string_equal(end_text(&shown.sockets[1].remote), "192.168.1.11:40002");
+    assert_string_equal(end_text(&shown.sockets[2].remote), "[fd00::2]:40003");
+}
+
+static IncomingSearch search(const char *text, bool ipv6, const uint64_t *inodes, size_t n,
+                             const PortSet *others)
+{
+    IncomingSearch result = {.others = others};
+
+    visit(text, ipv6, inodes, n, incoming_search_listener, &result);
+    visit(text, ipv6, inodes, n, incoming_search_connection, &result);
+    return result;
 }
 
 static void the_migration_comes_to_a_port_it_listens_at(void **state)
 {
     const uint64_t all[] = {101, 102, 103}, no_listener[] = {102, 103}, other[] = {101, 103};
-    ProcessSocket sockets[8];
-    uint32_t n;
+    IncomingSearch result = search(tcp, false, all, 3, NULL);
 
     (void)state;
-    n = select_from(tcp, false, all, 3, sockets, 8);
-    assert_int_equal(sockets_find_accepted(sockets, n)->inode, 102);
-    n = select_from(tcp, false, no_listener, 2, sockets, 8);
-    assert_null(sockets_find_accepted(sockets, n));
+    assert_true(result.found && !result.several);
+    assert_int_equal(result.socket.inode, 102);
+    assert_false(search(tcp, false, no_listener, 2, NULL).found);
     /* A connection of its own to that port of another host is none. */
-    n = select_from(tcp, false, other, 2, sockets, 8);
-    assert_int_equal(n, 2);
-    assert_null(sockets_find_accepted(sockets, n));
+    assert_int_equal(select_from(tcp, false, other, 2).n, 2);
+    assert_false(search(tcp, false, other, 2, NULL).found);
+}
+
+/* The console of a VM is listened at as well, and whoever looks at it is not its source. */
+static void other_ports_are_not_the_migration(void **state)
+{
+    const uint64_t inodes[] = {201, 202, 203}, one[] = {201, 203};
+    PortSet others = {0};
+
+    (void)state;
+    assert_true(search(tcp6, true, inodes, 3, NULL).several);
+    assert_true(search(tcp6, true, one, 2, NULL).found);
+    assert_false(search(tcp6, true, one, 2, NULL).several);
+    port_set_add(&others, 49152);
+    assert_true(search(tcp6, true, inodes, 3, &others).found);
+    port_set_add(&others, 49153);
+    assert_true(port_set_has(&others, 49153) && !port_set_has(&others, 49154));
+    assert_false(search(tcp6, true, inodes, 3, &others).found);
 }
 
 static void nonsense_is_no_socket(void **state)
@@ -161,29 +205,68 @@ static int listen_on_loopback(struct sockaddr_in *ret_address)
     return fd;
 }
 
+static int connect_to(const struct sockaddr_in *address)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_int_equal(connect(fd, (const struct sockaddr *)address, sizeof *address), 0);
+    return fd;
+}
+
 static void a_process_is_found_out_by_its_own_files(void **state)
 {
-    ProcessSocket sockets[SOCKETS_MAX];
     struct sockaddr_in address, own;
     socklen_t length = sizeof own;
-    int listener = listen_on_loopback(&address), outgoing, incoming, n;
-    const ProcessSocket *found;
+    int listener = listen_on_loopback(&address), outgoing, incoming;
+    PortSet others = {0};
+    ProcessSocket found;
+    uint64_t inodes[4];
 
     (void)state;
-    n = sockets_of_process(getpid(), sockets, SOCKETS_MAX);
-    assert_true(n >= 1);
-    assert_null(sockets_find_accepted(sockets, (uint32_t)n));
-    outgoing = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(connect(outgoing, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(sockets_find_incoming(getpid(), NULL, &found), 0);
+    outgoing = connect_to(&address);
     incoming = accept(listener, NULL, NULL);
     assert_true(incoming >= 0);
     assert_int_equal(getsockname(outgoing, (struct sockaddr *)&own, &length), 0);
-    n = sockets_of_process(getpid(), sockets, SOCKETS_MAX);
-    found = sockets_find_accepted(sockets, (uint32_t)n);
-    assert_non_null(found);
-    assert_int_equal(found->remote.port, ntohs(own.sin_port));
-    assert_int_equal(found->local.port, ntohs(address.sin_port));
-    assert_true(sockets_of_process(0x7fffffff, sockets, SOCKETS_MAX) < 0);
+    assert_int_equal(sockets_find_incoming(getpid(), NULL, &found), 1);
+    assert_int_equal(found.remote.port, ntohs(own.sin_port));
+    assert_int_equal(found.local.port, ntohs(address.sin_port));
+    assert_int_equal(sockets_find_remote(getpid(), &found.remote, inodes, 4), 1);
+    port_set_add(&others, found.local.port);
+    assert_int_equal(sockets_find_incoming(getpid(), &others, &found), 0);
+    assert_true(sockets_find_incoming(0x7fffffff, NULL, &found) < 0);
+    assert_true(sockets_find_remote(0x7fffffff, &found.remote, inodes, 4) < 0);
+    close(listener);
+    close(outgoing);
+    close(incoming);
+}
+
+/* As a QEMU has whose disks are in a cluster. */
+static void one_among_many_is_found(void **state)
+{
+    enum { OTHERS = 400 };
+    struct sockaddr_in address, elsewhere;
+    int others = listen_on_loopback(&elsewhere), listener, fds[2 * OTHERS], outgoing, incoming;
+    ProcessSocket found;
+    uint64_t inodes[4];
+
+    (void)state;
+    for (int i = 0; i < OTHERS; i++) {
+        fds[2 * i] = connect_to(&elsewhere);
+        fds[2 * i + 1] = accept(others, NULL, NULL);
+        assert_true(fds[2 * i + 1] >= 0);
+    }
+    close(others);
+    listener = listen_on_loopback(&address);
+    outgoing = connect_to(&address);
+    incoming = accept(listener, NULL, NULL);
+    assert_int_equal(sockets_find_incoming(getpid(), NULL, &found), 1);
+    assert_int_equal(found.local.port, ntohs(address.sin_port));
+    assert_int_equal(sockets_find_remote(getpid(), &found.remote, inodes, 4), 1);
+    found.remote.port = 1;
+    assert_int_equal(sockets_find_remote(getpid(), &found.remote, inodes, 4), 0);
+    for (int i = 0; i < 2 * OTHERS; i++)
+        close(fds[i]);
     close(listener);
     close(outgoing);
     close(incoming);
@@ -195,9 +278,11 @@ int main(void)
         cmocka_unit_test(only_sockets_of_the_process_are_taken),
         cmocka_unit_test(ipv4_in_ipv6_is_ipv4),
         cmocka_unit_test(the_migration_comes_to_a_port_it_listens_at),
+        cmocka_unit_test(other_ports_are_not_the_migration),
         cmocka_unit_test(nonsense_is_no_socket),
         cmocka_unit_test(ends_are_read_as_they_are_written),
         cmocka_unit_test(a_process_is_found_out_by_its_own_files),
+        cmocka_unit_test(one_among_many_is_found),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -198,6 +198,36 @@ static void test_order_is_free(void **state)
     assert_true(layout_compare(source, destination, NULL));
 }
 
+#define MANY 100000
+
+static char *repeated(const char *head, const char *line, guint times)
+{
+    GString *text = g_string_new(head);
+
+    for (guint i = 0; i < times; i++)
+        g_string_append(text, line);
+    return g_string_free(text, FALSE);
+}
+
+/* More than any QEMU prints costs no more than that. */
+static void test_floods(void **state)
+{
+    g_autofree char *rows = repeated(RAMBLOCK_HEADER, "  m0 4 KiB 0x0 0x1000 0x1000\n", MANY);
+    g_autofree char *words = repeated(RAMBLOCK_HEADER, " x", MANY);
+    g_autofree char *view = repeated("FlatView #0\n AS \"memory\", root: system\n",
+                                     "  0-fff (prio 0, ram): pc.bios\n", MANY);
+    g_autofree char *behind = repeated(mtree, "  0-fff (prio 0, ram): pc.bios\n", MANY);
+    g_autoptr(GPtrArray) blocks = layout_parse_blocks(ramblock, NULL);
+    g_autoptr(GError) error = NULL;
+
+    (void)state;
+    assert_blocks_refused(rows);
+    assert_blocks_refused(words);
+    assert_false(layout_place(blocks, view, &error));
+    assert_non_null(strstr(error->message, "prints more than any QEMU would"));
+    assert_true(layout_place(blocks, behind, NULL));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -205,6 +235,7 @@ int main(void)
         cmocka_unit_test(test_blocks_refused), cmocka_unit_test(test_placing),
         cmocka_unit_test(test_no_view),        cmocka_unit_test(test_address),
         cmocka_unit_test(test_differences),    cmocka_unit_test(test_order_is_free),
+        cmocka_unit_test(test_floods),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

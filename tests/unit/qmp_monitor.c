@@ -25,6 +25,7 @@ typedef struct Script {
     int listener;
     char path[108];
     const char *answers[8];
+    gboolean floods; /* and goes on with events then, as fast as they are read */
     GThread *thread;
 } Script;
 
@@ -48,6 +49,8 @@ static void answer(int fd, const char *format, const char *request)
     send(fd, text, strlen(text), MSG_NOSIGNAL);
 }
 
+static const char flood[] = "{\"event\": \"X\"}\r\n{\"event\": \"X\"}\r\n{\"event\": \"X\"}\r\n";
+
 static gpointer play(gpointer data)
 {
     Script *script = data;
@@ -57,6 +60,8 @@ static gpointer play(gpointer data)
     send(fd, greeting, strlen(greeting), MSG_NOSIGNAL);
     for (guint i = 0; script->answers[i] && read_line(fd, line, sizeof line); i++)
         answer(fd, script->answers[i], line);
+    while (script->floods && send(fd, flood, strlen(flood), MSG_NOSIGNAL) > 0)
+        ;
     close(fd);
     return NULL;
 }
@@ -169,6 +174,52 @@ static void test_timeout(void **state)
     script_end(&script);
 }
 
+/* A QEMU that never stops talking keeps nobody for longer than one that says nothing. */
+static void test_flood(void **state)
+{
+    Script script = {.answers = {DONE}, .floods = TRUE};
+    g_autoptr(GError) error = NULL;
+    gint64 begin;
+    Qmp *qmp;
+
+    (void)state;
+    script_start(&script);
+    qmp = qmp_connect(script.path, "source", NULL, NULL);
+    assert_non_null(qmp);
+    qmp_set_timeout(qmp, 200);
+    begin = g_get_monotonic_time();
+    assert_false(qmp_run(qmp, "stop", NULL, &error));
+    assert_true(g_error_matches(error, CALL_ERROR, CALL_ERROR_TIMEOUT));
+    assert_non_null(strstr(error->message, "waiting for the source's QEMU (stop)"));
+    assert_true(g_get_monotonic_time() - begin < 10 * G_USEC_PER_SEC);
+    assert_true(qmp_wait(&qmp, 1, NULL, wait_deadline(1000), NULL));
+    qmp_free(qmp);
+    script_end(&script);
+}
+
+/* An answer is JSON of millions of numbers, but the text of one that large is not even parsed. */
+static void test_too_long(void **state)
+{
+    g_autoptr(GString) numbers = g_string_new("{\"return\": [0");
+    Script script = {.answers = {DONE}};
+    g_autoptr(GError) error = NULL;
+    Qmp *qmp;
+
+    (void)state;
+    while (numbers->len < 3 << 20)
+        g_string_append(numbers, ",0");
+    g_string_append(numbers, "], \"id\": \"%s\"}\r\n");
+    script.answers[1] = numbers->str;
+    script_start(&script);
+    qmp = qmp_connect(script.path, "source", NULL, NULL);
+    assert_non_null(qmp);
+    assert_false(qmp_run(qmp, "query-status", NULL, &error));
+    assert_non_null(error);
+    assert_non_null(strstr(error->message, "endless line"));
+    qmp_free(qmp);
+    script_end(&script);
+}
+
 static void test_nobody(void **state)
 {
     g_autoptr(GError) error = NULL;
@@ -193,10 +244,9 @@ static void test_second(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_calls),
-        cmocka_unit_test(test_lent),
-        cmocka_unit_test(test_timeout),
-        cmocka_unit_test(test_nobody),
+        cmocka_unit_test(test_calls),    cmocka_unit_test(test_lent),
+        cmocka_unit_test(test_timeout),  cmocka_unit_test(test_flood),
+        cmocka_unit_test(test_too_long), cmocka_unit_test(test_nobody),
         cmocka_unit_test(test_second),
     };
 

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/control/userfaultfd.h"
+
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+
+static gboolean is_userfaultfd(int fd)
+{
+    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", fd);
+    g_autofree char *link = fd >= 0 ? g_file_read_link(path, NULL) : NULL;
+
+    return g_strcmp0(link, "anon_inode:[userfaultfd]") == 0;
+}
+
+/* UFFD_FEATURE_*; all of them if the kernel does not say. */
+static guint64 features_of(int fd)
+{
+    g_autofree char *path = g_strdup_printf("/proc/self/fdinfo/%d", fd);
+    g_autofree char *text = NULL;
+    unsigned long long features;
+    const char *line;
+
+    if (!g_file_get_contents(path, &text, NULL, NULL))
+        return G_MAXUINT64;
+    line = strstr(text, "\nAPI:");
+    if (!line || sscanf(line, "\nAPI: %*x:%llx:", &features) != 1)
+        return G_MAXUINT64;
+    return features;
+}
+
+/* Before UFFDIO_API it has no features yet, and its owner could still choose them; the kernel says so by an
+ * error, as it does of one that blocks. */
+static gboolean is_set_up(int fd)
+{
+    struct pollfd poller = {.fd = fd, .events = POLLIN};
+
+    return poll(&poller, 1, 0) >= 0 && !(poller.revents & (POLLERR | POLLNVAL));
+}
+
+gboolean userfaultfd_may_be_served(int fd, gboolean events)
+{
+    guint64 unwanted = UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP;
+
+    if (!events)
+        unwanted |= UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP;
+    return is_userfaultfd(fd) && is_set_up(fd) && (features_of(fd) & unwanted) == 0;
+}
