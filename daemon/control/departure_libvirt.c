@@ -29,6 +29,11 @@ static gboolean may_be_armed(const Departure *departure)
             (departure->stage == DEPARTURE_INVITING && departure->leased));
 }
 
+gboolean departure_libvirt_is_between(const Departure *departure)
+{
+    return may_be_armed(departure);
+}
+
 /* --- the capability ------------------------------------------------------------------------ */
 
 typedef struct SetJob {

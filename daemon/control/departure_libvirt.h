@@ -28,4 +28,8 @@ void departure_libvirt_ended(Departure *departure);
 /* Looks at those that drift; every tick. */
 void departure_libvirt_tick(Control *control);
 
+/* Its destination may be armed, and libvirt may let the guest run there at any moment: only while this daemon
+ * lives can it be sealed, or undone. */
+gboolean departure_libvirt_is_between(const Departure *departure);
+
 #endif
