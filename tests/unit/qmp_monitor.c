@@ -193,10 +193,8 @@ static void test_second(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_calls),
-        cmocka_unit_test(test_lent),
-        cmocka_unit_test(test_timeout),
-        cmocka_unit_test(test_nobody),
+        cmocka_unit_test(test_calls),   cmocka_unit_test(test_lent),
+        cmocka_unit_test(test_timeout), cmocka_unit_test(test_nobody),
         cmocka_unit_test(test_second),
     };
 
