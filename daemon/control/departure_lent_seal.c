@@ -20,7 +20,9 @@ typedef struct StopJob {
     guint8 uuid[LIMIT_UUID];
     int pid;
     DepartureMode mode;
+    Outgoing outgoing;
     GuestProcess process;
+    guint64 cpu_ns;
     int error;
     char text[LIMIT_TEXT + 1];
 } StopJob;
@@ -51,7 +53,7 @@ static void on_looked(Control *control, gpointer data)
         if (job->error)
             not_stopped(departure, job);
         else
-            departure_seal_proven(departure, job->process.vcpus, job->process.n_vcpus);
+            departure_seal_proven(departure, job->process.vcpus, job->process.n_vcpus, job->cpu_ns);
     }
     stop_job_free(job);
 }
@@ -84,8 +86,16 @@ static int look(StopJob *job)
                    job->pid);
         return -ESRCH;
     }
-    return job->mode == DEPARTURE_ASSIST ? wait_for_postcopy(guest, job->text)
-                                         : guest_check_stopped(guest, job->text);
+    error = job->mode == DEPARTURE_DIRECT ? guest_check_stopped(guest, job->text)
+                                          : wait_for_postcopy(guest, job->text);
+    if (error)
+        return error;
+    job->cpu_ns = departure_seal_cpu_ns(job->pid, job->process.vcpus, job->process.n_vcpus);
+    if (job->mode == DEPARTURE_DIRECT)
+        return guest_check_stopped(guest, job->text);
+    error = guest_check_postcopy(guest, job->text);
+    /* Asked last: as it is there still, all that was said was said of the migration it was asked for. */
+    return error ? error : outgoing_check(job->pid, &job->outgoing, job->text);
 }
 
 static void *look_thread(void *argument)
@@ -107,6 +117,7 @@ static void start_looking(Departure *departure)
     memcpy(job->uuid, departure->export->uuid, LIMIT_UUID);
     job->pid = departure->pid;
     job->mode = departure->mode;
+    job->outgoing = departure->outgoing;
     job->process.pidfd = -1;
     if (departure_start_thread(look_thread, job))
         return;
@@ -129,7 +140,8 @@ void departure_lent_seal(Departure *departure, Asker asker)
         asker_answer(departure->control, &asker, 0, atomic_load(&departure->export->seal), "");
         return;
     }
-    if (departure->mode != DEPARTURE_DIRECT || departure->stage != DEPARTURE_OFFERED) {
+    if (departure->mode != DEPARTURE_DIRECT || departure->stage != DEPARTURE_OFFERED ||
+        departure->waiting) {
         asker_answer(departure->control, &asker, -EINVAL, 0,
                      "the destination is not armed, or the export is sealed already");
         return;

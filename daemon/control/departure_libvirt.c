@@ -13,6 +13,8 @@
 
 /* Between the hook's end and QEMU's first byte libvirt shows no migration yet. */
 #define OVER_US (3 * (gint64)G_USEC_PER_SEC)
+/* While a guest stands still its devices are saved, and some machines' write to memory then. */
+#define SETTLED_US (1 * (gint64)G_USEC_PER_SEC)
 
 static gboolean is_libvirts(const Departure *departure)
 {
@@ -43,10 +45,12 @@ static void on_set(Control *control, gpointer data)
 
     if (!departure || !departure_is_open(departure))
         agent_clear_ignore_shared(control->agent, job->uuid, NULL, NULL);
-    else if (job->problem)
+    else if (job->problem && departure->stage < DEPARTURE_SEALED) {
+        departure_order(departure, PEER_CANCEL); /* it may be armed by now */
         departure_end(departure, DEPARTURE_ENDED, -EIO, job->problem);
-    else if (departure->waiting)
+    } else if (departure->waiting) {
         departure_answer_prepared(departure);
+    }
     g_free(job->problem);
     g_free(job);
 }
@@ -66,6 +70,9 @@ void departure_libvirt_awaited(Departure *departure)
     Control *control = departure->control;
     SetJob *job;
 
+    if (departure->awaited || !departure->waiting)
+        return;
+    departure->awaited = TRUE;
     if (!control->agent) { /* a lent VM: whoever lent it sets it */
         departure_answer_prepared(departure);
         return;
@@ -92,7 +99,7 @@ typedef enum Verdict {
     VERDICT_UNKNOWN, /* nobody answers: it is asked again */
     VERDICT_MIGRATES,
     VERDICT_STOPPED,
-    VERDICT_OVER, /* it runs, and nothing migrates it */
+    VERDICT_OVER, /* nothing migrates it, nor has it gone */
 } Verdict;
 
 typedef struct LookJob {
@@ -101,6 +108,7 @@ typedef struct LookJob {
     guint8 uuid[LIMIT_UUID];
     int pid;
     GuestProcess process;
+    guint64 cpu_ns;
     Verdict verdict;
 } LookJob;
 
@@ -116,12 +124,31 @@ static Verdict look(LookJob *job)
     if (error || job->process.pid != job->pid)
         return VERDICT_UNKNOWN;
     error = guest_check_stopped(guest, text);
+    if (!error) {
+        job->cpu_ns = departure_seal_cpu_ns(job->pid, job->process.vcpus, job->process.n_vcpus);
+        error = guest_check_stopped(guest, text);
+    }
     if (error != -EBUSY)
         return error ? VERDICT_UNKNOWN : VERDICT_STOPPED;
     status = monitor_query_status(&guest->monitor, "query-migrate", NULL);
     if (!status)
         return VERDICT_UNKNOWN;
-    return answers_migrating(status) ? VERDICT_MIGRATES : VERDICT_OVER;
+    if (answers_migrating(status))
+        return VERDICT_MIGRATES;
+    return answers_failed(status) || guest_says_running(guest) ? VERDICT_OVER : VERDICT_UNKNOWN;
+}
+
+/* Its memory is final when it has stood still for a while. */
+static void count_stopped(Departure *departure, const LookJob *job)
+{
+    gint64 now = g_get_monotonic_time();
+
+    if (departure->stopped_us == 0)
+        departure->stopped_us = now;
+    if (now - departure->stopped_us < SETTLED_US)
+        return;
+    departure->stage = DEPARTURE_SEALING;
+    departure_seal_proven(departure, job->process.vcpus, job->process.n_vcpus, job->cpu_ns);
 }
 
 /* What was migrated and runs is over at once; before QEMU's first byte it only looks so. */
@@ -144,12 +171,12 @@ static void on_looked(Control *control, gpointer data)
         departure->looking = FALSE;
         if (job->verdict != VERDICT_OVER)
             departure->over_us = 0;
-        if (departure->stage == DEPARTURE_OFFERED && job->verdict == VERDICT_STOPPED) {
-            departure->stage = DEPARTURE_SEALING;
-            departure_seal_proven(departure, job->process.vcpus, job->process.n_vcpus);
-        } else if (may_be_armed(departure) && job->verdict == VERDICT_OVER) {
+        if (job->verdict != VERDICT_STOPPED)
+            departure->stopped_us = 0;
+        if (departure->stage == DEPARTURE_OFFERED && job->verdict == VERDICT_STOPPED)
+            count_stopped(departure, job);
+        else if (may_be_armed(departure) && job->verdict == VERDICT_OVER)
             count_over(departure);
-        }
     }
     guest_process_clear(&job->process);
     g_free(job);
@@ -197,7 +224,7 @@ gboolean departure_libvirt_outlived(Departure *departure)
         return FALSE;
     if (departure->stage == DEPARTURE_OFFERED) {
         departure->stage = DEPARTURE_SEALING;
-        departure_seal_proven(departure, NULL, 0);
+        departure_seal_proven(departure, NULL, 0, 0);
     }
     return TRUE;
 }

@@ -12,7 +12,8 @@
 
 #include "daemon/control/departure.h"
 
-/* The destination waits for its VM: leaves the RAM out of QEMU's stream, and answers "prepare". */
+/* The destination waits for its VM, or has it: leaves the RAM out of QEMU's stream, and answers "prepare" once
+ * that is so.  The second time it does nothing. */
 void departure_libvirt_awaited(Departure *departure);
 
 /* TRUE: it drifts from now on, and is not to be undone here and now. */
@@ -21,7 +22,7 @@ gboolean departure_libvirt_drift(Departure *departure, const char *reason);
 /* Its process has ended before the seal.  TRUE: it is sealed, or will be: nobody can stand more still. */
 gboolean departure_libvirt_outlived(Departure *departure);
 
-/* It has ended: QEMU's stream is to carry the RAM again. */
+/* It has ended, or is fenced: QEMU's stream is to carry the RAM again. */
 void departure_libvirt_ended(Departure *departure);
 
 /* Looks at those that drift; every tick. */

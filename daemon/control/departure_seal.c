@@ -5,6 +5,7 @@
 
 #include "daemon/control/departure_keep.h"
 #include "daemon/control/departure_steps.h"
+#include "daemon/control/departure_store.h"
 #include "daemon/control/monitor.h"
 #include "daemon/core/log.h"
 #include "daemon/core/process.h"
@@ -17,22 +18,31 @@ typedef struct SealJob {
     int pid;
     int error;
     MonitorVcpus vcpus; /* then by the ids we know them by */
+    guint64 cpu_ns;
     char text[LIMIT_TEXT + 1];
 } SealJob;
 
 /* The guest is proven stopped: from here on its memory is final. */
 static void seal(Departure *departure)
 {
+    departure->stage = DEPARTURE_SEALING;
+    departure->seal = export_draw_seal();
+    departure->cpu_at_seal_ns = watch_cpu_ns(departure->pid, departure->vcpus, departure->n_vcpus);
+    if (!departure_store(departure))
+        departure_seal_order(departure);
+}
+
+void departure_seal_order(Departure *departure)
+{
     g_autofree PeerMessage *message = g_new0(PeerMessage, 1);
-    guint64 id = export_seal(departure->export);
     int error;
 
-    /* Its client first: a daemon that dies right after the order must find the seal again. */
+    /* Whoever keeps it comes first: a daemon that dies right after the order must find the seal again. */
+    export_seal_as(departure->export, departure->seal);
     departure->stage = DEPARTURE_SEALED;
-    departure->cpu_at_seal_ns = watch_cpu_ns(departure->pid, departure->vcpus, departure->n_vcpus);
     departure_keep(departure);
     message->type = PEER_SEALED;
-    message->sealed.seal = id;
+    message->sealed.seal = departure->seal;
     error = export_order(departure->export, message);
     /* libvirt may let the guest run there all the same: a daemon that comes back finds the seal. */
     if (error && !(departure->lent && departure->mode == DEPARTURE_DIRECT)) {
@@ -44,7 +54,7 @@ static void seal(Departure *departure)
     }
     log_info("%s: sealed, read by %s from now on", departure->export->name, departure->destination);
     departure_send_state(departure, "");
-    departure_answer(departure, 0, id, "");
+    departure_answer(departure, 0, departure->seal, "");
 }
 
 /* The monitor knows its vCPUs by what they are; a client may only guess them by their names. */
@@ -62,10 +72,18 @@ static void watch_vcpus(Departure *departure, const guint32 *vcpus, guint32 n)
                     departure->export->name);
 }
 
-void departure_seal_proven(Departure *departure, const guint32 *vcpus, guint32 n)
+guint64 departure_seal_cpu_ns(int pid, const guint32 *vcpus, guint32 n)
+{
+    return watch_cpu_ns(pid, vcpus, MIN(n, DEPARTURE_WATCHED_MAX));
+}
+
+void departure_seal_proven(Departure *departure, const guint32 *vcpus, guint32 n, guint64 cpu_ns)
 {
     departure->watched = TRUE;
     watch_vcpus(departure, vcpus, n);
+    departure->cpu_at_seal_ns =
+        n > 0 ? cpu_ns
+              : departure_seal_cpu_ns(departure->pid, departure->vcpus, departure->n_vcpus);
     seal(departure);
 }
 
@@ -81,7 +99,7 @@ static void on_checked(Control *control, gpointer data)
         departure_answer(departure, job->error, 0, job->text);
         return;
     }
-    departure_seal_proven(departure, job->vcpus.tids, job->vcpus.n);
+    departure_seal_proven(departure, job->vcpus.tids, job->vcpus.n, job->cpu_ns);
 }
 
 static void *check_thread(void *argument)
@@ -91,6 +109,9 @@ static void *check_thread(void *argument)
 
     job->error = monitor_check_stopped(job->monitor_fd, job->pid, vcpus, job->text);
     job->vcpus.n = process_find_threads(job->pid, vcpus->tids, vcpus->n, job->vcpus.tids);
+    job->cpu_ns = departure_seal_cpu_ns(job->pid, job->vcpus.tids, job->vcpus.n);
+    if (!job->error)
+        job->error = monitor_check_stopped(job->monitor_fd, job->pid, vcpus, job->text);
     close(job->monitor_fd);
     control_post(job->control, on_checked, job);
     return NULL;

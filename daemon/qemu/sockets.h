@@ -42,14 +42,15 @@ bool port_set_has(const PortSet *set, uint16_t port);
 
 /*
  * The connection over which an incoming migration came: an established one to a port at which the process
- * itself listens, and that is not among others (NULL: none), at which it listened for something else
- * before.  1; 0: there is none (yet); -ENOTUNIQ: there are some, from more than one host, so one of them
+ * itself listens, and that is not among others (NULL: none), at which it listens for something else.
+ * 1; 0: there is none (yet); -ENOTUNIQ: there are some, from more than one host, so one of them
  * could be anybody's; other negative errno: the process cannot be looked at.
  */
 int sockets_find_incoming(int pid, const PortSet *others, ProcessSocket *ret_socket);
 
-/* Whether the process has an established connection to that end: 1, 0, or negative errno. */
-int sockets_find_remote(int pid, const SocketEnd *remote);
+/* How many established connections to that end the process has, at most counts, and their inodes; or negative
+ * errno. */
+int sockets_find_remote(int pid, const SocketEnd *remote, uint64_t *ret_inodes, uint32_t most);
 
 /* "10.0.0.1:49152", "[fd00::1]:49152". */
 void socket_end_format(const SocketEnd *end, char ret_text[SOCKETS_TEXT]);

@@ -225,6 +225,8 @@ def killed_midway():
         found = both.figures()
         expect(both.daemon.event("fails"), "the daemon was not killed")
         relayed(both, found)
+        time.sleep(0.5)
+        expect("no daemon to assist" not in both.log(), "another was asked when all was over")
         return f"{passes}, {found}"
 
 
@@ -323,6 +325,6 @@ def hot_set():
         passes = both.migrate(precopy=0.8)
         listened = both.daemon.wait("listen")
         end = both.daemon.wait("end")
-        expect(listened["present"] > 0, f"nothing came by pre-copy: {listened}")
+        expect(end["found"] > 0, f"nothing came by pre-copy: {end}")
         expect(listened["missing"] > 0, f"nothing is hot: {listened}")
         return f"{passes}, {listened}, {end['served']} served, {both.figures()}"

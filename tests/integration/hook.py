@@ -171,6 +171,8 @@ def expects():
         xml = site.arriving()
         daemon = site.daemon(lambda request: {})
         qemu = site.qemu("postcopy-ram")
+        with Monitor(site.monitor) as monitor:
+            monitor.ask("migrate-incoming", uri="tcp:127.0.0.1:0")
         done = site.hook("started", "begin", xml)
         expect((done.returncode, done.stdout, done.stderr) == (0, "", ""), done)
         expect(site.monitor.stat().st_mode & 0o7777 == 0o600, "others may connect")
@@ -180,7 +182,6 @@ def expects():
             address = monitor.human("gpa2hva 0x0")
             console = next(chardev["filename"] for chardev in monitor.ask("query-chardev")
                            if chardev["label"] == "console")
-            monitor.ask("migrate-incoming", uri="tcp:127.0.0.1:0")
         expect(told["ports"] == [int(re.search(r":(\d+),", console).group(1))], f"{told} {console}")
         expect(len(tids) == 2, tids)
         expect({key: told[key] for key in ("op", "vm", "uuid", "pid", "mode", "token", "vcpus",
@@ -292,6 +293,7 @@ def arrives_without_the_capability():
 
 
 _QUIET = {
+    "query-migrate": {},
     "query-status": {"status": "inmigrate"},
     "query-migrate-capabilities": [{"capability": "postcopy-ram", "state": True}],
     "query-cpus-fast": [],
