@@ -6,7 +6,7 @@
  * One header page, then 4 bits a page for every region, 16 pages in a 64-bit word, each region
  * starting at a word.  All zero is its initial state, so an idle table takes no memory.
  * Words are only changed by atomic operations, by the daemon's resolvers and stream, and, with no
- * daemon alive, by the client (REMOVED); in assist mode by the client at any time (HOLE, MISSING).
+ * daemon alive, by the client (REMOVED); in assist mode by the client at any time (HOLE, MISSING, FOUND).
  *
  * Behind them, a bit for every chunk of 2 MiB: its memory was allocated when the client armed, so its
  * pages are placed by CONTINUE.  The daemon sets the bits it would like before ARM, the client clears
@@ -21,10 +21,18 @@
  *   REQUESTED -> RECEIVED    content is final in the second mapping (CONTINUE placement only)
  *   RECEIVED  -> PRESENT     CONTINUE succeeded
  *   REQUESTED -> MISSING     only at adoption, when the daemon that asked is proven dead
- *   REQUESTED -> HOLE        assist mode only: it could not be read or placed; QEMU brings it, or a later
- *                            fault asks again
- *   HOLE, MISSING -> PRESENT assist mode only: QEMU placed it; by the client
  *   any       -> REMOVED     the guest gave the page back; terminal, reads as zero
+ *
+ * In assist mode QEMU places pages too, and has to hear of every page that was there before it was
+ * placed by either: that is how it finds pages that are stale.  There, too:
+ *
+ *   REQUESTED -> RECEIVED    the daemon is about to place it: who finds the page there between now and
+ *                            the next move cannot tell whose it is; before and after he can
+ *   REQUESTED, RECEIVED -> HOLE   it could not be read or placed; QEMU brings it, or a later fault asks again
+ *   RECEIVED  -> FOUND       something was there already when the daemon came to place it
+ *   HOLE, MISSING -> FOUND   something was there when QEMU listened; by the client
+ *   FOUND     -> REQUESTED   it faults after all
+ *   HOLE, MISSING, FOUND -> PRESENT   QEMU placed it; by the client
  *
  * WAITED may be set on REQUESTED and RECEIVED by whoever sees a fault on such a page; the one who
  * moves it on gets the mark with the same exchange, and wakes.
@@ -43,6 +51,7 @@ typedef enum PageState {
     PAGE_RECEIVED = 3,
     PAGE_PRESENT = 4,
     PAGE_REMOVED = 5,
+    PAGE_FOUND = 6, /* something is there that neither daemon nor QEMU is known to have placed */
 } PageState;
 
 #define PAGE_STATE_MASK UINT64_C(7)
@@ -53,7 +62,7 @@ enum {
     PAGE_TABLE_PAGES_PER_WORD = 64 / PAGE_TABLE_BITS,
     PAGE_TABLE_HEADER_SIZE = 32768,
     PAGE_TABLE_BUSY = 16,
-    PAGE_TABLE_VERSION = 3,
+    PAGE_TABLE_VERSION = 4,
     PAGE_TABLE_CHUNK_SHIFT = 21,
 };
 
@@ -101,6 +110,9 @@ typedef struct PageTableHeader {
     uint64_t busy_since[PAGE_TABLE_BUSY]; /* the daemon, a resolver each, CLOCK_MONOTONIC in ns: all
                                              faults that it read before then are resolved; set before it
                                              reads one, 0 while it has none */
+    uint64_t reads
+        [PAGE_TABLE_BUSY]; /* the daemon, a resolver each: how often it read faults; moves on as
+                                        long as it does, however many there are */
 } PageTableHeader;
 
 _Static_assert(sizeof(PageTableHeader) <= PAGE_TABLE_HEADER_SIZE, "the header outgrew its pages");

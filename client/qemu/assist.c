@@ -28,6 +28,7 @@ typedef struct Assist {
     Present present;
     uint64_t ticked_at;
     bool listened; /* the daemon was told that QEMU listens */
+    bool looked;   /* and what was here already */
     struct pollfd polls[POLLS];
 } Assist;
 
@@ -73,7 +74,7 @@ static void take_plan(Assist *assist)
     }
     faults_init(&assist->faults, assist->listen);
     assist->present = (Present){0};
-    assist->listened = false;
+    assist->listened = assist->looked = false;
     log_line("a plan for %zu ranges of memory, %u shards", plan->ranges.n, plan->n_segments);
 }
 
@@ -105,20 +106,32 @@ static void look_for_opens(Assist *assist, uint64_t now)
     assist->opened_seen = count;
 }
 
-/* All is registered: say what is there already, and then so to the daemon. */
+/* All is registered: the guest may fault, so the daemon hears of that before anything else. */
 static void tell_listening(Assist *assist)
 {
     Listen *listen = assist->listen;
 
-    if (assist->listened || assist->session.socket < 0 ||
-        !__atomic_load_n(&listen->complete, __ATOMIC_ACQUIRE) ||
-        !present_step(&assist->present, listen))
+    if (assist->session.socket < 0 || !__atomic_load_n(&listen->complete, __ATOMIC_ACQUIRE))
         return;
     assist->listened = true;
-    log_line("QEMU listens: %llu pages are here, %llu were and changed",
-             (unsigned long long)assist->present.found, (unsigned long long)listen->hot);
-    if (!session_listen(&assist->session, listen->plan))
+    if (!session_listen(&assist->session, listen->plan)) {
         lose(assist);
+        return;
+    }
+    log_line("QEMU listens: %llu pages were here and changed", (unsigned long long)listen->hot);
+}
+
+/* What is here already needs no fetching; a page that the daemon asks for meanwhile is its own. */
+static bool is_looking(const Assist *assist)
+{
+    return assist->listen && assist->listened && !assist->looked && assist->session.socket >= 0;
+}
+
+static void look_around(Assist *assist)
+{
+    assist->looked = present_step(&assist->present, assist->listen);
+    if (assist->looked)
+        log_line("%llu pages are here", (unsigned long long)assist->present.found);
 }
 
 static void tell_end(Assist *assist)
@@ -139,20 +152,16 @@ static void follow(Assist *assist, uint64_t now)
         faults_tick(&assist->faults, now, assist->session.socket >= 0);
         assist->ticked_at = now;
     }
-    if (registered)
+    if (registered && !assist->listened)
         tell_listening(assist);
     if (!assist->listen)
         return; /* the daemon was gone, and QEMU had not taken the plan */
+    if (registered && is_looking(assist))
+        look_around(assist);
     if ((assist->listened && !registered) || assist->faults.gone)
         tell_end(assist);
     if (assist->faults.gone)
         end_listen(assist);
-}
-
-static bool is_marking(const Assist *assist)
-{
-    return assist->listen && !assist->listened && assist->session.socket >= 0 &&
-           __atomic_load_n(&assist->listen->complete, __ATOMIC_ACQUIRE);
 }
 
 /* How long to wait at most, in ms. */
@@ -160,7 +169,7 @@ static int patience(const Assist *assist, uint64_t now)
 {
     uint64_t ask_at = assist->session.ask_at;
 
-    if (is_marking(assist))
+    if (is_looking(assist) && listen_registered(assist->listen))
         return 0;
     if (assist->listen && listen_registered(assist->listen))
         return TICK_MS;

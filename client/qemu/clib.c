@@ -4,7 +4,12 @@
 #include <dlfcn.h>
 #include <stdarg.h>
 
-/* Filled before main(); earlier callers look for themselves, and find the same. */
+#include "client/qemu/bare.h"
+
+/*
+ * Filled before main() by the one that may look for them.  Whoever comes earlier, an allocator that maps
+ * its first memory, gets the system call: looking may allocate, and would come here again.
+ */
 static ClibSyscall *next_syscall;
 static ClibIoctl *next_ioctl;
 static ClibMadvise *next_madvise;
@@ -14,52 +19,37 @@ ClibSyscall *clib_syscall(void)
 {
     ClibSyscall *found = __atomic_load_n(&next_syscall, __ATOMIC_RELAXED);
 
-    if (!found) {
-        found = (ClibSyscall *)dlsym(RTLD_NEXT, "syscall");
-        __atomic_store_n(&next_syscall, found, __ATOMIC_RELAXED);
-    }
-    return found;
+    return found ? found : bare_syscall;
 }
 
 ClibIoctl *clib_ioctl(void)
 {
     ClibIoctl *found = __atomic_load_n(&next_ioctl, __ATOMIC_RELAXED);
 
-    if (!found) {
-        found = (ClibIoctl *)dlsym(RTLD_NEXT, "ioctl");
-        __atomic_store_n(&next_ioctl, found, __ATOMIC_RELAXED);
-    }
-    return found;
+    return found ? found : bare_ioctl;
 }
 
 ClibMadvise *clib_madvise(void)
 {
     ClibMadvise *found = __atomic_load_n(&next_madvise, __ATOMIC_RELAXED);
 
-    if (!found) {
-        found = (ClibMadvise *)dlsym(RTLD_NEXT, "madvise");
-        __atomic_store_n(&next_madvise, found, __ATOMIC_RELAXED);
-    }
-    return found;
+    return found ? found : bare_madvise;
 }
 
 ClibFallocate *clib_fallocate(void)
 {
     ClibFallocate *found = __atomic_load_n(&next_fallocate, __ATOMIC_RELAXED);
 
-    if (!found) {
-        found = (ClibFallocate *)dlsym(RTLD_NEXT, "fallocate");
-        __atomic_store_n(&next_fallocate, found, __ATOMIC_RELAXED);
-    }
-    return found;
+    return found ? found : bare_fallocate;
 }
 
 __attribute__((constructor)) static void find_all(void)
 {
-    clib_syscall();
-    clib_ioctl();
-    clib_madvise();
-    clib_fallocate();
+    __atomic_store_n(&next_syscall, (ClibSyscall *)dlsym(RTLD_NEXT, "syscall"), __ATOMIC_RELAXED);
+    __atomic_store_n(&next_ioctl, (ClibIoctl *)dlsym(RTLD_NEXT, "ioctl"), __ATOMIC_RELAXED);
+    __atomic_store_n(&next_madvise, (ClibMadvise *)dlsym(RTLD_NEXT, "madvise"), __ATOMIC_RELAXED);
+    __atomic_store_n(&next_fallocate, (ClibFallocate *)dlsym(RTLD_NEXT, "fallocate"),
+                     __ATOMIC_RELAXED);
 }
 
 /* What the linker puts in the place of this library's own calls. */

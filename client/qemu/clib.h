@@ -3,7 +3,8 @@
  * The C library's own functions behind those that interpose.c exports under their names.
  *
  * They are found by the dynamic linker instead of being made of bare system calls: then the other
- * arguments, errno, and whatever else is preloaded stay as they are.  Whatever in this library calls
+ * arguments, errno, and whatever else is preloaded stay as they are.  Before that could be done it is the
+ * bare system calls after all (bare.h).  Whatever in this library calls
  * one of them by its plain name gets these as well (the linker's --wrap), so nothing of ours is ever
  * taken for QEMU's doing.  Any thread; no locks.
  */

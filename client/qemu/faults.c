@@ -15,15 +15,33 @@ void faults_init(Faults *faults, Listen *listen)
     relay_init(&faults->relay);
 }
 
+/* True if the daemon has read faults since the last look. */
+static bool has_read(Faults *faults)
+{
+    const PageTableHeader *header = faults->listen->plan->table.header;
+    bool moved = false;
+
+    for (unsigned i = 0; i < PAGE_TABLE_BUSY; i++) {
+        uint64_t reads = __atomic_load_n(&header->reads[i], __ATOMIC_ACQUIRE);
+
+        moved = moved || reads != faults->reads[i];
+        faults->reads[i] = reads;
+    }
+    return moved;
+}
+
 /*
  * Looked at without waiting there: the kernel would wake us with every fault that is the daemon's.
- * When the one that has been readable the longest began to be, or 0.
+ * When the one that has been readable the longest began to be, or 0.  While the daemon reads, what is
+ * there now is not what was there before: with many faults there is something at every look.
  */
 static uint64_t sample(Faults *faults, uint64_t now)
 {
     const Plan *plan = faults->listen->plan;
     uint64_t oldest = 0;
 
+    if (has_read(faults))
+        memset(faults->readable_since, 0, sizeof faults->readable_since);
     for (uint32_t i = 0; i < plan->n_segments; i++)
         faults->samples[i] = (struct pollfd){.fd = plan->segments[i].uffd, .events = POLLIN};
     if (poll(faults->samples, plan->n_segments, 0) < 0)
@@ -63,10 +81,10 @@ static void enter(Faults *faults, const RelayView *view)
     set_relaying(faults, 1);
     memset(faults->readable_since, 0, sizeof faults->readable_since);
     faults->entered++;
+    listen_wake_all(faults->listen); /* before a word of it: they wait */
     log_line("faults go to QEMU from now on: the daemon %s", !view->connected ? "is gone"
                                                              : view->serving  ? "hangs"
                                                                               : "does not serve");
-    listen_wake_all(faults->listen);
 }
 
 void faults_tick(Faults *faults, uint64_t now, bool connected)
@@ -82,8 +100,8 @@ void faults_tick(Faults *faults, uint64_t now, bool connected)
         listen_wake_all(faults->listen);
         break;
     case RELAY_LEAVE:
-        log_line("faults go to the daemon again");
         set_relaying(faults, 0);
+        log_line("faults go to the daemon again");
         break;
     case RELAY_STAY:
         break;

@@ -26,6 +26,7 @@ typedef struct Faults {
     uint64_t native, relayed;              /* faults */
     unsigned entered;                      /* how often the relay began */
     uint64_t readable_since[LIMIT_SHARDS]; /* by segment; 0: was not, at the last tick */
+    uint64_t reads[PAGE_TABLE_BUSY];       /* the daemon's, at the last tick */
     struct pollfd samples[LIMIT_SHARDS];
 } Faults;
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "client/lib/uffd.h"
@@ -14,11 +15,15 @@
 #include "client/qemu/pagemap.h"
 #include "client/qemu/route.h"
 
-/* Readers: QEMU's threads, for one ioctl().  Writers: whoever makes, opens or withdraws a Listen. */
-static pthread_rwlock_t lock = PTHREAD_RWLOCK_INITIALIZER;
+/*
+ * Readers: QEMU's threads, for one ioctl(), which may take long.  Writers: whoever makes, opens or frees a
+ * Listen; they go first, as there is always some reader.
+ */
+static pthread_rwlock_t lock = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
 static Listen *current;
-static int proxy_fd = -1; /* atomic: current->proxy while it is open */
-static bool planned;      /* atomic: listen_is_planned() */
+static int proxy_fd = -1;    /* atomic: current->proxy while it is open, as far as we know */
+static uint64_t proxy_inode; /* atomic: its own among all sockets; set before proxy_fd */
+static bool planned;         /* atomic: listen_is_planned() */
 
 static void set_planned(bool is)
 {
@@ -28,10 +33,17 @@ static void set_planned(bool is)
 /* A pair for QEMU and us; non-blocking as the userfaultfd that it stands for. */
 static bool make_proxy(Listen *listen, int native)
 {
+    struct stat status;
     int pair[2];
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
         return false;
+    if (fstat(pair[0], &status) < 0) {
+        close(pair[0]);
+        close(pair[1]);
+        return false;
+    }
+    __atomic_store_n(&proxy_inode, status.st_ino, __ATOMIC_RELEASE);
     listen->proxy = pair[0];
     listen->native = native;
     __atomic_store_n(&proxy_fd, pair[0], __ATOMIC_RELEASE);
@@ -57,9 +69,22 @@ int listen_opened(int uffd, int flags)
     return given;
 }
 
+/*
+ * Once QEMU has closed the proxy its number may be given to a userfaultfd that came over a socket, from a
+ * vhost-user back end, before our thread hears of the close.
+ */
 bool listen_owns(int fd)
 {
-    return fd >= 0 && fd == __atomic_load_n(&proxy_fd, __ATOMIC_ACQUIRE);
+    int error = errno;
+    struct stat status;
+    bool owns;
+
+    if (fd < 0 || fd != __atomic_load_n(&proxy_fd, __ATOMIC_ACQUIRE))
+        return false;
+    owns = fstat(fd, &status) == 0 && S_ISSOCK(status.st_mode) &&
+           status.st_ino == __atomic_load_n(&proxy_inode, __ATOMIC_ACQUIRE);
+    errno = error;
+    return owns;
 }
 
 bool listen_is_planned(void)
@@ -103,8 +128,11 @@ bool listen_withdraw(Listen *listen)
 {
     bool opened;
 
+    __atomic_store_n(&listen->lost, true, __ATOMIC_SEQ_CST);
+    /* Once QEMU has the proxy nothing undoes that: the faults it waits for must not wait for its COPY. */
+    if (__atomic_load_n(&listen->peer, __ATOMIC_SEQ_CST) >= 0)
+        return true;
     pthread_rwlock_wrlock(&lock);
-    __atomic_store_n(&listen->lost, true, __ATOMIC_RELEASE);
     opened = listen->peer >= 0;
     pthread_rwlock_unlock(&lock);
     return opened;
@@ -168,7 +196,7 @@ int listen_ioctl(int fd, unsigned long request, void *argument)
     Listen *listen = listen_hold();
     int result, error;
 
-    if (!listen || listen->proxy != fd) {
+    if (!listen || listen->proxy != fd || !listen_owns(fd)) {
         if (listen)
             listen_release();
         return ioctl(fd, request, argument); /* QEMU closed the proxy just now */

@@ -8,10 +8,14 @@
 #include <sys/ioctl.h>
 
 #include "client/lib/uffd.h"
+#include "client/qemu/clock.h"
 #include "client/qemu/marks.h"
 
 /* A mapping that changes under the kernel's feet makes it ask us to try again. */
 enum { TRIES = 1000 };
+
+/* The daemon is between two moves of its own there, with nothing but the placing between them. */
+#define FINISH_NS (50 * CLOCK_MS)
 
 /* How many bytes were placed (not 0), or negative errno. */
 static int64_t place_once(int uffd, const Placing *placing, uint64_t done, uint64_t length)
@@ -49,45 +53,77 @@ static void mark(const Plan *plan, const Segment *segment, uint64_t address, uin
     marks_present(&plan->table, segment->range, page, length / range->page_size);
 }
 
-/*
- * The kernel would copy the page before it finds that there is one.  Who waits for it is woken all the
- * same: it may have been passed on to QEMU before the daemon placed the page, and be in nobody's books.
- */
-static bool is_there(const Plan *plan, const Segment *segment, uint64_t address)
+static PageState state_at(const Plan *plan, const Segment *segment, uint64_t address)
 {
     const Region *range = &plan->ranges.list[segment->range];
 
-    return marks_is_present(&plan->table, segment->range,
-                            (address - (uintptr_t)range->address) / range->page_size);
+    return marks_state(&plan->table, segment->range,
+                       (address - (uintptr_t)range->address) / range->page_size);
+}
+
+/*
+ * Something is there.  True if the daemon placed it: it says RECEIVED before it does and what became of
+ * it right after, so whatever else the table says, it was not the daemon.  One that died in between did
+ * place it, in all likelihood; that is waited out once.
+ */
+static bool is_the_daemons(const Plan *plan, const Segment *segment, uint64_t address,
+                           PlaceCounts *counts)
+{
+    PageState state = state_at(plan, segment, address);
+    uint64_t begin = clock_ns();
+
+    while (state == PAGE_RECEIVED && !__atomic_load_n(&counts->abandoned, __ATOMIC_RELAXED)) {
+        if (clock_ns() - begin > FINISH_NS)
+            __atomic_store_n(&counts->abandoned, true, __ATOMIC_RELAXED);
+        sched_yield();
+        state = state_at(plan, segment, address);
+    }
+    return state == PAGE_PRESENT || state == PAGE_RECEIVED;
+}
+
+/*
+ * How many bytes are there now (not 0), or negative errno.  The kernel would copy a page before it finds
+ * that there is one, so the table is asked first.  Who waits for a page of the daemon's is woken all the
+ * same: it may have been passed on to QEMU before the daemon placed the page, and be in nobody's books.
+ */
+static int64_t put(const Plan *plan, const Segment *segment, const Placing *placing, uint64_t done,
+                   uint64_t length, PlaceCounts *counts)
+{
+    uint64_t page_size = plan->ranges.list[segment->range].page_size;
+    uint64_t address = placing->to + done;
+    bool whole = length >= page_size;
+    int64_t got = whole && state_at(plan, segment, address) == PAGE_PRESENT
+                      ? -EEXIST
+                      : place_once(segment->uffd, placing, done, length);
+
+    if (got > 0) {
+        __atomic_add_fetch(&counts->placed, (uint64_t)got / page_size, __ATOMIC_RELAXED);
+        mark(plan, segment, address, (uint64_t)got);
+        return got;
+    }
+    if (got != -EEXIST || !whole || !is_the_daemons(plan, segment, address, counts))
+        return got;
+    uffd_wake_range(segment->uffd, (void *)(uintptr_t)address, page_size);
+    __atomic_add_fetch(&counts->there, 1, __ATOMIC_RELAXED);
+    return (int64_t)page_size;
 }
 
 int place(const Plan *plan, const Segment *segment, const Placing *placing, uint64_t length,
           uint64_t *done, PlaceCounts *counts)
 {
-    uint64_t page_size = plan->ranges.list[segment->range].page_size;
     uint64_t end = *done + length;
     unsigned tries = 0;
 
     while (*done < end) {
-        bool whole = end - *done >= page_size;
-        int64_t got = whole && is_there(plan, segment, placing->to + *done)
-                          ? -EEXIST
-                          : place_once(segment->uffd, placing, *done, end - *done);
+        int64_t got = put(plan, segment, placing, *done, end - *done, counts);
 
-        if (got == -EEXIST && whole) {
-            uffd_wake_range(segment->uffd, (void *)(uintptr_t)(placing->to + *done), page_size);
-            __atomic_add_fetch(&counts->there, 1, __ATOMIC_RELAXED);
-            got = (int64_t)page_size;
-        } else if (got == -EAGAIN && ++tries < TRIES) {
+        if (got == -EAGAIN && ++tries < TRIES) {
             sched_yield();
             continue;
-        } else if (got < 0) {
-            return (int)got;
-        } else {
-            __atomic_add_fetch(&counts->placed, (uint64_t)got / page_size, __ATOMIC_RELAXED);
         }
+        if (got < 0)
+            return (int)got;
         tries = 0;
-        mark(plan, segment, placing->to + *done, (uint64_t)got);
         *done += (uint64_t)got;
     }
     return 0;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * QEMU's UFFDIO_COPY and UFFDIO_ZEROPAGE on memory that the daemon places pages in as well: a page that
- * is there already is a success.  Any thread.
+ * it placed is a success.  Any other that is there already is the error that it is without us: QEMU has
+ * no other way to find that a page is stale.  Any thread.
  */
 #ifndef POSTCOPY_QEMU_PLACE_H
 #define POSTCOPY_QEMU_PLACE_H
@@ -23,6 +24,7 @@ typedef struct Placing {
 typedef struct PlaceCounts {
     uint64_t placed; /* pages */
     uint64_t there;  /* pages that the daemon had placed before */
+    bool abandoned;  /* the daemon did not finish placing a page */
 } PlaceCounts;
 
 /*

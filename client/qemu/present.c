@@ -17,7 +17,7 @@ static void found(void *user, uint64_t first, uint64_t count)
     Step *step = user;
     Present *present = step->present;
 
-    marks_present(&step->listen->plan->table, present->range, present->page + first, count);
+    marks_found(&step->listen->plan->table, present->range, present->page + first, count);
     present->found += count;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Tells the page table, when QEMU listens, which pages came before: those that are there.
+ * Tells the page table, once QEMU listens, which pages were there before: FOUND.  The daemon serves
+ * meanwhile; what it has asked for is left alone.
  * The assist thread's, in steps, so that faults are not kept waiting meanwhile.
  */
 #ifndef POSTCOPY_QEMU_PRESENT_H

@@ -35,6 +35,7 @@ static RelayStep enter(Relay *relay, uint64_t now)
             relay->wanted_well * 2 < RELAY_WELL_MAX_NS ? relay->wanted_well * 2 : RELAY_WELL_MAX_NS;
     else
         relay->wanted_well = RELAY_WELL_NS;
+    relay->early = !relay->served;
     relay->relaying = true;
     relay->well_since = 0;
     relay->woken_at = now;
@@ -56,9 +57,9 @@ RelayStep relay_tick(Relay *relay, const RelayView *view)
     }
     if (!relay->well_since)
         relay->well_since = view->now;
-    if (view->now - relay->well_since < relay->wanted_well)
+    if (!relay->early && view->now - relay->well_since < relay->wanted_well)
         return RELAY_STAY;
     relay->relaying = false;
-    relay->left_at = view->now;
+    relay->left_at = relay->early ? 0 : view->now;
     return RELAY_LEAVE;
 }

@@ -4,7 +4,8 @@
  *
  * They are the daemon's as long as it serves.  Once it is stale (gone, halted, or a fault is 50 ms
  * old) they are relayed to QEMU's own fault thread, until the daemon has been well for a while.  The
- * registration is never moved back: whoever waited meanwhile would read zeroes.
+ * registration is never moved back: whoever waited meanwhile would read zeroes.  One that only took its
+ * time to begin has them at once.
  * No I/O and no clock in here; one thread.
  */
 #ifndef POSTCOPY_QEMU_RELAY_H
@@ -23,6 +24,7 @@
 typedef struct Relay {
     bool relaying;
     bool served;          /* the daemon did once */
+    bool early;           /* while relaying: since before it did, so it need not prove itself */
     uint64_t well_since;  /* while relaying; 0: it is not */
     uint64_t wanted_well; /* doubled each time that giving them back did not last */
     uint64_t left_at;     /* 0: never */

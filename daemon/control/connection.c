@@ -14,6 +14,7 @@
 #include "daemon/control/credentials.h"
 #include "daemon/control/departure.h"
 #include "daemon/control/operator.h"
+#include "daemon/core/disposal.h"
 #include "daemon/core/log.h"
 #include "daemon/core/process.h"
 
@@ -468,7 +469,7 @@ void connection_close(Connection *connection)
     outbox_deinit(&connection->outbox);
     event_free(connection->event);
     client_channel_deinit(&connection->channel);
-    region_set_deinit(&connection->regions);
+    region_set_dispose(&connection->regions);
     close(connection->fd);
     if (connection->pidfd >= 0)
         close(connection->pidfd);

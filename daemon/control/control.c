@@ -19,8 +19,10 @@
 #include "daemon/control/assist.h"
 #include "daemon/control/connection.h"
 #include "daemon/control/departure.h"
+#include "daemon/control/departure_store.h"
 #include "daemon/control/domains.h"
 #include "daemon/control/expected.h"
+#include "daemon/control/fd_store.h"
 #include "daemon/control/limits.h"
 #include "daemon/control/listener.h"
 #include "daemon/control/peer_session.h"
@@ -225,6 +227,12 @@ static void on_signal(evutil_socket_t signal_number, short what, void *argument)
     Control *control = argument;
 
     (void)what;
+    if (!control->stopping && !departure_store_may_stop(control)) {
+        control->stopping = TRUE;
+        if (control->store)
+            fd_store_ask_for_time(control->store);
+        return;
+    }
     log_info("stopping on signal %d; guests with missing memory wait for the next daemon",
              (int)signal_number);
     event_base_loopbreak(control->base);
@@ -296,6 +304,8 @@ Control *control_new(const Settings *settings, GError **error)
     control->next_id = 1;
     if (!open_all(control, error))
         return NULL; /* the process ends: nothing of it is worth taking apart */
+    control->store = fd_store_new();
+    departure_store_restore(control);
     add_events(control);
     domains_start(control);
     return control;
@@ -318,6 +328,7 @@ gboolean control_run(Control *control, GError **error)
  */
 void control_free(Control *control)
 {
+    fd_store_close(control->store); /* first: what lies there is the next daemon's */
     while (control->assists->len > 0)
         assist_free(control->assists->pdata[0]);
     while (control->expected->len > 0)

@@ -42,6 +42,8 @@ typedef struct Control {
     GHashTable *refusals;   /* by pid: the last refusal of a HELLO that was logged */
     LogLimit crowd_limit;   /* for the line about too many connections */
     Guests *guests;         /* VMs that can be asked for without a client; thread-safe */
+    struct FdStore *store;  /* systemd's; NULL: nothing outlives this process */
+    gboolean stopping;      /* as soon as no VM is lost by it */
     struct Agent *agent; /* libvirt's; NULL: none; stays until exit, threads of peers may ask it */
     PeerCrowd peers;     /* connections of other daemons; their threads count too */
     guint64 limit;       /* bytes/s at which memory may arrive; 0: none */

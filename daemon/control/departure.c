@@ -12,6 +12,8 @@
 #include "daemon/control/departure_libvirt.h"
 #include "daemon/control/departure_relay.h"
 #include "daemon/control/departure_steps.h"
+#include "daemon/control/departure_store.h"
+#include "daemon/control/departure_watch.h"
 #include "daemon/control/operator.h"
 #include "daemon/core/log.h"
 #include "daemon/core/process.h"
@@ -172,6 +174,7 @@ void departure_end(Departure *departure, DepartureStage stage, int status, const
     drop_relay(departure, text);
     /* Its client first: once the destination has its answer, nobody serves this export again. */
     departure_keep(departure);
+    departure_store_drop(departure);
     if (stage == DEPARTURE_DONE)
         departure_order(departure, PEER_RELEASED);
     if (departure->export)
@@ -209,6 +212,7 @@ void departure_free(Departure *departure)
     export_unref(departure->export);
     close(departure->pidfd);
     g_ptr_array_remove(departure->control->departures, departure);
+    departure_store_drop(departure);
     g_free(departure->vcpus);
     g_free(departure);
 }
@@ -350,7 +354,7 @@ static Departure *find_orphan(const Connection *connection)
         if (!departure->connection && !departure->lent && departure->export &&
             departure->stage >= DEPARTURE_SEALED &&
             (departure->stage != DEPARTURE_ENDED || connection->blob_length > 0) &&
-            departure->pid == connection->peer.pid &&
+            departure->pid == connection->peer.pid && !process_has_ended(departure->pidfd) &&
             strcmp(departure->export->name, connection->name) == 0)
             return departure;
     }
@@ -414,7 +418,9 @@ void departure_fence(Departure *departure, const char *reason)
         return;
     export_fence(departure->export, reason);
     departure->ended_us = g_get_monotonic_time();
+    departure_libvirt_ended(departure);
     departure_keep(departure);
+    departure_store_drop(departure);
     departure_send_state(departure, reason);
 }
 
@@ -429,21 +435,25 @@ static void let_go(Departure *departure)
         departure_free(departure);
 }
 
+void departure_check_stopped(Departure *departure)
+{
+    /* A process that is gone cannot run, and its thread ids may be another's by now. */
+    if (departure->stage != DEPARTURE_SEALED || !departure->watched ||
+        process_has_ended(departure->pidfd) || atomic_load(&departure->export->fenced))
+        return;
+    if (watch_means_running(departure->cpu_at_seal_ns,
+                            watch_cpu_ns(departure->pid, departure->vcpus, departure->n_vcpus)))
+        departure_fence(departure, "the source's vCPUs ran after the seal");
+}
+
 void departure_tick(Control *control)
 {
     departure_lent_tick(control);
     departure_libvirt_tick(control);
+    departure_watch_tick(control);
+    departure_store_tick(control);
     for (guint i = control->departures->len; i-- > 0;)
         let_go(control->departures->pdata[i]);
-    for (guint i = 0; i < control->departures->len; i++) {
-        Departure *departure = control->departures->pdata[i];
-
-        /* A process that is gone cannot run, and its thread ids may be another's by now. */
-        if (departure->stage != DEPARTURE_SEALED || !departure->watched ||
-            process_has_ended(departure->pidfd) || atomic_load(&departure->export->fenced))
-            continue;
-        if (watch_means_running(departure->cpu_at_seal_ns,
-                                watch_cpu_ns(departure->pid, departure->vcpus, departure->n_vcpus)))
-            departure_fence(departure, "the source's vCPUs ran after the seal");
-    }
+    for (guint i = 0; i < control->departures->len; i++)
+        departure_check_stopped(control->departures->pdata[i]);
 }

@@ -13,6 +13,7 @@
 #define POSTCOPYD_CONTROL_DEPARTURE_H
 
 #include "daemon/control/connection.h"
+#include "daemon/qemu/outgoing.h"
 #include "daemon/source/export.h"
 
 /* A guest that runs uses its first vCPUs; so many are watched, and fit what its client keeps. */
@@ -73,13 +74,22 @@ typedef struct Departure {
     gboolean watched; /* a QEMU: its vCPU threads may not run after the seal */
     guint64 cpu_at_seal_ns;
     DepartureMode mode;
-    gboolean lent;    /* without a client from the beginning (departure_lent.h) */
-    gboolean leased;  /* lent: a destination attached */
-    gboolean drifts;  /* libvirt's: nobody drives it any more (departure_libvirt.h) */
-    gboolean looking; /* a thread asks its monitor because of that */
-    gint64 over_us;   /* since then nothing migrates it; 0 */
-    gint64 until_us;  /* lent, in assist mode: one has to until then */
-    gint64 unheld_us; /* lent: its process has ended, and nobody reads it, since; 0 */
+    gboolean lent;     /* without a client from the beginning (departure_lent.h) */
+    gboolean leased;   /* lent: a destination attached */
+    gboolean drifts;   /* libvirt's: nobody drives it any more (departure_libvirt.h) */
+    gboolean looking;  /* a thread asks its monitor because of that */
+    gint64 looked_us;  /* lent: somebody last began to look whether its migration goes on */
+    Outgoing outgoing; /* in assist mode: the connections of the migration it was made for */
+    gint64 over_us;    /* since then nothing migrates it; 0 */
+    gint64 stopped_us; /* it drifts: since then it stands still; 0 */
+    gint64 until_us;   /* lent, in assist mode: one has to until then */
+    gint64 unread_us;  /* lent: its process has ended, and nobody has read it, since; 0 */
+    guint64 reads;     /* so many by then */
+    guint64 seal;      /* as drawn, before it is told */
+    char *stored_as;   /* in the service manager's fd store (departure_store.h); NULL: it is not */
+    guint n_stored;
+    gboolean stored;      /* the service manager has taken it */
+    gint64 store_wait_us; /* the order to seal waits for that until then; 0 */
 } Departure;
 
 /* Starts a departure; the answer comes later. driver may be NULL. */

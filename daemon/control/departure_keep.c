@@ -5,20 +5,19 @@
 #include <string.h>
 
 #include "daemon/core/log.h"
-#include "protocol/wire.h"
 
 enum { KEEP_VERSION = 2 };
 
 #define KEEP_MAGIC UINT32_C(0x4b584350) /* "PCXK" */
 
-static void pack(const Departure *departure, WireWriter *w)
+void departure_pack(const Departure *departure, guint64 seal, WireWriter *w)
 {
     const Export *export = departure->export;
     const RegionSet *regions = &export->memory.regions;
 
     wire_write_u32(w, KEEP_MAGIC);
     wire_write_u32(w, KEEP_VERSION);
-    wire_write_u64(w, atomic_load(&export->seal));
+    wire_write_u64(w, seal);
     wire_write_u8(w, atomic_load(&export->fenced));
     wire_write_u8(w, departure->watched != FALSE);
     wire_write_u64(w, departure->cpu_at_seal_ns);
@@ -42,7 +41,7 @@ void departure_keep(Departure *departure)
     if (!departure->connection)
         return;
     if (departure->stage == DEPARTURE_SEALED)
-        pack(departure, &w);
+        departure_pack(departure, atomic_load(&departure->export->seal), &w);
     if (w.failed) {
         log_warning("%s: too many regions to outlive this daemon", departure->export->name);
         return;
@@ -76,35 +75,43 @@ static void unpack_vcpus(WireReader *r, Departure *departure)
         departure->vcpus[i] = wire_read_u32(r);
 }
 
+gboolean departure_unpack_kept(WireReader *r, Departure *departure, RegionSet *named,
+                               Kept *ret_kept)
+{
+    guint32 magic = wire_read_u32(r), version = wire_read_u32(r);
+
+    ret_kept->seal = wire_read_u64(r);
+    ret_kept->fenced = wire_read_u8(r) != 0;
+    departure->watched = wire_read_u8(r) != 0;
+    departure->cpu_at_seal_ns = wire_read_u64(r);
+    unpack_vcpus(r, departure);
+    wire_read_bytes(r, ret_kept->token, sizeof ret_kept->token);
+    wire_read_string(r, departure->destination, LIMIT_ADDRESS);
+    return magic == KEEP_MAGIC && version == KEEP_VERSION && ret_kept->seal != 0 &&
+           unpack_names(r, named) && !r->failed;
+}
+
 gboolean departure_unpack(Departure *departure, const Connection *connection, ExportNotify notify,
                           char *ret_text)
 {
     WireReader r = {.data = connection->blob, .left = connection->blob_length};
     g_autofree RegionSet *named = g_memdup2(&connection->regions, sizeof connection->regions);
-    guint32 magic = wire_read_u32(&r), version = wire_read_u32(&r);
-    guint64 seal = wire_read_u64(&r);
-    gboolean fenced = wire_read_u8(&r) != 0;
-    guint8 token[LIMIT_TOKEN];
+    Kept kept;
     int error;
 
-    departure->watched = wire_read_u8(&r) != 0;
-    departure->cpu_at_seal_ns = wire_read_u64(&r);
-    unpack_vcpus(&r, departure);
-    wire_read_bytes(&r, token, sizeof token);
-    wire_read_string(&r, departure->destination, LIMIT_ADDRESS);
-    if (magic != KEEP_MAGIC || version != KEEP_VERSION || seal == 0 || !unpack_names(&r, named) ||
-        !wire_read_complete(&r)) {
+    if (!departure_unpack_kept(&r, departure, named, &kept) || !wire_read_complete(&r)) {
         g_strlcpy(ret_text, "what it kept of its export is malformed", LIMIT_TEXT + 1);
         return FALSE;
     }
-    departure->export = export_restore(connection->uuid, connection->name, connection->peer.pid,
-                                       named, token, seal, notify, departure->control, &error);
+    departure->export =
+        export_restore(connection->uuid, connection->name, connection->peer.pid, named, kept.token,
+                       kept.seal, notify, departure->control, &error);
     if (!departure->export) {
         g_snprintf(ret_text, LIMIT_TEXT + 1, "cannot export its memory again: %s",
                    strerror(-error));
         return FALSE;
     }
-    if (fenced)
+    if (kept.fenced)
         export_fence(departure->export, "it was fenced before this daemon started");
     departure->stage = DEPARTURE_SEALED;
     return TRUE;

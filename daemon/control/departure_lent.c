@@ -37,7 +37,7 @@ gboolean departure_lent_busy(Control *control, const guint8 *uuid)
     return departure && !departure_is_over(departure);
 }
 
-static gboolean is_held(Departure *departure)
+gboolean departure_lent_is_held(Departure *departure)
 {
     gboolean held;
 
@@ -70,7 +70,7 @@ static const char *make_room(Control *control, const guint8 *uuid, DepartureMode
             (mode == DEPARTURE_DIRECT || departure->mode == DEPARTURE_DIRECT))
             return "the VM is leaving already";
         if (!departure_is_over(departure) && departure->stage == DEPARTURE_SEALED &&
-            is_held(departure))
+            departure_lent_is_held(departure))
             return "another destination reads the VM's memory already";
         departure_cancel(departure, "another one takes its place");
         departure_free(departure);
@@ -127,6 +127,7 @@ static Departure *lend(Control *control, Lending *lending, PeerErrorCode *ret_co
         return NULL;
     *ret_code = PEER_ERROR_NONE;
     departure->export->asked_for = true;
+    departure->outgoing = *lending->outgoing;
     departure->stage = DEPARTURE_OFFERED;
     departure->until_us = g_get_monotonic_time() + ATTACH_US;
     g_strlcpy(departure->destination, lending->peer_host, sizeof departure->destination);
@@ -345,14 +346,15 @@ static void outlived(Departure *departure)
 {
     gint64 now = g_get_monotonic_time();
     gboolean outlives = outlives_process(departure);
+    guint64 reads = atomic_load(&departure->export->reads);
 
-    if (outlives && (departure->mode == DEPARTURE_DIRECT || is_held(departure))) {
-        departure->unheld_us = 0;
+    if (outlives && departure->mode == DEPARTURE_DIRECT)
         return;
-    }
-    if (departure->unheld_us == 0)
-        departure->unheld_us = now;
-    if (now - departure->unheld_us > (outlives ? UNREAD_US : DEAD_US))
+    /* A destination that is attached, and reads nothing, could keep it for ever. */
+    if (departure->unread_us == 0 || (outlives && reads != departure->reads))
+        departure->unread_us = now;
+    departure->reads = reads;
+    if (now - departure->unread_us > (outlives ? UNREAD_US : DEAD_US))
         give_up(departure, outlives ? "its process has ended, and nobody reads its memory"
                                     : "its process has ended, and its memory with it");
 }

@@ -13,6 +13,7 @@
 
 #include "daemon/control/departure.h"
 #include "daemon/qemu/guest.h"
+#include "daemon/qemu/outgoing.h"
 
 /* What a peer's thread has found out of a VM that it was asked for; it waits until that is answered. */
 typedef struct Lending {
@@ -20,6 +21,7 @@ typedef struct Lending {
     const char *name;
     const char *peer_host;
     GuestProcess process; /* taken from here if it is accepted */
+    const Outgoing *outgoing;
     const RegionSet *regions;
     pthread_mutex_t lock; /* of all below */
     pthread_cond_t changed;
@@ -48,6 +50,9 @@ void departure_lent_listens(Departure *departure);
 
 /* True if a departure without a client of this VM is under way. */
 gboolean departure_lent_busy(Control *control, const guint8 *uuid);
+
+/* Whether a destination is attached to it. */
+gboolean departure_lent_is_held(Departure *departure);
 
 /* Ends those whose process has ended, or that nobody came for; every tick. */
 void departure_lent_tick(Control *control);

@@ -20,6 +20,7 @@ typedef struct StopJob {
     guint8 uuid[LIMIT_UUID];
     int pid;
     DepartureMode mode;
+    Outgoing outgoing;
     GuestProcess process;
     int error;
     char text[LIMIT_TEXT + 1];
@@ -84,8 +85,11 @@ static int look(StopJob *job)
                    job->pid);
         return -ESRCH;
     }
-    return job->mode == DEPARTURE_ASSIST ? wait_for_postcopy(guest, job->text)
-                                         : guest_check_stopped(guest, job->text);
+    if (job->mode == DEPARTURE_DIRECT)
+        return guest_check_stopped(guest, job->text);
+    error = wait_for_postcopy(guest, job->text);
+    /* Asked last: as it is there still, all that was said was said of the migration it was asked for. */
+    return error ? error : outgoing_check(job->pid, &job->outgoing, job->text);
 }
 
 static void *look_thread(void *argument)
@@ -107,6 +111,7 @@ static void start_looking(Departure *departure)
     memcpy(job->uuid, departure->export->uuid, LIMIT_UUID);
     job->pid = departure->pid;
     job->mode = departure->mode;
+    job->outgoing = departure->outgoing;
     job->process.pidfd = -1;
     if (departure_start_thread(look_thread, job))
         return;

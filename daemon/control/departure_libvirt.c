@@ -13,6 +13,8 @@
 
 /* Between the hook's end and QEMU's first byte libvirt shows no migration yet. */
 #define OVER_US (3 * (gint64)G_USEC_PER_SEC)
+/* While a guest stands still its devices are saved, and some machines' write to memory then. */
+#define SETTLED_US (1 * (gint64)G_USEC_PER_SEC)
 
 static gboolean is_libvirts(const Departure *departure)
 {
@@ -92,7 +94,7 @@ typedef enum Verdict {
     VERDICT_UNKNOWN, /* nobody answers: it is asked again */
     VERDICT_MIGRATES,
     VERDICT_STOPPED,
-    VERDICT_OVER, /* it runs, and nothing migrates it */
+    VERDICT_OVER, /* nothing migrates it, nor has it gone */
 } Verdict;
 
 typedef struct LookJob {
@@ -121,7 +123,22 @@ static Verdict look(LookJob *job)
     status = monitor_query_status(&guest->monitor, "query-migrate", NULL);
     if (!status)
         return VERDICT_UNKNOWN;
-    return answers_migrating(status) ? VERDICT_MIGRATES : VERDICT_OVER;
+    if (answers_migrating(status))
+        return VERDICT_MIGRATES;
+    return answers_failed(status) || guest_says_running(guest) ? VERDICT_OVER : VERDICT_UNKNOWN;
+}
+
+/* Its memory is final when it has stood still for a while. */
+static void count_stopped(Departure *departure, const GuestProcess *process)
+{
+    gint64 now = g_get_monotonic_time();
+
+    if (departure->stopped_us == 0)
+        departure->stopped_us = now;
+    if (now - departure->stopped_us < SETTLED_US)
+        return;
+    departure->stage = DEPARTURE_SEALING;
+    departure_seal_proven(departure, process->vcpus, process->n_vcpus);
 }
 
 /* What was migrated and runs is over at once; before QEMU's first byte it only looks so. */
@@ -144,12 +161,12 @@ static void on_looked(Control *control, gpointer data)
         departure->looking = FALSE;
         if (job->verdict != VERDICT_OVER)
             departure->over_us = 0;
-        if (departure->stage == DEPARTURE_OFFERED && job->verdict == VERDICT_STOPPED) {
-            departure->stage = DEPARTURE_SEALING;
-            departure_seal_proven(departure, job->process.vcpus, job->process.n_vcpus);
-        } else if (may_be_armed(departure) && job->verdict == VERDICT_OVER) {
+        if (job->verdict != VERDICT_STOPPED)
+            departure->stopped_us = 0;
+        if (departure->stage == DEPARTURE_OFFERED && job->verdict == VERDICT_STOPPED)
+            count_stopped(departure, &job->process);
+        else if (may_be_armed(departure) && job->verdict == VERDICT_OVER)
             count_over(departure);
-        }
     }
     guest_process_clear(&job->process);
     g_free(job);

@@ -21,7 +21,7 @@ gboolean departure_libvirt_drift(Departure *departure, const char *reason);
 /* Its process has ended before the seal.  TRUE: it is sealed, or will be: nobody can stand more still. */
 gboolean departure_libvirt_outlived(Departure *departure);
 
-/* It has ended: QEMU's stream is to carry the RAM again. */
+/* It has ended, or is fenced: QEMU's stream is to carry the RAM again. */
 void departure_libvirt_ended(Departure *departure);
 
 /* Looks at those that drift; every tick. */

@@ -5,6 +5,7 @@
 
 #include "daemon/control/departure_keep.h"
 #include "daemon/control/departure_steps.h"
+#include "daemon/control/departure_store.h"
 #include "daemon/control/monitor.h"
 #include "daemon/core/log.h"
 #include "daemon/core/process.h"
@@ -23,16 +24,24 @@ typedef struct SealJob {
 /* The guest is proven stopped: from here on its memory is final. */
 static void seal(Departure *departure)
 {
+    departure->stage = DEPARTURE_SEALING;
+    departure->seal = export_draw_seal();
+    departure->cpu_at_seal_ns = watch_cpu_ns(departure->pid, departure->vcpus, departure->n_vcpus);
+    if (!departure_store(departure))
+        departure_seal_order(departure);
+}
+
+void departure_seal_order(Departure *departure)
+{
     g_autofree PeerMessage *message = g_new0(PeerMessage, 1);
-    guint64 id = export_seal(departure->export);
     int error;
 
-    /* Its client first: a daemon that dies right after the order must find the seal again. */
+    /* Whoever keeps it comes first: a daemon that dies right after the order must find the seal again. */
+    export_seal_as(departure->export, departure->seal);
     departure->stage = DEPARTURE_SEALED;
-    departure->cpu_at_seal_ns = watch_cpu_ns(departure->pid, departure->vcpus, departure->n_vcpus);
     departure_keep(departure);
     message->type = PEER_SEALED;
-    message->sealed.seal = id;
+    message->sealed.seal = departure->seal;
     error = export_order(departure->export, message);
     /* libvirt may let the guest run there all the same: a daemon that comes back finds the seal. */
     if (error && !(departure->lent && departure->mode == DEPARTURE_DIRECT)) {
@@ -44,7 +53,7 @@ static void seal(Departure *departure)
     }
     log_info("%s: sealed, read by %s from now on", departure->export->name, departure->destination);
     departure_send_state(departure, "");
-    departure_answer(departure, 0, id, "");
+    departure_answer(departure, 0, departure->seal, "");
 }
 
 /* The monitor knows its vCPUs by what they are; a client may only guess them by their names. */

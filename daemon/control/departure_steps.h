@@ -25,12 +25,18 @@ int departure_order(Departure *departure, PeerMessageType type);
 /* Undone before the seal, here and now. */
 void departure_undo(Departure *departure, const char *reason);
 
+/* Fences it if its vCPUs ran after the seal. */
+void departure_check_stopped(Departure *departure);
+
 /* It is over: nothing is read any more, whoever waits is answered. */
 void departure_end(Departure *departure, DepartureStage stage, int status, const char *text);
 
 /* The guest is proven stopped, with these vCPUs by the ids we know them by (none: those known before):
  * from here on its memory is final. */
 void departure_seal_proven(Departure *departure, const guint32 *vcpus, guint32 n);
+
+/* The second step of that: the export may be read, and its destination is told. */
+void departure_seal_order(Departure *departure);
 
 /* Sends the INVITE to departure->destination; its answer makes it OFFERED, or ends it. */
 void departure_invite(Departure *departure);

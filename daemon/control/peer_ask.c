@@ -5,12 +5,13 @@
 #include <string.h>
 
 #include "daemon/control/departure_lent.h"
-#include "daemon/qemu/sockets.h"
+#include "daemon/qemu/outgoing.h"
 #include "daemon/source/export.h"
 
 /* What is known of the VM that somebody asks for. */
 typedef struct Inquiry {
     GuestProcess process;
+    Outgoing outgoing;
     RegionSet regions;
     PeerErrorCode code;
     char text[LIMIT_TEXT + 1];
@@ -43,33 +44,13 @@ Guest *peer_ask_open(Control *control, const PeerMessage *ask, PeerMessage *ret_
     return NULL;
 }
 
-/* Whether its process really sends to where the asker's QEMU receives. */
-static gboolean check_connection(int pid, const char *connection, char *ret_text)
-{
-    SocketEnd end;
-    int found;
-
-    if (!socket_end_parse(connection, &end)) {
-        g_snprintf(ret_text, LIMIT_TEXT + 1, "'%.100s' is no address and port of a connection",
-                   connection);
-        return FALSE;
-    }
-    found = sockets_find_remote(pid, &end);
-    if (found < 0)
-        g_snprintf(ret_text, LIMIT_TEXT + 1, "cannot look at the connections of its process: %s",
-                   g_strerror(-found));
-    else if (!found)
-        g_snprintf(ret_text, LIMIT_TEXT + 1, "its QEMU has no connection to %.100s", connection);
-    return found > 0;
-}
-
 static void inquire(const Guest *guest, const PeerMessage *ask, Inquiry *inquiry)
 {
     char *text = inquiry->text;
 
     inquiry->code = PEER_ERROR_REFUSED;
     if (guest_process(guest, &inquiry->process, text) || guest_check_leaving(guest, text) ||
-        !check_connection(inquiry->process.pid, ask->ask.connection, text))
+        outgoing_find(inquiry->process.pid, ask->ask.connection, &inquiry->outgoing, text))
         return;
     inquiry->code = guest_regions(guest, inquiry->process.pid, &inquiry->regions, text)
                         ? PEER_ERROR_REGIONS
@@ -86,6 +67,7 @@ static void lend(Control *control, const Guest *guest, const char *peer_host, In
     lending->name = guest->name;
     lending->peer_host = peer_host;
     lending->process = inquiry->process;
+    lending->outgoing = &inquiry->outgoing;
     lending->regions = &inquiry->regions;
     pthread_mutex_init(&lending->lock, NULL);
     pthread_cond_init(&lending->changed, NULL);

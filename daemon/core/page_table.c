@@ -18,6 +18,7 @@ static PageClaim judge(uint64_t nibble, bool mapped, uint64_t *ret_next)
     case PAGE_HOLE:
         return mapped ? PAGE_CLAIM_ZERO : PAGE_CLAIM_FETCH;
     case PAGE_MISSING:
+    case PAGE_FOUND: /* or it would not have faulted */
         return PAGE_CLAIM_FETCH;
     case PAGE_REQUESTED:
     case PAGE_RECEIVED:
@@ -208,9 +209,22 @@ static uint64_t to_received(uint64_t word, uint64_t nibbles)
     return (word & ~(received * PAGE_STATE_MASK)) | received * PAGE_RECEIVED;
 }
 
+/* Those of nibbles that somebody has claimed and not placed yet. */
+static uint64_t claimed_bits(uint64_t word, uint64_t nibbles)
+{
+    return nibbles & (state_bits(word, PAGE_REQUESTED) | state_bits(word, PAGE_RECEIVED));
+}
+
 static uint64_t to_hole(uint64_t word, uint64_t nibbles)
 {
-    return word & ~((nibbles & state_bits(word, PAGE_REQUESTED)) * 15);
+    return word & ~(claimed_bits(word, nibbles) * 15);
+}
+
+static uint64_t to_found(uint64_t word, uint64_t nibbles)
+{
+    uint64_t found = claimed_bits(word, nibbles);
+
+    return (word & ~(found * 15) & ~(nibbles * PAGE_WAITED)) | found * PAGE_FOUND;
 }
 
 static uint64_t to_removed(uint64_t word, uint64_t nibbles)
@@ -222,6 +236,13 @@ void page_table_finish(PageTable *table, uint32_t region, uint64_t page, uint64_
                        PageWaited waited, void *user)
 {
     change(table, region, page, count, to_present, waited, user);
+    atomic_fetch_sub_explicit(&table->unresolved, count, memory_order_acq_rel);
+}
+
+void page_table_found(PageTable *table, uint32_t region, uint64_t page, uint64_t count,
+                      PageWaited waited, void *user)
+{
+    change(table, region, page, count, to_found, waited, user);
     atomic_fetch_sub_explicit(&table->unresolved, count, memory_order_acq_rel);
 }
 

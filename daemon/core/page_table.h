@@ -32,7 +32,7 @@ typedef struct PageTable {
 
 /* What a fault on a page asks of the one who read it. */
 typedef enum PageClaim {
-    PAGE_CLAIM_FETCH,   /* was MISSING (or HOLE, map incomplete): the caller fetches it */
+    PAGE_CLAIM_FETCH,   /* was MISSING, FOUND (or HOLE, map incomplete): the caller fetches it */
     PAGE_CLAIM_ZERO,    /* was HOLE, map complete: the caller places zeroes */
     PAGE_CLAIM_WAIT,    /* somebody fetches it already and will wake: WAITED is set */
     PAGE_CLAIM_PRESENT, /* rule 6 */
@@ -86,12 +86,19 @@ uint64_t page_table_claim_run(PageTable *table, uint32_t region, uint64_t page, 
 uint64_t page_table_claim_any_run(PageTable *table, uint32_t region, uint64_t page, uint64_t limit);
 
 /*
- * Assist mode: REQUESTED -> HOLE for a run that will not be placed; what is not REQUESTED stays.  Whoever
+ * Assist mode: REQUESTED or RECEIVED -> HOLE for a run that will not be placed; all else stays.  Whoever
  * else brings these pages, or faults on them, finds them as if nobody had asked.  waited is called
  * for each page that had the mark: nobody wakes those who wait for it.
  */
 void page_table_give_back(PageTable *table, uint32_t region, uint64_t page, uint64_t count,
                           PageWaited waited, void *user);
+
+/*
+ * Assist mode: REQUESTED or RECEIVED -> FOUND for a run that could not be placed as there was something
+ * already; all else stays.  waited is called as by page_table_finish().
+ */
+void page_table_found(PageTable *table, uint32_t region, uint64_t page, uint64_t count,
+                      PageWaited waited, void *user);
 
 /* The first MISSING page in [page, end), or end. */
 uint64_t page_table_find_missing(const PageTable *table, uint32_t region, uint64_t page,
@@ -104,7 +111,7 @@ uint64_t page_table_find_missing(const PageTable *table, uint32_t region, uint64
 void page_table_finish(PageTable *table, uint32_t region, uint64_t page, uint64_t count,
                        PageWaited waited, void *user);
 
-/* REQUESTED -> RECEIVED for a run, marks kept: its content is final (rule 4). */
+/* REQUESTED -> RECEIVED for a run, marks kept: its content is final (rule 4), or about to be placed. */
 void page_table_receive(PageTable *table, uint32_t region, uint64_t page, uint64_t count);
 
 /*

@@ -8,6 +8,7 @@
 #include "daemon/fault/import.h"
 #include "daemon/fault/resolver.h"
 #include "daemon/fault/resolver_watch.h"
+#include "daemon/fault/uffd.h"
 
 _Static_assert((int)IMPORT_RESOLVERS_MAX <= (int)PAGE_TABLE_BUSY,
                "each resolver has a word of its own");
@@ -53,6 +54,12 @@ static void set_busy(const Resolver *resolver, uint64_t since_ns)
                      __ATOMIC_SEQ_CST);
 }
 
+static void count_read(const Resolver *resolver)
+{
+    __atomic_fetch_add(&resolver->import->table.header->reads[resolver->index], 1,
+                       __ATOMIC_RELEASE);
+}
+
 /* --- a resolver's loop ---------------------------------------------------------------------- */
 
 AssistWatch *assist_watch_new(void)
@@ -84,6 +91,8 @@ void assist_after_read(Resolver *resolver, const Shard *shard, const struct uffd
     const Region *region = &import->regions.regions[shard->region];
     Pending *pending = &resolver->assist->pending;
 
+    if (n > 0)
+        count_read(resolver);
     for (unsigned i = 0; i < n; i++) {
         uint64_t address = messages[i].arg.pagefault.address;
         PendingFault fault = {
@@ -119,6 +128,16 @@ static void ask_again(Resolver *resolver, PendingFault *fault, uint64_t now_ns)
     fetch->since_ns = fault->since_ns;
 }
 
+static void wake(const Import *import, const PendingFault *fault)
+{
+    uint64_t page_size = import->page_sizes[fault->region];
+    uint64_t address = import->regions.regions[fault->region].address + fault->page * page_size;
+    const Shard *shard = import_shard(import, address);
+
+    if (shard)
+        uffd_wake(shard->uffd, address, page_size);
+}
+
 static bool is_resolved(void *owner, PendingFault *fault)
 {
     Resolver *resolver = owner;
@@ -127,6 +146,11 @@ static bool is_resolved(void *owner, PendingFault *fault)
 
     if (state == PAGE_PRESENT || state == PAGE_REMOVED)
         return true;
+    if (state ==
+        PAGE_FOUND) { /* what was found may have come without a wake; if it went it faults again */
+        wake(resolver->import, fault);
+        return true;
+    }
     if (state == PAGE_HOLE || state == PAGE_MISSING)
         ask_again(resolver, fault, clock_ns());
     return false;

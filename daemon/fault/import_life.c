@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "daemon/core/clock.h"
+#include "daemon/core/disposal.h"
 #include "daemon/core/process.h"
 #include "daemon/fault/affinity.h"
 #include "daemon/fault/assist.h"
@@ -448,7 +449,7 @@ void import_free(Import *import)
     free(import->waiters);
     mirror_deinit(&import->mirror);
     page_table_deinit(&import->table);
-    region_set_deinit(&import->regions);
+    region_set_dispose(&import->regions);
     pthread_mutex_destroy(&import->text_lock);
     free(import);
 }

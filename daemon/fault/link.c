@@ -25,6 +25,7 @@ enum {
     LINK_PAUSE_MIN_MS = 50,
     LINK_PAUSE_MAX_MS = 1000,
     LINK_REPORT_MS = 100,
+    LINK_SEAL_MS = 1000,
     LINK_UNKNOWN_MS = 3000, /* a restarted source gets its sealed exports back from its clients */
 };
 
@@ -114,7 +115,8 @@ static void disconnect(Link *link, const char *reason)
             offer_revoke(channel_offer(import, i));
     while (link->joined && !all_idle(link) && !atomic_load(&link->stop))
         poll(&none, 0, 1);
-    link->joined = link->ready_told = link->seal_asked = false;
+    link->joined = link->ready_told = false;
+    link->seal_asked_ns = 0;
     link->told_release = false;
     atomic_store(&link->channel_down, NULL);
 }
@@ -345,15 +347,20 @@ static void tell_ready_if_due(Link *link)
     import->notify(import->owner, import, IMPORT_READY, "");
 }
 
-/* Its QEMU listens, so the guest has stopped at the source, whose daemon finds that out by itself. */
+/*
+ * Its QEMU listens, so the guest has stopped at the source, whose daemon finds that out by itself.  It does
+ * not look for ever, and may find its QEMU busy: so it is asked again.
+ */
 static int ask_seal_if_due(Link *link)
 {
     Import *import = link->import;
+    uint64_t now = clock_ns();
 
-    if (!import->config.assist || !link->joined || link->seal_asked ||
-        import_gate_is_open(import) || atomic_load(&link->released))
+    if (!import->config.assist || !link->joined || import_gate_is_open(import) ||
+        atomic_load(&link->released) ||
+        (link->seal_asked_ns != 0 && now - link->seal_asked_ns < UINT64_C(1000000) * LINK_SEAL_MS))
         return 0;
-    link->seal_asked = true;
+    link->seal_asked_ns = now;
     return link_send(link, PEER_SEAL);
 }
 

@@ -47,11 +47,11 @@ typedef struct Link {
     uint64_t seal; /* 0: the source has not said it yet */
     bool attached_once;
     bool joined;
-    bool seal_asked;   /* assist mode: on this connection */
     bool ready_told;   /* of this connection */
     bool told_release; /* on this connection */
     bool finished;     /* the source knows it: nothing is left to tell */
     uint64_t heard_ns, pinged_ns, reported_ns;
+    uint64_t seal_asked_ns; /* assist mode: last, on this connection; 0 */
     uint64_t unknown_ns; /* since when the source knows nothing of an import before its gate; 0 */
     unsigned pause_ms;
     _Atomic bool connected; /* for the statistics */

@@ -72,6 +72,18 @@ static void finish(Import *import, uint32_t region, uint64_t page, uint64_t coun
         page_table_finish(&import->table, region, page, count, wake_waiters, import);
 }
 
+/*
+ * Something was there when it was to be placed.  In assist mode that may be what QEMU placed just now, or
+ * what nobody should have: QEMU has to hear of that when it brings the page, as it would without us.
+ */
+static void finish_present(Import *import, uint32_t region, uint64_t page)
+{
+    if (import->config.assist)
+        page_table_found(&import->table, region, page, 1, wake_waiters, import);
+    else
+        finish(import, region, page, 1);
+}
+
 /* In assist mode nothing is lost by a page that cannot be placed: QEMU brings it (rule 9). */
 static void halt_at(Import *import, uint32_t region, uint64_t page, const char *what)
 {
@@ -252,7 +264,7 @@ static Outcome put_batch(Batch *batch)
                 return outcome;
         }
         if (placed == 0 && result == UFFD_PRESENT) {
-            finish(import, batch->region, batch->page, 1);
+            finish_present(import, batch->region, batch->page);
             placed = 1;
         }
         batch->page += placed;
@@ -442,6 +454,9 @@ void placement_put(Import *import, const Placement *placement)
         batch.count = fits_in(shard, address, offset, count, page_size);
         batch.allocated =
             shard->minor && page_table_is_allocated(&import->table, placement->region, offset);
+        /* From here on the client cannot tell who placed it; up to here it was not us. */
+        if (import->config.assist)
+            page_table_receive(&import->table, placement->region, page, batch.count);
         page += batch.count;
         count -= batch.count;
         data = data ? data + batch.count * page_size : NULL;

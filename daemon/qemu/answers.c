@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "daemon/qemu/answers.h"
 
+#include <string.h>
+
 #include "protocol/qmp/json.h"
 
 /* States in which a QEMU runs no vCPU and starts none by itself (qapi/run-state.json). */
@@ -17,15 +19,26 @@ static const char *const migrating_states[] = {"setup",
                                                "postcopy-recover-setup",
                                                "postcopy-recover",
                                                NULL};
-static const char *const moved_on_states[] = {
-    "postcopy-active",  "postcopy-paused", "postcopy-recover-setup",
-    "postcopy-recover", "completed",       NULL};
+static const char *const moved_on_states[] = {"postcopy-device",
+                                              "postcopy-active",
+                                              "postcopy-paused",
+                                              "postcopy-recover-setup",
+                                              "postcopy-recover",
+                                              "completed",
+                                              NULL};
 
 gboolean answers_running(JsonNode *status)
 {
     JsonObject *object = node_object(status);
 
     return !object || json_object_get_boolean_member_with_default(object, "running", TRUE);
+}
+
+gboolean answers_say_running(JsonNode *status)
+{
+    JsonObject *object = node_object(status);
+
+    return object && json_object_get_boolean_member_with_default(object, "running", FALSE);
 }
 
 gboolean answers_stopped(JsonNode *status, char **ret_status)
@@ -51,6 +64,23 @@ guint32 answers_vcpus(JsonNode *cpus, guint32 *ret_tids, guint32 most)
 gboolean answers_migrating(const char *status)
 {
     return g_strv_contains(migrating_states, status);
+}
+
+gboolean answers_stopped_for(JsonNode *status, const char *migration, char **ret_status)
+{
+    if (!answers_stopped(status, ret_status))
+        return FALSE;
+    if (strcmp(*ret_status, "finish-migrate") == 0 || strcmp(migration, "device") == 0)
+        return TRUE;
+    /* After "completed" QEMU says "postmigrate": a guest that is paused then ran since. */
+    return answers_moved_on(migration) &&
+           (strcmp(*ret_status, "postmigrate") == 0 || strcmp(migration, "completed") != 0);
+}
+
+gboolean answers_failed(const char *status)
+{
+    return strcmp(status, "failed") == 0 || strcmp(status, "cancelled") == 0 ||
+           strcmp(status, "") == 0 || strcmp(status, "none") == 0;
 }
 
 gboolean answers_moved_on(const char *status)

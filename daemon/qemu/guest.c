@@ -194,15 +194,27 @@ static JsonNode *ask_status(const Guest *guest, int *ret_error, char *ret_text)
     return answer;
 }
 
+gboolean guest_says_running(const Guest *guest)
+{
+    char text[LIMIT_TEXT + 1];
+    int error;
+    g_autoptr(JsonNode) status = ask_status(guest, &error, text);
+
+    return status && answers_say_running(status);
+}
+
 int guest_check_postcopy(const Guest *guest, char *ret_text)
 {
     int result = 0;
     g_autoptr(GError) error = NULL;
     g_autofree char *migration = monitor_query_status(&guest->monitor, "query-migrate", &error);
     g_autoptr(JsonNode) status = NULL;
+    gboolean postcopy;
 
-    if (!migration)
+    if (!migration || !monitor_get_capability(&guest->monitor, "postcopy-ram", &postcopy, &error))
         return tell(ret_text, &error);
+    if (!postcopy)
+        return refuse(ret_text, -EINVAL, "it is not migrated by post-copy (postcopy-ram is off)");
     /* Asked last: one that runs again after its migration failed must not look stopped. */
     status = ask_status(guest, &result, ret_text);
     if (!status)
@@ -219,14 +231,21 @@ int guest_check_postcopy(const Guest *guest, char *ret_text)
 int guest_check_stopped(const Guest *guest, char *ret_text)
 {
     int result = 0;
-    g_autoptr(JsonNode) answer = ask_status(guest, &result, ret_text);
+    g_autoptr(GError) error = NULL;
+    g_autofree char *migration = monitor_query_status(&guest->monitor, "query-migrate", &error);
+    g_autoptr(JsonNode) answer = NULL;
     g_autofree char *status = NULL;
 
+    if (!migration)
+        return tell(ret_text, &error);
+    answer = ask_status(guest, &result, ret_text);
     if (!answer)
         return result;
-    if (answers_stopped(answer, &status))
+    if (answers_stopped_for(answer, migration, &status))
         return 0;
     g_snprintf(ret_text, LIMIT_TEXT + 1,
-               "the source's guest is not stopped: its monitor says '%.50s'", status);
+               "the source's guest is not stopped for good: its monitor says '%.50s', of its "
+               "migration '%.50s'",
+               status, migration);
     return -EBUSY;
 }

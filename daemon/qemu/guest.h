@@ -104,8 +104,11 @@ int guest_regions(const Guest *guest, int pid, RegionSet *ret_regions, char *ret
  * all of it has arrived.  0 or negative errno. */
 int guest_check_leaving(const Guest *guest, char *ret_text);
 
+/* Whether its QEMU says that it runs; FALSE too if that does not answer. */
+gboolean guest_says_running(const Guest *guest);
+
 /* Whether its memory is final: 0, -EBUSY if the guest is not stopped (yet), other negative errno. */
 int guest_check_postcopy(const Guest *guest, char *ret_text); /* stopped, and runs elsewhere */
-int guest_check_stopped(const Guest *guest, char *ret_text); /* stopped, and starts not by itself */
+int guest_check_stopped(const Guest *guest, char *ret_text);  /* stopped, for its migration */
 
 #endif

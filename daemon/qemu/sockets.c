@@ -190,15 +190,17 @@ void incoming_search_connection(void *search, const ProcessSocket *socket)
 
 typedef struct RemoteSearch {
     const SocketEnd *remote;
-    bool found;
+    uint64_t *inodes;
+    uint32_t n, most;
 } RemoteSearch;
 
 static void search_remote(void *search, const ProcessSocket *socket)
 {
     RemoteSearch *self = search;
 
-    if (socket->state == SOCKET_ESTABLISHED && socket_end_equals(&socket->remote, self->remote))
-        self->found = true;
+    if (self->n < self->most && socket->state == SOCKET_ESTABLISHED &&
+        socket_end_equals(&socket->remote, self->remote))
+        self->inodes[self->n++] = socket->inode;
 }
 
 /* --- a process ----------------------------------------------------------------------------- */
@@ -284,9 +286,9 @@ int sockets_find_incoming(int pid, const PortSet *others, ProcessSocket *ret_soc
     return search.several ? -ENOTUNIQ : search.found;
 }
 
-int sockets_find_remote(int pid, const SocketEnd *remote)
+int sockets_find_remote(int pid, const SocketEnd *remote, uint64_t *ret_inodes, uint32_t most)
 {
-    RemoteSearch search = {.remote = remote};
+    RemoteSearch search = {.remote = remote, .inodes = ret_inodes, .most = most};
     uint64_t *inodes = NULL;
     ssize_t n = read_inodes(pid, &inodes);
 
@@ -294,5 +296,5 @@ int sockets_find_remote(int pid, const SocketEnd *remote)
         return (int)n;
     visit_all(pid, inodes, (size_t)n, search_remote, &search);
     free(inodes);
-    return search.found;
+    return (int)search.n;
 }

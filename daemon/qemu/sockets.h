@@ -48,8 +48,9 @@ bool port_set_has(const PortSet *set, uint16_t port);
  */
 int sockets_find_incoming(int pid, const PortSet *others, ProcessSocket *ret_socket);
 
-/* Whether the process has an established connection to that end: 1, 0, or negative errno. */
-int sockets_find_remote(int pid, const SocketEnd *remote);
+/* How many established connections to that end the process has, at most counts, and their inodes; or negative
+ * errno. */
+int sockets_find_remote(int pid, const SocketEnd *remote, uint64_t *ret_inodes, uint32_t most);
 
 /* "10.0.0.1:49152", "[fd00::1]:49152". */
 void socket_end_format(const SocketEnd *end, char ret_text[SOCKETS_TEXT]);

@@ -254,13 +254,25 @@ bool export_is_attended(const uint8_t uuid[LIMIT_UUID])
 
 /* --- the seal ------------------------------------------------------------------------------ */
 
-uint64_t export_seal(Export *export)
+uint64_t export_draw_seal(void)
 {
     uint64_t seal = 0;
 
     while (seal == 0)
         export_random(&seal, sizeof seal);
+    return seal;
+}
+
+void export_seal_as(Export *export, uint64_t seal)
+{
     atomic_store_explicit(&export->seal, seal, memory_order_release);
+}
+
+uint64_t export_seal(Export *export)
+{
+    uint64_t seal = export_draw_seal();
+
+    export_seal_as(export, seal);
     return seal;
 }
 

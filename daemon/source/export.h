@@ -117,6 +117,10 @@ int export_order(Export *export, PeerMessage *message);
 /* The guest is proven stopped: from now on it may be read. A seal id, never 0. */
 uint64_t export_seal(Export *export);
 
+/* The same in two steps, for who has to write the id down before anybody may learn it. */
+uint64_t export_draw_seal(void);
+void export_seal_as(Export *export, uint64_t seal);
+
 /* The source ran again, or its switchover was undone after the seal: never read again. */
 void export_fence(Export *export, const char *reason);
 

@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "daemon/core/disposal.h"
+
 enum { PAGEMAP_BATCH = 4096 };
 
 /* Documentation/admin-guide/mm/pagemap.rst */
@@ -47,7 +49,7 @@ int memory_init(Memory *memory, const RegionSet *regions, int pid)
 
 void memory_deinit(Memory *memory)
 {
-    region_set_deinit(&memory->regions);
+    region_set_dispose(&memory->regions);
     if (memory->mem_fd >= 0)
         close(memory->mem_fd);
     if (memory->pagemap_fd >= 0)

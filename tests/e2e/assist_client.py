@@ -323,6 +323,6 @@ def hot_set():
         passes = both.migrate(precopy=0.8)
         listened = both.daemon.wait("listen")
         end = both.daemon.wait("end")
-        expect(listened["present"] > 0, f"nothing came by pre-copy: {listened}")
+        expect(end["found"] > 0, f"nothing came by pre-copy: {end}")
         expect(listened["missing"] > 0, f"nothing is hot: {listened}")
         return f"{passes}, {listened}, {end['served']} served, {both.figures()}"

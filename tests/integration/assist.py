@@ -158,7 +158,8 @@ def faults():
         world.vm.touched(700, PAGES - 700)
         world.vm.touch(0, 256, region=SMALL)
         world.vm.touched(0, 256, region=SMALL)
-        expect(world.settled()["present"] == PAGES, "some page is not marked")
+        words = world.settled()
+        expect(words["present"] == PAGES and words["found"] == 64, f"some page is not marked: {words}")
         found = world.imported()
         expect(found["mode"] == "assist" and found["state"] == "running", found)
         expect(found["pages"]["hole"] == 0 and found["pages"]["zero"] == 100, found["pages"])
@@ -237,6 +238,8 @@ def qemu_places_too():
         world.vm.wait_words(lambda words: words["requested"] == 0)
         found = world.imported()
         expect(found["pages"]["eexist"] > 0 and found["state"] == "running", found)
+        words = world.vm.words()
+        expect(words["found"] == found["pages"]["eexist"], f"taken for its own: {words}, {found}")
         world.vm.touch(1024, PAGES - 1024)
         world.vm.touched(1024, PAGES - 1024)
         expect(world.vm.ask("place 1024 100")["there"] == 100, "pages came that were not there")
@@ -715,6 +718,21 @@ def hostile_client():
         world.vm.wait_words(lambda words: words["serving"] == 1)
         world.vm.touch(0, 100)
         world.vm.touched(0, 100)
+
+
+def sealed_late():
+    """A source that could not seal when it was asked is asked again."""
+    with AssistWorld() as world:
+        world.lender.seals = False
+        for line in (f"assist {world.uuid.hex}", "register", "listen"):
+            world.vm.do(line)
+        world.daemon.wait("SEAL again", lambda: world.lender.seal_requests >= 3, 10 * SLOW)
+        expect(world.vm.words()["serving"] == 0, "it serves before the seal")
+        expect(world.lender.seal_requests < 12, "asked without pause")
+        world.lender.seals = True
+        world.vm.wait_words(lambda words: words["serving"] == 1)
+        world.vm.touch(0, 10)
+        world.vm.touched(0, 10)
 
 
 def _says(body):

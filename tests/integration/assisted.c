@@ -245,13 +245,16 @@ static const char *do_words(Assisted *self, const char *words)
     }
     clock_gettime(CLOCK_MONOTONIC, &now);
     memory_count(&self->memory, counts);
-    snprintf(self->text, sizeof self->text,
-             "serving=%u busy_ms=%ld hole=%lu missing=%lu requested=%lu present=%lu",
-             __atomic_load_n(&table->serving, __ATOMIC_SEQ_CST),
-             oldest ? (long)(((uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec - oldest) /
-                             1000000)
-                    : -1,
-             counts[PAGE_HOLE], counts[PAGE_MISSING], counts[PAGE_REQUESTED], counts[PAGE_PRESENT]);
+    snprintf(
+        self->text, sizeof self->text,
+        "serving=%u busy_ms=%ld hole=%lu missing=%lu requested=%lu present=%lu "
+        "found=%lu",
+        __atomic_load_n(&table->serving, __ATOMIC_SEQ_CST),
+        oldest
+            ? (long)(((uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec - oldest) / 1000000)
+            : -1,
+        counts[PAGE_HOLE], counts[PAGE_MISSING], counts[PAGE_REQUESTED] + counts[PAGE_RECEIVED],
+        counts[PAGE_PRESENT] + counts[PAGE_FOUND], counts[PAGE_FOUND]);
     return NULL;
 }
 

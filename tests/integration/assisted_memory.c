@@ -150,7 +150,7 @@ void memory_write(AssistedMemory *memory, uint64_t first, uint64_t count)
 {
     for (uint64_t page = first; page < first + count; page++) {
         fill((uint64_t *)(void *)(memory->memory[0] + page * MEMORY_PAGE), 0, page);
-        mark(memory, 0, page, 1 << PAGE_HOLE, PAGE_PRESENT);
+        mark(memory, 0, page, 1 << PAGE_HOLE, PAGE_FOUND);
     }
 }
 
@@ -171,7 +171,9 @@ static bool place(AssistedMemory *memory, int uffd, uint32_t region, uint64_t pa
     must(!there || errno == EEXIST, "copy");
     if (there)
         must(ioctl(uffd, UFFDIO_WAKE, &range) == 0, "wake");
-    mark(memory, region, page, 1 << PAGE_HOLE | 1 << PAGE_MISSING, PAGE_PRESENT);
+    else
+        mark(memory, region, page, 1 << PAGE_HOLE | 1 << PAGE_MISSING | 1 << PAGE_FOUND,
+             PAGE_PRESENT);
     return there;
 }
 

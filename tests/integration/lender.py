@@ -210,7 +210,7 @@ class Lender:
             if kind == Peer.DATA:
                 content = b"".join(struct.pack("<Q", word(region, page + at + i)) * (PAGE // 8)
                                    for i in range(n))
-            with self._lock:
+            with self._lock:  # before anybody can have them
                 self.read_pages += n
             self.reply(peer, ids, item, kind, at, n, content)
             at += n

@@ -32,7 +32,7 @@ class Lone:
             self._theirs = listener.accept()[0]
         self.connection = "127.0.0.1:%d" % self._theirs.getsockname()[1]
         self.process = subprocess.Popen(
-            [sys.executable, Path(lone.__file__), str(SIZE), kind], stdin=subprocess.PIPE,
+            [sys.executable, Path(lone.__file__), str(SIZE), kind, str(ours.fileno())], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, text=True, pass_fds=[ours.fileno()],
             preexec_fn=monitor.listen)  # pylint: disable=subprocess-popen-preexec-fn
         ours.close()
@@ -51,10 +51,19 @@ class Lone:
         self.process.wait()
         self._theirs.close()
 
+    def tell(self, line):
+        """An order."""
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
     def run(self):
         """Its vCPU runs from now on."""
-        self.process.stdin.write("run\n")
-        self.process.stdin.flush()
+        self.tell("run")
+
+    def hang_up(self):
+        """Its migration to the destination is over; the destination sees the end of it."""
+        self.tell("hang up")
+        expect(self._theirs.recv(1) == b"", "the connection goes on")
 
 
 class Lent(World):
@@ -181,6 +190,46 @@ def not_stopped():
         return f"asked {asked} times"
 
 
+def gone_elsewhere():
+    """Whom it was to go to once cannot have it sealed when it stops for another reason."""
+    with Lent() as world:
+        control, urgent = world.attach()
+        world.vm.hang_up()
+        world.monitor.migration = "completed"
+        world.monitor.running, world.monitor.status = False, "postmigrate"
+        control.send(Peer.SEAL)
+        control.wait(Peer.CANCEL)
+        expect(world.ended() == "cancelled", "not cancelled")
+        expect(urgent.receive() is None, "the one that reads goes on")
+
+
+def aborted():
+    """The end of its migration ends it, though its destination holds on to it."""
+    for change in ("hang up", "cancelled"):
+        with Lent() as world:
+            control, _ = world.attach()
+            time.sleep(4)
+            expect(world.source.exported("vm")["state"] == "exported", "ended while it migrates")
+            if change == "hang up":
+                world.vm.hang_up()
+            else:
+                world.monitor.migration = change
+            control.wait(Peer.CANCEL)
+            expect(world.ended() == "cancelled", "not cancelled")
+
+
+def without_postcopy():
+    """Nor has a guest moved on whose migration cannot be post-copy."""
+    with Lent() as world:
+        control, urgent = world.attach()
+        world.monitor.capabilities["postcopy-ram"] = False
+        world.monitor.stopped_in_postcopy()
+        control.send(Peer.SEAL)
+        time.sleep(1)
+        urgent.read(0, 0, 1)
+        expect(urgent.error_code() == Peer.UNSEALED, "it was sealed")
+
+
 def refused():
     """Whoever asks is told what is wrong."""
     with Lent() as world:
@@ -288,6 +337,24 @@ def process_dies_sealed():
         _all_read(urgent, 0, 0)
         control.send(Peer.RELEASED)
         expect(world.ended() == "done", "not done")
+
+
+def unread():
+    """Whoever only stays attached does not keep the memory of a process that has ended."""
+    with Lent("shared") as world:
+        control, urgent = world.sealed()
+        world.vm.process.send_signal(signal.SIGKILL)
+        for second in range(75):
+            if second == 40:
+                _all_read(urgent, 0, 0)
+            control.send(Peer.PING)
+            time.sleep(1)
+        expect(world.source.exported("vm")["state"] == "sealed", "given up while it was read")
+        begin = time.monotonic()
+        while world.source.exported("vm")["state"] != "fenced":
+            expect(time.monotonic() - begin < 60, "it is still kept")
+            control.send(Peer.PING)
+            time.sleep(1)
 
 
 def _why(control):
@@ -400,7 +467,7 @@ def prepared_wrongly():
         with _prepared(world, destination) as client:
             destination.invited()
             destination.accept()
-            expect(_reply(client) == {}, "not prepared")
+            world.source.wait_log("is armed")
         time.sleep(1)
         expect(world.source.exported("vm")["state"] == "exported", "undone, though it migrates")
         world.monitor.migration = "cancelled"
@@ -423,6 +490,67 @@ def drifts():
         world.monitor.running, world.monitor.status = False, "finish-migrate"
         control.wait(Peer.SEALED)
         _all_read(urgent, 0, 0)
+
+
+@contextlib.contextmanager
+def _armed():
+    """A migration of libvirt's whose destination is armed: (world, control, urgent, operator)."""
+    with Lent("shared") as world, Destination() as destination:
+        with _prepared(world, destination) as client:
+            invitation = destination.invited()
+            destination.peer.send(Peer.AWAITED)
+            expect(_reply(client) == {}, "not prepared")
+            control, urgent = world.attach_with(invitation.token, "vm")
+            destination.accept()
+            world.source.wait_log("is armed")
+            yield world, control, urgent, client
+
+
+def paused_meanwhile():
+    """That somebody paused the guest is not its switchover, whoever asks."""
+    with _armed() as (world, control, urgent, client):
+        world.monitor.running, world.monitor.status = False, "paused"
+        mentions(client.ask(op="seal", vm="vm")["error"], "not stopped", "paused")
+        expect(client.ask(op="cancel", vm="vm") == {}, "cancel")
+        time.sleep(4)
+        urgent.read(0, 0, 1)
+        expect(urgent.error_code() == Peer.UNSEALED, "sealed while it is paused")
+        world.monitor.migration = "device"
+        control.wait(Peer.SEALED)
+
+
+def failed_while_paused():
+    """A guest that was paused stays so when its migration fails; that is undone all the same."""
+    with _armed() as (world, control, _, client):
+        world.monitor.running, world.monitor.status = False, "paused"
+        expect(client.ask(op="cancel", vm="vm") == {}, "cancel")
+        world.monitor.migration = "failed"
+        control.wait(Peer.CANCEL)
+        expect(world.ended() == "cancelled", "not cancelled")
+
+
+def failed_after_seal():
+    """What is sealed is fenced when its migration fails: by an attached destination's guest only if it runs."""
+    with _armed() as (world, control, urgent, client):
+        world.monitor.running, world.monitor.status = False, "finish-migrate"
+        expect("seal" in client.ask(op="seal", vm="vm"), "not sealed")
+        control.wait(Peer.SEALED)
+        world.monitor.migration = "failed"
+        time.sleep(8)
+        _all_read(urgent, 0, 0)
+        control.socket.close()
+        urgent.socket.close()
+        expect(world.ended(timeout=15) == "fenced", "not fenced")
+    with _armed() as (world, control, urgent, client):
+        world.monitor.running, world.monitor.status = False, "finish-migrate"
+        expect("seal" in client.ask(op="seal", vm="vm"), "not sealed")
+        control.wait(Peer.SEALED)
+        world.monitor.running, world.monitor.status = True, "running"
+        body = control.wait(Peer.FENCED)
+        body.take("I")
+        mentions(body.text(), "runs after the seal")
+        urgent.read(0, 0, 1)
+        expect(urgent.error_code() == Peer.FENCED_CODE, "read after the fence")
 
 
 def process_ends_first():

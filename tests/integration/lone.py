@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A process that knows nothing of us: memory, a thread that may run, and a connection it was given.
 
-python3 lone.py BYTES anonymous|shared|both.  Prints "ADDRESS BYTES TID" for each region, then obeys lines: "run"
-has the thread use CPU time, "swap" maps something else over its first region.
+python3 lone.py BYTES anonymous|shared|both|halves FD.  Prints "ADDRESS BYTES TID" for each region, then obeys
+lines: "run" has the thread use CPU time, "hang up" closes the connection, its descriptor FD, "swap" maps
+something else over its first region.
 """
 
 import ctypes
@@ -23,6 +24,17 @@ def filled(size, number):
             yield at, bytes(page)
 
 
+def halves(size):
+    """Two regions of one file."""
+    fd = os.memfd_create("lone")
+    os.ftruncate(fd, 2 * size)
+    for number in (0, 1):
+        memory = mmap.mmap(fd, size, offset=number * size)
+        for at, page in filled(size, number):
+            memory[at * PAGE:(at + 1) * PAGE] = page
+        yield memory
+
+
 def region(size, shared, number):
     """Memory that is filled."""
     fd = os.memfd_create("lone") if shared else -1
@@ -35,7 +47,7 @@ def region(size, shared, number):
     return memory
 
 
-def main(size, kind):
+def main(size, kind, connection):
     """Until its stdin ends."""
     may_run = threading.Event()
 
@@ -46,16 +58,18 @@ def main(size, kind):
 
     thread = threading.Thread(target=vcpu, daemon=True)
     thread.start()
-    kinds = {"anonymous": (False,), "shared": (True,), "both": (False, True)}[kind]
-    memories = [region(size, shared, number) for number, shared in enumerate(kinds)]
+    kinds = {"anonymous": (False,), "shared": (True,), "both": (False, True), "halves": ()}[kind]
+    memories = [region(size, shared, number) for number, shared in enumerate(kinds)] or list(halves(size))
     for memory in memories:
         print(ctypes.addressof(ctypes.c_char.from_buffer(memory)), size, thread.native_id)
     print("READY", flush=True)
     for line in sys.stdin:
         if line.strip() == "run":
             may_run.set()
+        elif line.strip() == "hang up":
+            os.close(connection)
     os._exit(0)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

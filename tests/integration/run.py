@@ -20,6 +20,7 @@ import bad_setup
 import ctl_host
 import domains
 import hook
+import kept
 import lent
 import limit
 import pace
@@ -34,7 +35,7 @@ import vcpus
 from world import host
 
 MODULES = (transfer, restart, severed, size, limit, lent, pace, bad_client, bad_hello, bad_peer, bad_setup, domains,
-           removed, rules, regions, vcpus, answers, assist, awaited, hook,
+           removed, rules, regions, vcpus, answers, assist, awaited, hook, kept,
            ctl_host)
 SKIPPED = 77
 

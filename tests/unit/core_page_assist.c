@@ -66,15 +66,15 @@ static void a_run_takes_holes_and_missing_pages(void **state)
 
 static void a_run_ends_at_every_other_state(void **state)
 {
-    static const uint64_t states[] = {PAGE_REQUESTED, PAGE_RECEIVED, PAGE_PRESENT, PAGE_REMOVED,
-                                      PAGE_REQUESTED | PAGE_WAITED};
+    static const uint64_t states[] = {PAGE_REQUESTED, PAGE_RECEIVED, PAGE_PRESENT,
+                                      PAGE_REMOVED,   PAGE_FOUND,    PAGE_REQUESTED | PAGE_WAITED};
 
     (void)state;
     for (size_t i = 0; i < sizeof states / sizeof states[0]; i++) {
-        put(20 * i + 3, states[i]);
-        assert_int_equal(page_table_claim_any_run(&table, 0, 20 * i, 20), 3);
-        assert_int_equal(page_table_claim_any_run(&table, 0, 20 * i + 3, 17), 0);
-        assert_int_equal(page_table_get(&table, 0, 20 * i + 3), states[i]);
+        put(16 * i + 3, states[i]);
+        assert_int_equal(page_table_claim_any_run(&table, 0, 16 * i, 16), 3);
+        assert_int_equal(page_table_claim_any_run(&table, 0, 16 * i + 3, 13), 0);
+        assert_int_equal(page_table_get(&table, 0, 16 * i + 3), states[i]);
     }
     /* Nor beyond the region's end, into the next one's words. */
     assert_int_equal(page_table_claim_any_run(&table, 0, 96, 50), 4);
@@ -111,8 +111,8 @@ static void what_is_given_back_can_be_had_again(void **state)
 /* What was placed in the meantime stays so. */
 static void giving_back_takes_nothing_from_others(void **state)
 {
-    static const uint64_t states[] = {PAGE_RECEIVED, PAGE_PRESENT, PAGE_REMOVED,
-                                      PAGE_RECEIVED | PAGE_WAITED};
+    static const uint64_t states[] = {PAGE_FOUND, PAGE_PRESENT, PAGE_REMOVED,
+                                      PAGE_PRESENT | PAGE_WAITED};
 
     (void)state;
     assert_int_equal(page_table_claim_any_run(&table, 0, 0, 8), 8);
@@ -126,6 +126,53 @@ static void giving_back_takes_nothing_from_others(void **state)
     }
 }
 
+static void what_was_being_placed_is_given_back_as_well(void **state)
+{
+    (void)state;
+    assert_int_equal(page_table_claim_any_run(&table, 0, 0, 8), 8);
+    assert_int_equal(page_table_claim_fault(&table, 0, 3), PAGE_CLAIM_WAIT);
+    page_table_receive(&table, 0, 0, 4);
+    assert_int_equal(page_table_get(&table, 0, 3), PAGE_RECEIVED | PAGE_WAITED);
+    page_table_give_back(&table, 0, 0, 8, on_waited, waited);
+    assert_int_equal(n_waited, 1);
+    for (uint64_t page = 0; page < 8; page++)
+        assert_int_equal(page_table_get(&table, 0, page), PAGE_HOLE);
+    assert_int_equal(atomic_load(&table.unresolved), 0);
+}
+
+/* What QEMU placed and said so, or the guest gave back, is not turned into something found. */
+static void what_was_there_already_is_found(void **state)
+{
+    (void)state;
+    assert_int_equal(page_table_claim_any_run(&table, 0, 0, 6), 6);
+    assert_int_equal(page_table_claim_fault(&table, 0, 1), PAGE_CLAIM_WAIT);
+    page_table_receive(&table, 0, 0, 2);
+    put(3, PAGE_PRESENT);
+    put(4, PAGE_REMOVED);
+    page_table_found(&table, 0, 0, 5, on_waited, waited);
+    assert_int_equal(n_waited, 1);
+    assert_int_equal(waited[0], 1);
+    for (uint64_t page = 0; page < 3; page++)
+        assert_int_equal(page_table_get(&table, 0, page), PAGE_FOUND);
+    assert_int_equal(page_table_get(&table, 0, 3), PAGE_PRESENT);
+    assert_int_equal(page_table_get(&table, 0, 4), PAGE_REMOVED);
+    assert_int_equal(page_table_get(&table, 0, 5), PAGE_REQUESTED);
+    assert_int_equal(atomic_load(&table.unresolved), 1);
+}
+
+/* Never zeroes: it was but found there, and is not there now. */
+static void a_fault_on_what_was_found_is_fetched(void **state)
+{
+    (void)state;
+    put(7, PAGE_FOUND);
+    put(8, PAGE_FOUND);
+    assert_int_equal(page_table_claim_fault(&table, 0, 7), PAGE_CLAIM_FETCH);
+    assert_int_equal(page_table_get(&table, 0, 7), PAGE_REQUESTED);
+    page_table_set(&table, PAGE_TABLE_MAP_COMPLETE);
+    assert_int_equal(page_table_claim_fault(&table, 0, 8), PAGE_CLAIM_FETCH);
+    assert_int_equal(page_table_claim_run(&table, 0, 9, 1), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -135,6 +182,10 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(what_is_given_back_can_be_had_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(giving_back_takes_nothing_from_others, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_was_being_placed_is_given_back_as_well, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(what_was_there_already_is_found, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_fault_on_what_was_found_is_fetched, set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,6 +14,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -125,8 +126,8 @@ static int copy(World *world, const void *to, size_t length, int64_t *ret_copied
     return result;
 }
 
-/* As the daemon places one. */
-static void serve(World *world, unsigned range, unsigned page, uint8_t with)
+/* Places one behind everybody's back. */
+static void put(World *world, unsigned range, unsigned page, uint8_t with)
 {
     static uint8_t bytes[PLAN_PAGE] __attribute__((aligned(PLAN_PAGE)));
     uint64_t address = (uintptr_t)plan_range(world->memory, range) + (uint64_t)page * PLAN_PAGE;
@@ -137,6 +138,14 @@ static void serve(World *world, unsigned range, unsigned page, uint8_t with)
     assert_non_null(segment);
     memset(bytes, with, sizeof bytes);
     assert_int_equal(ioctl(segment->uffd, UFFDIO_COPY, &wanted), 0);
+}
+
+/* As the daemon places one. */
+static void serve(World *world, unsigned range, unsigned page, uint8_t with)
+{
+    plan_set_state(world->listen->plan, range, page, PAGE_RECEIVED);
+    put(world, range, page, with);
+    plan_set_state(world->listen->plan, range, page, PAGE_PRESENT);
 }
 
 static PageState state_of(const World *world, unsigned range, unsigned page)
@@ -213,6 +222,33 @@ static void a_plan_that_is_lost_is_not_used(void **state)
     end(&world);
 }
 
+static void *withdraw(void *argument)
+{
+    World *world = argument;
+
+    assert_true(listen_withdraw(world->listen));
+    return NULL;
+}
+
+/* One of QEMU's threads copies a large page, or waits for memory: the take-over does not. */
+static void withdrawing_waits_for_no_ioctl(void **state)
+{
+    struct timespec until;
+    pthread_t thread;
+    World world;
+
+    (void)state;
+    open_proxy(&world);
+    assert_ptr_equal(listen_hold(), world.listen);
+    assert_int_equal(pthread_create(&thread, NULL, withdraw, &world), 0);
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 5;
+    assert_int_equal(pthread_timedjoin_np(thread, NULL, &until), 0);
+    assert_true(world.listen->lost);
+    listen_release();
+    end(&world);
+}
+
 static void a_number_that_is_used_again_is_no_proxy(void **state)
 {
     Reason reason = {0};
@@ -226,6 +262,10 @@ static void a_number_that_is_used_again_is_no_proxy(void **state)
     close(old);
     assert_int_equal(dup2(uffd, old), old);
     close(uffd);
+    /* It came over a socket: nobody opened it. */
+    errno = 0x5a;
+    assert_false(listen_owns(old));
+    assert_int_equal(errno, 0x5a);
     assert_int_equal(listen_opened(old, O_NONBLOCK), old);
     assert_false(listen_owns(old));
     end(&world);
@@ -331,6 +371,84 @@ static void one_call_may_cross_from_one_to_another(void **state)
     end(&world);
 }
 
+/* As without us: QEMU has no other way to find a page that is stale. */
+static void what_nobody_placed_is_an_error(void **state)
+{
+    static const PageState states[] = {PAGE_HOLE, PAGE_MISSING, PAGE_REQUESTED, PAGE_FOUND,
+                                       PAGE_REMOVED};
+    const unsigned n = sizeof states / sizeof states[0];
+    World world;
+    int64_t copied;
+
+    (void)state;
+    open_proxy(&world);
+    register_all(&world);
+    for (unsigned i = 0; i < n; i++) {
+        uint8_t *page = plan_range(world.memory, 1) + (size_t)i * PLAN_PAGE;
+
+        put(&world, 1, i, 's');
+        plan_set_state(world.listen->plan, 1, i, states[i]);
+        assert_int_equal(copy(&world, page, PLAN_PAGE, &copied), -1);
+        assert_int_equal(errno, EEXIST);
+        assert_int_equal(copied, -EEXIST);
+        assert_int_equal(state_of(&world, 1, i), states[i]);
+    }
+    /* What comes before such a page is placed, as the kernel does. */
+    put(&world, 1, n + 1, 's');
+    assert_int_equal(
+        copy(&world, plan_range(world.memory, 1) + (size_t)n * PLAN_PAGE, 2 * PLAN_PAGE, &copied),
+        -1);
+    assert_int_equal(errno, EAGAIN);
+    assert_int_equal(copied, PLAN_PAGE);
+    assert_int_equal(world.listen->counts.there, 0);
+    /* What was found and went again is QEMU's to bring. */
+    plan_set_state(world.listen->plan, 1, n + 2, PAGE_FOUND);
+    assert_int_equal(
+        copy(&world, plan_range(world.memory, 1) + (size_t)(n + 2) * PLAN_PAGE, PLAN_PAGE, &copied),
+        0);
+    assert_int_equal(state_of(&world, 1, n + 2), PAGE_PRESENT);
+    end(&world);
+}
+
+static void *finds(void *argument)
+{
+    static const struct timespec pause = {.tv_nsec = 5000000};
+    World *world = argument;
+
+    nanosleep(&pause, NULL);
+    plan_set_state(world->listen->plan, 0, 0, PAGE_FOUND);
+    return NULL;
+}
+
+/* The daemon is about to place the page: what it says next tells whose it is. */
+static void what_the_daemon_is_placing_is_waited_for(void **state)
+{
+    uint64_t begin;
+    pthread_t thread;
+    World world;
+    int64_t copied;
+
+    (void)state;
+    open_proxy(&world);
+    register_all(&world);
+    put(&world, 0, 0, 's');
+    plan_set_state(world.listen->plan, 0, 0, PAGE_RECEIVED);
+    assert_int_equal(pthread_create(&thread, NULL, finds, &world), 0);
+    assert_int_equal(copy(&world, plan_range(world.memory, 0), PLAN_PAGE, &copied), -1);
+    assert_int_equal(copied, -EEXIST);
+    pthread_join(thread, NULL);
+    /* One that died right there placed it, in all likelihood; it is waited for once. */
+    for (unsigned page = 1; page < 5; page++) {
+        put(&world, 0, page, 'd');
+        plan_set_state(world.listen->plan, 0, page, PAGE_RECEIVED);
+    }
+    begin = clock_ns();
+    assert_int_equal(copy(&world, plan_range(world.memory, 0) + PLAN_PAGE, 4 * PLAN_PAGE, &copied),
+                     0);
+    assert_in_range(clock_ns() - begin, 50 * CLOCK_MS, 150 * CLOCK_MS);
+    end(&world);
+}
+
 /* A page that is there wakes who waits for it, though the kernel does not. */
 static void who_waits_is_woken_by_a_page_that_is_there(void **state)
 {
@@ -394,7 +512,13 @@ static void planned_faults_reach_qemu_only_when_they_are_old(void **state)
     fault.fd = plan_find(world.listen->plan, (uintptr_t)page, 1, &piece)->uffd;
     assert_int_equal(poll(&fault, 1, 5000), 1);
     uint64_t now = clock_ns();
-    for (int i = 0; i < 5; i++, now += 10 * CLOCK_MS) {
+    /* As long as the daemon reads faults, it is other faults that are there. */
+    for (int i = 0; i < 50; i++, now += 10 * CLOCK_MS) {
+        header->reads[i % PAGE_TABLE_BUSY]++;
+        faults_tick(&world.faults, now, true);
+        assert_int_equal(header->relaying, 0);
+    }
+    for (int i = 1; i < 5; i++, now += 10 * CLOCK_MS) {
         faults_tick(&world.faults, now, true);
         assert_int_equal(header->relaying, 0);
     }
@@ -524,11 +648,14 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_trial_gets_a_userfaultfd),
         cmocka_unit_test(a_plan_that_is_lost_is_not_used),
+        cmocka_unit_test(withdrawing_waits_for_no_ioctl),
         cmocka_unit_test(a_number_that_is_used_again_is_no_proxy),
         cmocka_unit_test(registration_is_divided),
         cmocka_unit_test(memory_that_another_holds_stays_with_qemu),
         cmocka_unit_test(placing_goes_by_address),
         cmocka_unit_test(one_call_may_cross_from_one_to_another),
+        cmocka_unit_test(what_nobody_placed_is_an_error),
+        cmocka_unit_test(what_the_daemon_is_placing_is_waited_for),
         cmocka_unit_test(who_waits_is_woken_by_a_page_that_is_there),
         cmocka_unit_test(faults_of_other_memory_always_reach_qemu),
         cmocka_unit_test(planned_faults_reach_qemu_only_when_they_are_old),

@@ -78,18 +78,55 @@ static void only_what_nobody_asked_for_is_marked(void **state)
     begin(&world, false);
     table = &world.listen->plan->table;
     words = (uint64_t *)((uint8_t *)table->header + PAGE_TABLE_HEADER_SIZE) + table->first_word[1];
-    /* HOLE, MISSING, REQUESTED with somebody waiting, RECEIVED, PRESENT, REMOVED. */
-    words[0] = UINT64_C(0x543a10);
-    marks_present(table, 1, 0, 6);
-    assert_int_equal(words[0], UINT64_C(0x543a44));
-    words[0] = UINT64_C(0x543a10);
-    assert_int_equal(marks_hot(table, 1, 0, 6), 1);
-    assert_int_equal(words[0], UINT64_C(0x543a11));
+    /* HOLE, MISSING, REQUESTED with somebody waiting, RECEIVED, PRESENT, REMOVED, FOUND. */
+    words[0] = UINT64_C(0x6543a10);
+    marks_present(table, 1, 0, 7);
+    assert_int_equal(words[0], UINT64_C(0x4543a44));
+    words[0] = UINT64_C(0x6543a10);
+    marks_found(table, 1, 0, 7);
+    assert_int_equal(words[0], UINT64_C(0x6543a66));
+    words[0] = UINT64_C(0x6543a10);
+    assert_int_equal(marks_hot(table, 1, 0, 7), 1);
+    assert_int_equal(words[0], UINT64_C(0x6543a11));
+    for (unsigned page = 0; page < 7; page++)
+        assert_int_equal(marks_state(table, 1, page), (UINT64_C(0x6543211) >> page * 4) & 7);
+    assert_int_equal(marks_state(table, 1, UINT64_MAX), PAGE_REMOVED);
     /* The last page, and nothing beyond the region. */
     assert_int_equal(marks_hot(table, 1, PLAN_PAGES - 1, 1000), 1);
     assert_int_equal(state_of(&world, 1, PLAN_PAGES - 1), PAGE_MISSING);
     assert_int_equal(marks_hot(table, 1, PLAN_PAGES, UINT64_MAX), 0);
     assert_int_equal(state_of(&world, 0, 0), PAGE_HOLE);
+    end(&world);
+}
+
+/* Runs that begin and end anywhere in a word, over what others hold in between. */
+static void a_run_is_marked_to_the_page(void **state)
+{
+    World world;
+    Table *table;
+
+    (void)state;
+    begin(&world, false);
+    table = &world.listen->plan->table;
+    for (unsigned first = 0; first < PLAN_PAGES; first++)
+        for (unsigned count = 0; first + count <= PLAN_PAGES; count++) {
+            for (unsigned page = 0; page < PLAN_PAGES; page++)
+                plan_set_state(world.listen->plan, 0, page,
+                               page % 7 == 3 ? PAGE_REQUESTED : PAGE_HOLE);
+            uint64_t moved = marks_hot(table, 0, first, count);
+            for (unsigned page = 0; page < PLAN_PAGES; page++) {
+                bool within = page >= first && page < first + count;
+                PageState expected = page % 7 == 3 ? PAGE_REQUESTED
+                                     : within      ? PAGE_MISSING
+                                                   : PAGE_HOLE;
+                if (state_of(&world, 0, page) != expected)
+                    fail_msg("page %u of %u from %u on: state %u", page, count, first,
+                             state_of(&world, 0, page));
+                moved -= expected == PAGE_MISSING;
+            }
+            assert_int_equal(moved, 0);
+        }
+    assert_int_equal(state_of(&world, 1, 0), PAGE_HOLE);
     end(&world);
 }
 
@@ -109,8 +146,8 @@ static void what_is_here_is_marked(void **state)
     assert_int_equal(present.found, 3);
     for (unsigned page = 0; page < PLAN_PAGES; page++) {
         assert_int_equal(state_of(&world, 0, page),
-                         page == 3 || page == PLAN_PAGES - 1 ? PAGE_PRESENT : PAGE_HOLE);
-        assert_int_equal(state_of(&world, 1, page), page ? PAGE_HOLE : PAGE_PRESENT);
+                         page == 3 || page == PLAN_PAGES - 1 ? PAGE_FOUND : PAGE_HOLE);
+        assert_int_equal(state_of(&world, 1, page), page ? PAGE_HOLE : PAGE_FOUND);
     }
     end(&world);
 }
@@ -186,6 +223,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(only_what_nobody_asked_for_is_marked),
+        cmocka_unit_test(a_run_is_marked_to_the_page),
         cmocka_unit_test(what_is_here_is_marked),
         cmocka_unit_test(what_is_discarded_is_hot_if_it_was_here),
         cmocka_unit_test(a_whole_range_is_never_hot),

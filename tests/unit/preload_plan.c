@@ -84,3 +84,13 @@ PageState plan_state(const Plan *plan, unsigned range, unsigned page)
                            (page % PAGE_TABLE_PAGES_PER_WORD * PAGE_TABLE_BITS) &
                        PAGE_STATE_MASK);
 }
+
+void plan_set_state(const Plan *plan, unsigned range, unsigned page, PageState state)
+{
+    uint64_t *word = (uint64_t *)((uint8_t *)plan->table.header + PAGE_TABLE_HEADER_SIZE) +
+                     plan->table.first_word[range] + page / PAGE_TABLE_PAGES_PER_WORD;
+    unsigned shift = page % PAGE_TABLE_PAGES_PER_WORD * PAGE_TABLE_BITS;
+
+    __atomic_store_n(word, (*word & ~(UINT64_C(15) << shift)) | (uint64_t)state << shift,
+                     __ATOMIC_RELEASE);
+}

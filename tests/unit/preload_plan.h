@@ -23,7 +23,8 @@ void plan_make_message(ClientMessage *ret_message, const void *memory);
 /* The first byte of a range, as plan_make_message() lays them out. */
 uint8_t *plan_range(void *memory, unsigned range);
 
-/* A page's state in the plan's table. */
+/* A page's state in the plan's table; setting it changes its word alone. */
+void plan_set_state(const Plan *plan, unsigned range, unsigned page, PageState state);
 PageState plan_state(const Plan *plan, unsigned range, unsigned page);
 
 #endif

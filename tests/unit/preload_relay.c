@@ -93,8 +93,31 @@ static void a_daemon_has_50_ms_to_begin(void **state)
     c.view.readable_since = c.view.now;
     assert_int_equal(until(&c, RELAY_ENTER, 1000 * MS), 50 * MS);
     until(&c, RELAY_WAKE, 100 * MS);
+    /* It has done nothing wrong: once it serves they are its. */
+    c.view.serving = true;
+    assert_int_equal(tick(&c), RELAY_LEAVE);
+    c.view.readable_since = 0;
+    stays(&c, 20 * MS);
+    /* From now on it has to prove itself, and no more than any other. */
+    c.view.serving = false;
+    assert_int_equal(tick(&c), RELAY_ENTER);
     c.view.serving = true;
     assert_in_range(until(&c, RELAY_LEAVE, 1000 * MS), 200 * MS, 220 * MS);
+}
+
+static void one_that_serves_badly_at_once_is_not_well(void **state)
+{
+    Clock c = {.view = {.now = 1000 * MS, .registered_at = 900 * MS, .connected = true}};
+
+    (void)state;
+    relay_init(&c.relay);
+    assert_int_equal(relay_tick(&c.relay, &c.view), RELAY_ENTER);
+    c.view.serving = true;
+    c.view.busy_since[0] = c.view.now - 50 * MS;
+    assert_int_equal(tick(&c), RELAY_STAY);
+    assert_in_range(until(&c, RELAY_WAKE, 1000 * MS), 10 * MS, 60 * MS);
+    c.view.busy_since[0] = 0;
+    assert_int_equal(tick(&c), RELAY_LEAVE);
 }
 
 static void one_that_stops_serving_counts_at_once(void **state)
@@ -188,6 +211,7 @@ int main(void)
         cmocka_unit_test(a_connection_that_ends_counts_at_once),
         cmocka_unit_test(also_before_it_ever_served),
         cmocka_unit_test(a_daemon_has_50_ms_to_begin),
+        cmocka_unit_test(one_that_serves_badly_at_once_is_not_well),
         cmocka_unit_test(one_that_stops_serving_counts_at_once),
         cmocka_unit_test(a_fault_that_is_50_ms_old_is_qemus),
         cmocka_unit_test(one_that_nobody_reads_too),

@@ -160,23 +160,42 @@ static int stopped(Question question, const char *running, const char *status,
     g_autofree char *state =
         g_strdup_printf("{\"running\": %s, \"status\": \"%s\"}", running, status);
     g_autofree char *move = g_strdup_printf("{\"status\": \"%s\"}", migration);
-    const Answer answers[] = {{"query-status", state}, {"query-migrate", move}, {NULL, NULL}};
+    const Answer answers[] = {{"query-status", state},
+                              {"query-migrate", move},
+                              {"query-migrate-capabilities", CAPABILITIES("true", "false")},
+                              {NULL, NULL}};
 
     return ask(answers, question, "");
 }
 
 static void a_vm_that_stands_still(void **state)
 {
-    const Answer nothing[] = {{"query-status", "7"}, {"query-migrate", "{}"}, {NULL, NULL}};
+    const Answer nothing[] = {{"query-status", "7"},
+                              {"query-migrate", "{}"},
+                              {"query-migrate-capabilities", CAPABILITIES("true", "false")},
+                              {NULL, NULL}};
+    const Answer precopy[] = {{"query-status", "{\"running\": false}"},
+                              {"query-migrate", "{\"status\": \"completed\"}"},
+                              {"query-migrate-capabilities", CAPABILITIES("false", "false")},
+                              {NULL, NULL}};
 
     (void)state;
+    assert_int_equal(ask(precopy, guest_check_postcopy, "postcopy-ram"), -EINVAL);
     assert_int_equal(stopped(guest_check_postcopy, "false", "finish-migrate", "postcopy-active"),
                      0);
     assert_int_equal(stopped(guest_check_postcopy, "false", "postmigrate", "completed"), 0);
+    assert_int_equal(stopped(guest_check_postcopy, "false", "finish-migrate", "postcopy-device"),
+                     0);
     assert_int_equal(stopped(guest_check_postcopy, "false", "paused", "active"), -EBUSY);
     assert_int_equal(stopped(guest_check_postcopy, "true", "running", "postcopy-active"), -EBUSY);
-    assert_int_equal(stopped(guest_check_stopped, "false", "finish-migrate", ""), 0);
-    assert_int_equal(stopped(guest_check_stopped, "false", "postmigrate", ""), 0);
+    assert_int_equal(stopped(guest_check_stopped, "false", "finish-migrate", "active"), 0);
+    assert_int_equal(stopped(guest_check_stopped, "false", "postmigrate", "completed"), 0);
+    assert_int_equal(stopped(guest_check_stopped, "false", "paused", "device"), 0);
+    /* Somebody paused it, before its migration began, or while that goes on. */
+    assert_int_equal(stopped(guest_check_stopped, "false", "paused", "none"), -EBUSY);
+    assert_int_equal(stopped(guest_check_stopped, "false", "paused", "active"), -EBUSY);
+    assert_int_equal(stopped(guest_check_stopped, "false", "paused", "completed"), -EBUSY);
+    assert_int_equal(stopped(guest_check_stopped, "false", "postmigrate", "active"), -EBUSY);
     assert_int_equal(stopped(guest_check_stopped, "false", "suspended", ""), -EBUSY);
     assert_int_equal(stopped(guest_check_stopped, "true", "running", ""), -EBUSY);
     /* What says nothing does not say that it stopped. */

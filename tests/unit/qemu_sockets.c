@@ -220,6 +220,7 @@ static void a_process_is_found_out_by_its_own_files(void **state)
     int listener = listen_on_loopback(&address), outgoing, incoming;
     PortSet others = {0};
     ProcessSocket found;
+    uint64_t inodes[4];
 
     (void)state;
     assert_int_equal(sockets_find_incoming(getpid(), NULL, &found), 0);
@@ -230,11 +231,11 @@ static void a_process_is_found_out_by_its_own_files(void **state)
     assert_int_equal(sockets_find_incoming(getpid(), NULL, &found), 1);
     assert_int_equal(found.remote.port, ntohs(own.sin_port));
     assert_int_equal(found.local.port, ntohs(address.sin_port));
-    assert_int_equal(sockets_find_remote(getpid(), &found.remote), 1);
+    assert_int_equal(sockets_find_remote(getpid(), &found.remote, inodes, 4), 1);
     port_set_add(&others, found.local.port);
     assert_int_equal(sockets_find_incoming(getpid(), &others, &found), 0);
     assert_true(sockets_find_incoming(0x7fffffff, NULL, &found) < 0);
-    assert_true(sockets_find_remote(0x7fffffff, &found.remote) < 0);
+    assert_true(sockets_find_remote(0x7fffffff, &found.remote, inodes, 4) < 0);
     close(listener);
     close(outgoing);
     close(incoming);
@@ -247,6 +248,7 @@ static void one_among_many_is_found(void **state)
     struct sockaddr_in address, elsewhere;
     int others = listen_on_loopback(&elsewhere), listener, fds[2 * OTHERS], outgoing, incoming;
     ProcessSocket found;
+    uint64_t inodes[4];
 
     (void)state;
     for (int i = 0; i < OTHERS; i++) {
@@ -260,9 +262,9 @@ static void one_among_many_is_found(void **state)
     incoming = accept(listener, NULL, NULL);
     assert_int_equal(sockets_find_incoming(getpid(), NULL, &found), 1);
     assert_int_equal(found.local.port, ntohs(address.sin_port));
-    assert_int_equal(sockets_find_remote(getpid(), &found.remote), 1);
+    assert_int_equal(sockets_find_remote(getpid(), &found.remote, inodes, 4), 1);
     found.remote.port = 1;
-    assert_int_equal(sockets_find_remote(getpid(), &found.remote), 0);
+    assert_int_equal(sockets_find_remote(getpid(), &found.remote, inodes, 4), 0);
     for (int i = 0; i < 2 * OTHERS; i++)
         close(fds[i]);
     close(listener);

@@ -26,9 +26,9 @@ HEAD = struct.Struct("<HHII")
 
 # protocol/pagetable.h
 TABLE_HEAD = 32768
-MAGIC, VERSION = 0x314C425459504350, 3
-AT_REGIONS, AT_SERVING, AT_RELAYING, AT_BUSY = 1368, 22888, 22892, 22896
-HOLE, MISSING, PRESENT = 0, 1, 4
+MAGIC, VERSION = 0x314C425459504350, 4
+AT_REGIONS, AT_SERVING, AT_RELAYING, AT_BUSY, AT_READS = 1368, 22888, 22892, 22896, 23024
+HOLE, MISSING, RECEIVED, PRESENT, FOUND = 0, 1, 3, 4, 6
 
 UFFDIO_COPY, UFFDIO_WAKE = 0xC028AA03, 0x8010AA02
 MFD_ALLOW_SEALING, F_ADD_SEALS, SEALS = 2, 1033, 1 | 2 | 4
@@ -63,6 +63,11 @@ class Table:
         """The first resolver's word."""
         struct.pack_into("<Q", self._map, AT_BUSY, since)
 
+    def count_read(self):
+        """The first resolver's other word."""
+        reads, = struct.unpack_from("<Q", self._map, AT_READS)
+        struct.pack_into("<Q", self._map, AT_READS, reads + 1)
+
     def relaying(self):
         """The client's word."""
         return struct.unpack_from("<I", self._map, AT_RELAYING)[0] == 1
@@ -73,7 +78,17 @@ class Table:
         for byte in self._map[TABLE_HEAD:TABLE_HEAD + self.words * 8]:
             counts[byte & 7] += 1
             counts[byte >> 4 & 7] += 1
-        return {"hole": counts[HOLE], "missing": counts[MISSING], "present": counts[PRESENT]}
+        return {"hole": counts[HOLE], "missing": counts[MISSING], "present": counts[PRESENT],
+                "found": counts[FOUND]}
+
+    def state(self, page):
+        """Of a page."""
+        return self._map[TABLE_HEAD + page // 2] >> page % 2 * 4 & 7
+
+    def set_state(self, page, state):
+        """Not atomic: a mark of the client's on the page beside may be lost, which harms nothing."""
+        at, shift = TABLE_HEAD + page // 2, page % 2 * 4
+        self._map[at] = self._map[at] & ~(15 << shift) | state << shift
 
 
 class Fake:
@@ -192,6 +207,7 @@ class Fake:
         self.table.set_busy(time.monotonic_ns())
         try:
             data = os.read(uffd, 32 * 16)
+            self.table.count_read()
         except BlockingIOError:
             data = b""
         if data and self.options.end_after is not None and self.served >= self.options.end_after:
@@ -210,16 +226,24 @@ class Fake:
                         + address - self.options.address)
         assert len(page) == size
         self.buffer[self.buffer_offset:self.buffer_offset + size] = page
+        number = (address - self.options.address) // size
+        known = self.table.state(number) == PRESENT
+        if not known:
+            self.table.set_state(number, RECEIVED)
         try:
             fcntl.ioctl(uffd, UFFDIO_COPY,
                         struct.pack("<QQQQq", address, self.buffer_at, size, 0, 0))
+            self.table.set_state(number, PRESENT)
             self.served += 1
             if self.served % 500 == 0:
                 say("served", n=self.served)
         except FileExistsError:
             self.there += 1
+            if not known:
+                self.table.set_state(number, FOUND)
             fcntl.ioctl(uffd, UFFDIO_WAKE, struct.pack("<QQ", address, size))
         except OSError as error:  # QEMU is done with it
+            self.table.set_state(number, HOLE)
             say("lost", errno=error.errno)
 
     def fail(self):

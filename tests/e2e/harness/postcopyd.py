@@ -105,12 +105,13 @@ class Daemon:
 
     def stop(self):
         """Ends it as an operator would; the exit status."""
+        for _ in range(2):
+            if self.alive():
+                self.process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(STOP_SECONDS)
         if self.alive():
-            self.process.terminate()
-            try:
-                self.process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
+            self.process.kill()
         return self._ended()
 
     def kill(self):

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Direct mode through libvirt: QEMU's stream carries devices only, all memory comes through us."""
 
+import functools
 import signal
 import time
 
+from harness.manager import Manager
 from harness.postcopyd import expect
 
 from .assisted import small
 from .directed import Drive, direct, ignore_shared_is_off
 from .hosts import USER
+from .namespace import Program, wait_for
 
 
 def goes(case, *options, epoch=1):
@@ -139,6 +142,32 @@ def destination_daemon_killed():
     with direct() as case:
         moved = sum(_killed_after(case, delay, harm) for delay in (0.2, 0.45, 0.6, 0.7))
         return f"{moved} of 4 had gone to their destination"
+
+
+def source_daemon_killed():
+    """The source's daemon dies when its QEMU is gone, and nobody else has the rest of the memory."""
+    with direct(destination={"import": {"limit": "80Mbit"}}) as case, \
+            Manager(case.domain.here.host.folder / "notify") as manager:
+        case.source.stop()
+        case.source.starter = functools.partial(manager.start, popen=Program)
+        case.source.start()
+        case.source.wait_libvirt()
+        expect(_killed_after(case, 0, functools.partial(_kill_source, manager)), "it did not move")
+        case.source.wait("empty store", lambda: not manager.names())
+        case.source.stop()
+
+
+def _kill_source(manager, drive, case):
+    wait_for("guest at its destination alone", lambda: [state for state, _ in drive.states()] ==
+             ["shut off", "running"], 60)
+    expect(len(manager.names()) > 1, manager.names())
+    source, destination = case.source, case.destination
+    found = destination.imported(case.domain.name)
+    expect(found["present_bytes"] < found["populated_bytes"], f"nothing is missing: {found}")
+    source.kill()
+    source.start()
+    expect(source.exported(case.domain.name)["state"] == "sealed", "not exported again")
+    drive.wait()
 
 
 def _kill_driver(drive, _):
