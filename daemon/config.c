@@ -99,19 +99,6 @@ static void set_defaults(Settings *settings)
     };
 }
 
-void settings_clear(Settings *settings)
-{
-    g_free(settings->socket);
-    g_free(settings->group);
-    g_free(settings->operator_group);
-    g_free(settings->runtime_dir);
-    g_free(settings->listen);
-    g_free(settings->advertise);
-    g_free(settings->libvirt_uri);
-    g_free(settings->source);
-    memset(settings, 0, sizeof *settings);
-}
-
 static const Key *find_key(const char *group, const char *name)
 {
     for (gsize i = 0; i < G_N_ELEMENTS(keys); i++)

@@ -30,7 +30,7 @@ int main(int argc, char **argv)
 {
     g_autoptr(GError) error = NULL;
     CommandLine command;
-    Settings settings;
+    static Settings settings; /* until the process ends: threads of peers still look at it then */
     Control *control;
     gboolean served;
 
@@ -50,6 +50,5 @@ int main(int argc, char **argv)
         return fail(error);
     served = control_run(control, &error);
     control_free(control);
-    settings_clear(&settings);
     return served ? EXIT_SUCCESS : fail(error);
 }

@@ -115,14 +115,40 @@ static gboolean add_vcpus(Incoming *incoming, const Monitor *monitor, pid_t pid,
     return answer != NULL;
 }
 
-/* No migration is received yet: where QEMU listens now, nothing of it will come. */
-static gboolean add_ports(Incoming *incoming, pid_t pid, GError **error)
+/* True if QEMU says that its migration comes to that port. */
+static gboolean is_migration(JsonArray *addresses, gint64 port)
 {
-    JsonArray *ports = ports_of_process(pid, error);
+    for (guint i = 0; i < element_count(addresses); i++) {
+        const char *text = member_string(element_object(addresses, i), "port");
 
-    if (ports)
-        json_object_set_array_member(incoming->report, "ports", ports);
-    return ports != NULL;
+        if (g_ascii_strtoll(text, NULL, 10) == port)
+            return TRUE;
+    }
+    return FALSE;
+}
+
+/*
+ * Where QEMU listens for anything but its migration: its console, its disks.  libvirt has had it listen
+ * for that by now; should it do so later, no port is left out here.
+ */
+static gboolean add_ports(Incoming *incoming, const Monitor *monitor, pid_t pid, GError **error)
+{
+    g_autoptr(JsonArray) all = ports_of_process(pid, error);
+    g_autoptr(JsonNode) answer = all ? monitor_call(monitor, "query-migrate", NULL, error) : NULL;
+    JsonArray *addresses = member_array(node_object(answer), "socket-address");
+    JsonArray *others;
+
+    if (!answer)
+        return FALSE;
+    others = json_array_new();
+    for (guint i = 0; i < json_array_get_length(all); i++) {
+        gint64 port = json_array_get_int_element(all, i);
+
+        if (!is_migration(addresses, port))
+            json_array_add_int_element(others, port);
+    }
+    json_object_set_array_member(incoming->report, "ports", others);
+    return TRUE;
 }
 
 gboolean incoming_open(Incoming *incoming, const Place *place, GError **error)
@@ -145,8 +171,9 @@ gboolean incoming_open(Incoming *incoming, const Place *place, GError **error)
     json_object_set_string_member(incoming->report, "vm", place->name);
     json_object_set_string_member(incoming->report, "uuid", place->uuid);
     json_object_set_int_member(incoming->report, "pid", pid);
-    return add_ports(incoming, pid, error) && add_capabilities(incoming, &monitor, error) &&
-           add_regions(incoming, &monitor, error) && add_vcpus(incoming, &monitor, pid, error);
+    return add_ports(incoming, &monitor, pid, error) &&
+           add_capabilities(incoming, &monitor, error) && add_regions(incoming, &monitor, error) &&
+           add_vcpus(incoming, &monitor, pid, error);
 }
 
 void incoming_close(Incoming *incoming)

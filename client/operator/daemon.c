@@ -16,6 +16,7 @@ enum { ANSWER_MAX = 64 * 1024 * 1024 };
 struct Daemon {
     int socket;
     uint32_t serial;
+    int refusal;
     const Interrupt *interrupt;
     ClientMessage message;
     ClientChannel channel;
@@ -128,6 +129,8 @@ static GString *receive_text(Daemon *daemon, const char *op, gint64 deadline, GE
         if (!receive_reply(daemon, op, deadline, error))
             return NULL;
         if (daemon->message.type == CLIENT_ERROR) {
+            daemon->refusal =
+                daemon->message.status.status < 0 ? -daemon->message.status.status : 0;
             g_set_error(error, CALL_ERROR, CALL_ERROR_REFUSED, "%s", daemon->message.status.text);
             return NULL;
         }
@@ -153,6 +156,7 @@ JsonNode *daemon_call(Daemon *daemon, const char *op, JsonObject *request, int f
         request = json_object_new();
     json_object_set_string_member(request, "op", op);
     text = object_line(request);
+    daemon->refusal = 0;
     if (!send_request(daemon, text, fd, error))
         return NULL;
     answer = receive_text(daemon, op, wait_deadline(timeout_ms), error);
@@ -163,10 +167,16 @@ JsonNode *daemon_call(Daemon *daemon, const char *op, JsonObject *request, int f
         return NULL;
     reason = member_string(node_object(node), "error");
     if (*reason) {
+        daemon->refusal = (int)CLAMP(member_int(node_object(node), "errno"), 0, G_MAXINT);
         g_set_error(error, CALL_ERROR, CALL_ERROR_REFUSED, "%s", reason);
         return NULL;
     }
     return g_steal_pointer(&node);
+}
+
+int daemon_refusal(const Daemon *daemon)
+{
+    return daemon->refusal;
 }
 
 gboolean daemon_vm_call(Daemon *daemon, const char *op, const char *vm, gint64 timeout_ms,

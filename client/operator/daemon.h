@@ -27,4 +27,7 @@ JsonNode *daemon_call(Daemon *daemon, const char *op, JsonObject *request, int f
 gboolean daemon_vm_call(Daemon *daemon, const char *op, const char *vm, gint64 timeout_ms,
                         GError **error);
 
+/* The errno (positive) of the daemon's own "no" to the last request, as far as it gave one; else 0. */
+int daemon_refusal(const Daemon *daemon);
+
 #endif

@@ -37,12 +37,14 @@ static void end_listen(Assist *assist)
     const Listen *listen = assist->listen;
     const Faults *faults = &assist->faults;
 
-    if (listen->peer >= 0)
+    if (listen->peer >= 0) {
+        session_content(&assist->session); /* a daemon that was lost on the way is missed no more */
         log_line("QEMU's post-copy is over: %llu pages placed by QEMU, %llu that were there, "
                  "%llu faults relayed in %u times, %llu of other memory",
                  (unsigned long long)listen->counts.placed,
                  (unsigned long long)listen->counts.there, (unsigned long long)faults->relayed,
                  faults->entered, (unsigned long long)faults->native);
+    }
     listen_free(assist->listen);
     assist->listen = NULL;
 }

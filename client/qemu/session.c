@@ -105,6 +105,19 @@ static bool refuse(Session *session, int error, const char *text)
     return send_message(session, NULL, 0);
 }
 
+/* The first attempts come before the daemon can know of the migration: said once, and as what it is. */
+static void log_refusal(Session *session)
+{
+    const char *text = session->in.status.text;
+
+    if (session->in.status.status != -EAGAIN) {
+        log_line("the daemon does not assist: %s", text);
+    } else if (strcmp(session->not_yet, text) != 0) {
+        snprintf(session->not_yet, sizeof session->not_yet, "%s", text);
+        log_line("the daemon does not assist yet: %s", text);
+    }
+}
+
 int session_receive(Session *session, uint64_t now)
 {
     int result = client_channel_receive(&session->channel, &session->in);
@@ -120,7 +133,7 @@ int session_receive(Session *session, uint64_t now)
     case CLIENT_PLAN:
         return SESSION_PLAN;
     case CLIENT_ERROR:
-        log_line("the daemon does not assist: %s", session->in.status.text);
+        log_refusal(session);
         ask_later(session, now);
         return SESSION_REFUSED;
     case CLIENT_OK:

@@ -15,12 +15,13 @@
 
 typedef struct Session {
     QemuOptions options;
-    int socket;         /* -1: none */
-    bool asked;         /* ASSIST is not answered yet */
-    bool again;         /* QEMU opened another userfaultfd meanwhile */
-    uint64_t ask_at;    /* CLOCK_MONOTONIC in ns; 0: not until QEMU opens one */
-    uint64_t ask_until; /* no attempt of our own after that */
-    uint64_t delay;     /* before the next one */
+    int socket;                   /* -1: none */
+    bool asked;                   /* ASSIST is not answered yet */
+    bool again;                   /* QEMU opened another userfaultfd meanwhile */
+    uint64_t ask_at;              /* CLOCK_MONOTONIC in ns; 0: not until QEMU opens one */
+    uint64_t ask_until;           /* no attempt of our own after that */
+    uint64_t delay;               /* before the next one */
+    char not_yet[LIMIT_TEXT + 1]; /* what was logged last of an attempt that came too early */
     uint32_t serial;
     ClientChannel channel;
     ClientMessage in;

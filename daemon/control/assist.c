@@ -251,7 +251,8 @@ static void on_found(Control *control, gpointer data)
         }
         describe_failure(error, found->text);
     }
-    admission_log_refusal(assist->connection, found->text);
+    if (error != -EAGAIN) /* asked too early, as it has to be now and then */
+        admission_log_refusal(assist->connection, found->text);
     refuse(assist->connection, assist->serial, error, found->text);
     assist_free(assist);
 }
@@ -291,7 +292,7 @@ static const char *why_not(const Connection *connection, const guint8 *uuid,
     if (connection->greeted)
         return "ASSIST belongs on a connection of its own, without HELLO";
     if (!expected)
-        return "nobody told this daemon to expect this process: is the libvirt hook installed?";
+        return "it expects this process once libvirt's hook has told it of the VM";
     if (uuid_is_set(uuid) && memcmp(uuid, expected->uuid, LIMIT_UUID) != 0)
         return "this process is expected to be a VM of another uuid";
     if (expected->refusal[0])
@@ -341,7 +342,8 @@ static void on_assist(Connection *connection)
     if (!reason && !replace_dead(connection))
         reason = "this process is assisted already, over another connection";
     if (reason) {
-        refuse(connection, serial, -EPERM, reason);
+        /* QEMU opens its first userfaultfds before libvirt says that it has started. */
+        refuse(connection, serial, expected || connection->greeted ? -EPERM : -EAGAIN, reason);
         return;
     }
     if (assist && assist->stage >= ASSIST_PLANNED && import_is_halted(assist->import)) {

@@ -10,7 +10,8 @@
 
 enum {
     AWAITED_MAX = 64,
-    AWAITED_START_S = 90, /* a management layer may have disks and networks to prepare first */
+    AWAITED_PER_HOST_MAX = 8, /* nobody can take all the room */
+    AWAITED_START_S = 90,     /* a management layer may have disks and networks to prepare first */
     AWAITED_HELLO_S = 10, /* the preload connects when QEMU has its memory, which it has by now */
 };
 
@@ -97,9 +98,33 @@ static Awaited *find_by_uuid(Control *control, const guint8 *uuid)
     return NULL;
 }
 
+static guint awaited_of(const Control *control, const char *host)
+{
+    guint n = 0;
+
+    for (guint i = 0; i < control->awaited->len; i++) {
+        const Awaited *other = control->awaited->pdata[i];
+        n += strcmp(other->invitation->peer_host, host) == 0;
+    }
+    return n;
+}
+
+/* Why there is no room for another; NULL: there is. */
+static const char *why_full(Control *control, const Invitation *invitation)
+{
+    if (control->awaited->len >= AWAITED_MAX)
+        return "too many VMs are waited for at the destination";
+    if (awaited_of(control, invitation->peer_host) >= AWAITED_PER_HOST_MAX)
+        return "too many VMs of this host are waited for at the destination: migrate fewer at once";
+    if (find_by_uuid(control, invitation->message->invite.uuid))
+        return "the VM is waited for at the destination already";
+    return NULL;
+}
+
 void awaited_invite(Control *control, Invitation *invitation)
 {
     const guint8 *uuid = invitation->message->invite.uuid;
+    const char *full;
     Awaited *awaited;
 
     if (!uuid_is_set(uuid)) {
@@ -107,12 +132,9 @@ void awaited_invite(Control *control, Invitation *invitation)
                           "a VM without a uuid cannot be waited for", "");
         return;
     }
-    if (find_by_uuid(control, uuid) || control->awaited->len >= AWAITED_MAX) {
-        invitation_answer(invitation, PEER_ERROR_BUSY,
-                          control->awaited->len >= AWAITED_MAX
-                              ? "too many VMs are waited for at the destination"
-                              : "the VM is waited for at the destination already",
-                          "");
+    full = why_full(control, invitation);
+    if (full) {
+        invitation_answer(invitation, PEER_ERROR_BUSY, full, "");
         return;
     }
     awaited = g_new0(Awaited, 1);

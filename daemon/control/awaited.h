@@ -32,7 +32,7 @@ void awaited_client_changed(Connection *connection);
 /* A connection ended: a hook that waited, perhaps. */
 void awaited_asker_gone(Control *control, guint64 connection);
 
-/* Answers a hook: armed, or why not; NULL: it was not announced. */
+/* Answers a hook: armed, or why not (as ECANCELED, by which it knows); NULL: it was not announced. */
 void awaited_answer(Control *control, const Asker *hook, gboolean armed, const char *reason);
 
 #endif

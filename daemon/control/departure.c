@@ -450,8 +450,8 @@ void departure_tick(Control *control)
 {
     departure_lent_tick(control);
     departure_libvirt_tick(control);
-    departure_watch_tick(control);
     departure_store_tick(control);
+    departure_watch_tick(control);
     for (guint i = control->departures->len; i-- > 0;)
         let_go(control->departures->pdata[i]);
     for (guint i = 0; i < control->departures->len; i++)

@@ -76,6 +76,7 @@ typedef struct Departure {
     DepartureMode mode;
     gboolean lent;     /* without a client from the beginning (departure_lent.h) */
     gboolean leased;   /* lent: a destination attached */
+    gboolean awaited;  /* lent: its QEMU is told, or was, what not to send */
     gboolean drifts;   /* libvirt's: nobody drives it any more (departure_libvirt.h) */
     gboolean looking;  /* a thread asks its monitor because of that */
     gint64 looked_us;  /* lent: somebody last began to look whether its migration goes on */

@@ -22,6 +22,7 @@ typedef struct StopJob {
     DepartureMode mode;
     Outgoing outgoing;
     GuestProcess process;
+    guint64 cpu_ns;
     int error;
     char text[LIMIT_TEXT + 1];
 } StopJob;
@@ -52,7 +53,7 @@ static void on_looked(Control *control, gpointer data)
         if (job->error)
             not_stopped(departure, job);
         else
-            departure_seal_proven(departure, job->process.vcpus, job->process.n_vcpus);
+            departure_seal_proven(departure, job->process.vcpus, job->process.n_vcpus, job->cpu_ns);
     }
     stop_job_free(job);
 }
@@ -85,9 +86,14 @@ static int look(StopJob *job)
                    job->pid);
         return -ESRCH;
     }
+    error = job->mode == DEPARTURE_DIRECT ? guest_check_stopped(guest, job->text)
+                                          : wait_for_postcopy(guest, job->text);
+    if (error)
+        return error;
+    job->cpu_ns = departure_seal_cpu_ns(job->pid, job->process.vcpus, job->process.n_vcpus);
     if (job->mode == DEPARTURE_DIRECT)
         return guest_check_stopped(guest, job->text);
-    error = wait_for_postcopy(guest, job->text);
+    error = guest_check_postcopy(guest, job->text);
     /* Asked last: as it is there still, all that was said was said of the migration it was asked for. */
     return error ? error : outgoing_check(job->pid, &job->outgoing, job->text);
 }
@@ -134,7 +140,8 @@ void departure_lent_seal(Departure *departure, Asker asker)
         asker_answer(departure->control, &asker, 0, atomic_load(&departure->export->seal), "");
         return;
     }
-    if (departure->mode != DEPARTURE_DIRECT || departure->stage != DEPARTURE_OFFERED) {
+    if (departure->mode != DEPARTURE_DIRECT || departure->stage != DEPARTURE_OFFERED ||
+        departure->waiting) {
         asker_answer(departure->control, &asker, -EINVAL, 0,
                      "the destination is not armed, or the export is sealed already");
         return;

@@ -29,6 +29,11 @@ static gboolean may_be_armed(const Departure *departure)
             (departure->stage == DEPARTURE_INVITING && departure->leased));
 }
 
+gboolean departure_libvirt_is_between(const Departure *departure)
+{
+    return may_be_armed(departure);
+}
+
 /* --- the capability ------------------------------------------------------------------------ */
 
 typedef struct SetJob {
@@ -45,10 +50,12 @@ static void on_set(Control *control, gpointer data)
 
     if (!departure || !departure_is_open(departure))
         agent_clear_ignore_shared(control->agent, job->uuid, NULL, NULL);
-    else if (job->problem)
+    else if (job->problem && departure->stage < DEPARTURE_SEALED) {
+        departure_order(departure, PEER_CANCEL); /* it may be armed by now */
         departure_end(departure, DEPARTURE_ENDED, -EIO, job->problem);
-    else if (departure->waiting)
+    } else if (departure->waiting) {
         departure_answer_prepared(departure);
+    }
     g_free(job->problem);
     g_free(job);
 }
@@ -68,6 +75,9 @@ void departure_libvirt_awaited(Departure *departure)
     Control *control = departure->control;
     SetJob *job;
 
+    if (departure->awaited || !departure->waiting)
+        return;
+    departure->awaited = TRUE;
     if (!control->agent) { /* a lent VM: whoever lent it sets it */
         departure_answer_prepared(departure);
         return;
@@ -103,6 +113,7 @@ typedef struct LookJob {
     guint8 uuid[LIMIT_UUID];
     int pid;
     GuestProcess process;
+    guint64 cpu_ns;
     Verdict verdict;
 } LookJob;
 
@@ -118,6 +129,10 @@ static Verdict look(LookJob *job)
     if (error || job->process.pid != job->pid)
         return VERDICT_UNKNOWN;
     error = guest_check_stopped(guest, text);
+    if (!error) {
+        job->cpu_ns = departure_seal_cpu_ns(job->pid, job->process.vcpus, job->process.n_vcpus);
+        error = guest_check_stopped(guest, text);
+    }
     if (error != -EBUSY)
         return error ? VERDICT_UNKNOWN : VERDICT_STOPPED;
     status = monitor_query_status(&guest->monitor, "query-migrate", NULL);
@@ -129,7 +144,7 @@ static Verdict look(LookJob *job)
 }
 
 /* Its memory is final when it has stood still for a while. */
-static void count_stopped(Departure *departure, const GuestProcess *process)
+static void count_stopped(Departure *departure, const LookJob *job)
 {
     gint64 now = g_get_monotonic_time();
 
@@ -138,7 +153,7 @@ static void count_stopped(Departure *departure, const GuestProcess *process)
     if (now - departure->stopped_us < SETTLED_US)
         return;
     departure->stage = DEPARTURE_SEALING;
-    departure_seal_proven(departure, process->vcpus, process->n_vcpus);
+    departure_seal_proven(departure, job->process.vcpus, job->process.n_vcpus, job->cpu_ns);
 }
 
 /* What was migrated and runs is over at once; before QEMU's first byte it only looks so. */
@@ -164,7 +179,7 @@ static void on_looked(Control *control, gpointer data)
         if (job->verdict != VERDICT_STOPPED)
             departure->stopped_us = 0;
         if (departure->stage == DEPARTURE_OFFERED && job->verdict == VERDICT_STOPPED)
-            count_stopped(departure, &job->process);
+            count_stopped(departure, job);
         else if (may_be_armed(departure) && job->verdict == VERDICT_OVER)
             count_over(departure);
     }
@@ -214,7 +229,7 @@ gboolean departure_libvirt_outlived(Departure *departure)
         return FALSE;
     if (departure->stage == DEPARTURE_OFFERED) {
         departure->stage = DEPARTURE_SEALING;
-        departure_seal_proven(departure, NULL, 0);
+        departure_seal_proven(departure, NULL, 0, 0);
     }
     return TRUE;
 }

@@ -12,7 +12,8 @@
 
 #include "daemon/control/departure.h"
 
-/* The destination waits for its VM: leaves the RAM out of QEMU's stream, and answers "prepare". */
+/* The destination waits for its VM, or has it: leaves the RAM out of QEMU's stream, and answers "prepare" once
+ * that is so.  The second time it does nothing. */
 void departure_libvirt_awaited(Departure *departure);
 
 /* TRUE: it drifts from now on, and is not to be undone here and now. */
@@ -26,5 +27,9 @@ void departure_libvirt_ended(Departure *departure);
 
 /* Looks at those that drift; every tick. */
 void departure_libvirt_tick(Control *control);
+
+/* Its destination may be armed, and libvirt may let the guest run there at any moment: only while this daemon
+ * lives can it be sealed, or undone. */
+gboolean departure_libvirt_is_between(const Departure *departure);
 
 #endif

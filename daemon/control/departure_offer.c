@@ -51,7 +51,9 @@ static void on_invited(Control *control, gpointer data)
     g_strlcpy(departure->incoming, message->status.incoming, sizeof departure->incoming);
     log_info("%s: destination %s is armed", departure->export->name, departure->destination);
     departure_send_state(departure, "");
-    if (departure->waiting)
+    if (departure->lent)
+        departure_libvirt_awaited(departure);
+    else if (departure->waiting)
         departure_answer_prepared(departure);
 }
 
@@ -61,7 +63,7 @@ static void on_awaited(Control *control, gpointer data)
     g_autofree guint64 *id = data;
     Departure *departure = departure_by_id(control, *id);
 
-    if (departure && departure->stage == DEPARTURE_INVITING && departure->waiting)
+    if (departure && departure->stage == DEPARTURE_INVITING)
         departure_libvirt_awaited(departure);
 }
 

@@ -18,6 +18,7 @@ typedef struct SealJob {
     int pid;
     int error;
     MonitorVcpus vcpus; /* then by the ids we know them by */
+    guint64 cpu_ns;
     char text[LIMIT_TEXT + 1];
 } SealJob;
 
@@ -71,10 +72,18 @@ static void watch_vcpus(Departure *departure, const guint32 *vcpus, guint32 n)
                     departure->export->name);
 }
 
-void departure_seal_proven(Departure *departure, const guint32 *vcpus, guint32 n)
+guint64 departure_seal_cpu_ns(int pid, const guint32 *vcpus, guint32 n)
+{
+    return watch_cpu_ns(pid, vcpus, MIN(n, DEPARTURE_WATCHED_MAX));
+}
+
+void departure_seal_proven(Departure *departure, const guint32 *vcpus, guint32 n, guint64 cpu_ns)
 {
     departure->watched = TRUE;
     watch_vcpus(departure, vcpus, n);
+    departure->cpu_at_seal_ns =
+        n > 0 ? cpu_ns
+              : departure_seal_cpu_ns(departure->pid, departure->vcpus, departure->n_vcpus);
     seal(departure);
 }
 
@@ -90,7 +99,7 @@ static void on_checked(Control *control, gpointer data)
         departure_answer(departure, job->error, 0, job->text);
         return;
     }
-    departure_seal_proven(departure, job->vcpus.tids, job->vcpus.n);
+    departure_seal_proven(departure, job->vcpus.tids, job->vcpus.n, job->cpu_ns);
 }
 
 static void *check_thread(void *argument)
@@ -100,6 +109,9 @@ static void *check_thread(void *argument)
 
     job->error = monitor_check_stopped(job->monitor_fd, job->pid, vcpus, job->text);
     job->vcpus.n = process_find_threads(job->pid, vcpus->tids, vcpus->n, job->vcpus.tids);
+    job->cpu_ns = departure_seal_cpu_ns(job->pid, job->vcpus.tids, job->vcpus.n);
+    if (!job->error)
+        job->error = monitor_check_stopped(job->monitor_fd, job->pid, vcpus, job->text);
     close(job->monitor_fd);
     control_post(job->control, on_checked, job);
     return NULL;

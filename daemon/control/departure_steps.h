@@ -31,9 +31,16 @@ void departure_check_stopped(Departure *departure);
 /* It is over: nothing is read any more, whoever waits is answered. */
 void departure_end(Departure *departure, DepartureStage stage, int status, const char *text);
 
-/* The guest is proven stopped, with these vCPUs by the ids we know them by (none: those known before):
- * from here on its memory is final. */
-void departure_seal_proven(Departure *departure, const guint32 *vcpus, guint32 n);
+/*
+ * The CPU time of these vCPUs, by the ids we know them by, that a seal starts from.  Taken between two answers
+ * that the guest has stopped: before the first, what it used until it stopped would count against it; after the
+ * second, what a guest uses that runs again at once would be missed.  Any thread.
+ */
+guint64 departure_seal_cpu_ns(int pid, const guint32 *vcpus, guint32 n);
+
+/* The guest is proven stopped, with these vCPUs by the ids we know them by (none: those known before),
+ * and their CPU time: from here on its memory is final. */
+void departure_seal_proven(Departure *departure, const guint32 *vcpus, guint32 n, guint64 cpu_ns);
 
 /* The second step of that: the export may be read, and its destination is told. */
 void departure_seal_order(Departure *departure);

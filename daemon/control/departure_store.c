@@ -6,6 +6,7 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include "daemon/control/departure_libvirt.h"
 #include "daemon/control/departure_steps.h"
 #include "daemon/control/departure_stored.h"
 #include "daemon/control/fd_store.h"
@@ -217,6 +218,8 @@ static gboolean is_shared(const RegionSet *regions)
  */
 static gboolean is_lost_by_stop(const Departure *departure)
 {
+    if (departure_libvirt_is_between(departure))
+        return TRUE;
     return (departure->stage == DEPARTURE_SEALED || departure->store_wait_us != 0) &&
            !departure_is_over(departure) && departure->mode == DEPARTURE_DIRECT &&
            (departure->lent || process_has_ended(departure->pidfd)) &&

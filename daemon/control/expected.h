@@ -26,7 +26,7 @@ typedef struct Expected {
     guint32 n_vcpus;
     guint32 *vcpus;
     guint32 n_ports;
-    guint16 *ports;  /* at which it listened before any migration was to come */
+    guint16 *ports;  /* at which it listens for something else than its migration */
     gboolean asking; /* a thread looks for its source */
 } Expected;
 

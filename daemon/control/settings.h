@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What a running daemon was told; constant after start-up. configs/postcopyd.conf explains each. */
+/* What a running daemon was told; constant from start-up until the process ends. configs/postcopyd.conf explains each. */
 #ifndef POSTCOPYD_CONTROL_SETTINGS_H
 #define POSTCOPYD_CONTROL_SETTINGS_H
 
@@ -34,7 +34,5 @@ typedef struct Settings {
     unsigned source_port;          /* [libvirt] of the daemon on the host a migration comes from */
     char *source;                  /* [libvirt] source, HOST:PORT or NULL: that host */
 } Settings;
-
-void settings_clear(Settings *settings);
 
 #endif

@@ -122,6 +122,19 @@ static void set_foreign(AgentJob *job)
     pthread_mutex_unlock(&job->agent->lock);
 }
 
+/* While we were not connected it may have been away, and come back. */
+static gboolean is_another_run(AgentJob *job, virDomainPtr domain)
+{
+    const AgentDomain *known;
+    gboolean another;
+
+    pthread_mutex_lock(&job->agent->lock);
+    known = agent_domain(job->agent, job->uuid);
+    another = known && known->run != 0 && known->run != virDomainGetID(domain);
+    pthread_mutex_unlock(&job->agent->lock);
+    return another;
+}
+
 /* As our protocols take a name. */
 static void set_name(AgentDomain *known, const char *name)
 {
@@ -143,6 +156,7 @@ static void remember(AgentJob *job, virDomainPtr domain, const Mark *mark, gbool
         known = agent_domain_make(job->agent, job->uuid);
     if (known) {
         set_name(known, virDomainGetName(domain));
+        known->run = virDomainGetID(domain);
         known->enabled = enabled;
         known->look_again = look_again;
         known->has_token = mark && mark->has_token;
@@ -288,8 +302,7 @@ void agent_look(AgentJob *job)
             complain(job, domain,
                      "its metadata in " MARK_NAMESPACE " is not understood: left alone");
         enabled = mark_takes_part(&mark, job->agent->all);
-        /* While we were not connected it may have been away. */
-        if (enabled && (job->reason == LOOK_ARRIVED || job->reason == LOOK_CONNECTED))
+        if (enabled && (job->reason == LOOK_ARRIVED || is_another_run(job, domain)))
             set_foreign(job);
         if (!enabled)
             remember(job, domain, NULL, FALSE, FALSE);

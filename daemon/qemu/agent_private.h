@@ -32,6 +32,7 @@ typedef struct AgentDomain {
     gboolean has_token;
     guint8 token[LIMIT_TOKEN];
     gboolean renew; /* the token is that of the host it came from */
+    guint run;      /* libvirt's id, another one each time that it starts; 0: not known */
     gboolean has_defined;
     MarkEnabled defined; /* what its definition said at the last look */
     Passes passes;

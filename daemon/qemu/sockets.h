@@ -42,8 +42,8 @@ bool port_set_has(const PortSet *set, uint16_t port);
 
 /*
  * The connection over which an incoming migration came: an established one to a port at which the process
- * itself listens, and that is not among others (NULL: none), at which it listened for something else
- * before.  1; 0: there is none (yet); -ENOTUNIQ: there are some, from more than one host, so one of them
+ * itself listens, and that is not among others (NULL: none), at which it listens for something else.
+ * 1; 0: there is none (yet); -ENOTUNIQ: there are some, from more than one host, so one of them
  * could be anybody's; other negative errno: the process cannot be looked at.
  */
 int sockets_find_incoming(int pid, const PortSet *others, ProcessSocket *ret_socket);

@@ -225,6 +225,8 @@ def killed_midway():
         found = both.figures()
         expect(both.daemon.event("fails"), "the daemon was not killed")
         relayed(both, found)
+        time.sleep(0.5)
+        expect("no daemon to assist" not in both.log(), "another was asked when all was over")
         return f"{passes}, {found}"
 
 

@@ -581,13 +581,15 @@ def not_expected():
         mentions(world.vm.refused("assist " + "12" * 16), "uuid")
         mentions(world.vm.refused(ask), "no migration")
         expect(not world.lender.asked, "the source was asked all the same")
+        expect("refused" not in world.daemon.log(),
+               "a process that asks before its time is told, not the log")
         world.come()
         world.vm.do(ask)
         world.vm.do(ask)
         expect(len(world.lender.asked) == 1, "asked for what it was given")
         with Client(world.daemon.socket) as client:
             client.send(26, world.uuid.bytes + text("vm"))
-            mentions(client.refusal(), "expect")
+            mentions(client.refusal(-errno.EAGAIN), "expect")
             client.send(Client.HELLO, Client.hello("x", [Client.region("r", 1 << 30, MIB)]))
             expect(client.receive()[0] == Client.WELCOME, "no client any more")
             client.send(26, world.uuid.bytes + text("vm"))

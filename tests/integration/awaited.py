@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import struct
 import threading
 import time
@@ -192,6 +193,34 @@ def source_gone():
         world.destination.wait_log("took its invitation back")
         with Hook(world, os.getpid()) as hook:
             expect(hook.answer() == {"armed": False}, "armed")
+
+
+def _invite(world, number, host="127.0.0.1"):
+    """An invitation of a VM of its own, from an address of this host."""
+    connection = socket.socket()
+    connection.bind((host, 0))
+    name, port = world.destination.address.rsplit(":", 1)
+    connection.connect((name, int(port)))
+    peer = world.add(Peer(connection=connection, timeout=30)).greet()
+    region = struct.pack("<I", 1) + text("ram") + struct.pack("<QQQQQ", 0, SIZE, PAGE, 0, 0)
+    peer.send(Peer.INVITE, struct.pack("<QQ", 77, number) + text("vm") + os.urandom(32)
+              + text("127.0.0.1:1") + region + struct.pack("<II", 0, 1))
+    return peer
+
+
+def room_for_others():
+    """One host has its VMs waited for up to a number; that leaves room for those of others."""
+    with World() as world:
+        waiting = [_invite(world, number) for number in range(8)]
+        for peer in waiting:
+            peer.expect(Peer.AWAITED)
+        body = _invite(world, 8).wait(Peer.INVITED)
+        expect(body.take("I") == 5, "not busy")
+        mentions(body.text(), "too many", "this host")
+        _invite(world, 9, "127.0.0.2").expect(Peer.AWAITED)
+        waiting[0].socket.close()
+        world.destination.wait_log("took its invitation back")
+        _invite(world, 10).expect(Peer.AWAITED)
 
 
 def no_preload():

@@ -118,24 +118,16 @@ def process_is_gone():
     size = 4 * MIB
     region = Client.region("region0", 1 << 30, size)
     with _busy_world() as world:
-        source = world.add(Vmm(world.source, "source", "gone", mem=4, fill=4))
         with _orphan(world.destination) as client:
             client.send(Client.HELLO, Client.hello("gone", [region]))
-            expect(client.receive()[0] == Client.WELCOME, "no welcome")
-            said = source.refused(f"offer {world.destination.address}")
-            mentions(said, "process", "No such process")
+            _ended(client, "process")
         with _orphan(world.destination) as client, _userfaultfd() as uffd:
             client.send(Client.HELLO, Client.hello("gone", [region], shards=[(0, size)]),
                         fds=[uffd, uffd])
-            _ended(client, "process", "No such process")
+            _ended(client, "process")
         with _orphan(world.destination) as client:
             client.send(Client.HELLO, Client.hello("gone", [region], role=Client.SOURCE))
-            expect(client.receive()[0] == Client.WELCOME, "no welcome")
-            client.send(Client.OFFER, text(world.source.address))
-            kind, body = client.receive()
-            expect(kind == Client.OFFERED and body.take("iQ")[0] < 0, f"message {kind}")
-            mentions(body.text(), "process", "No such process")
-        return said
+            return _ended(client, "process")
 
 
 def other_regions():

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """libvirt's hook, run as libvirt runs it: it helps where it can and is never in the way."""
 
+import errno
 import re
 import socket
 import subprocess
@@ -170,6 +171,8 @@ def expects():
         xml = site.arriving()
         daemon = site.daemon(lambda request: {})
         qemu = site.qemu("postcopy-ram")
+        with Monitor(site.monitor) as monitor:
+            monitor.ask("migrate-incoming", uri="tcp:127.0.0.1:0")
         done = site.hook("started", "begin", xml)
         expect((done.returncode, done.stdout, done.stderr) == (0, "", ""), done)
         expect(site.monitor.stat().st_mode & 0o7777 == 0o600, "others may connect")
@@ -179,7 +182,6 @@ def expects():
             address = monitor.human("gpa2hva 0x0")
             console = next(chardev["filename"] for chardev in monitor.ask("query-chardev")
                            if chardev["label"] == "console")
-            monitor.ask("migrate-incoming", uri="tcp:127.0.0.1:0")
         expect(told["ports"] == [int(re.search(r":(\d+),", console).group(1))], f"{told} {console}")
         expect(len(tids) == 2, tids)
         expect({key: told[key] for key in ("op", "vm", "uuid", "pid", "mode", "token", "vcpus",
@@ -254,18 +256,25 @@ def arrives():
         said, ignores = run(0)
         mentions(said, "no daemon answers")
         expect(not ignores, "no daemon")
-        answers = iter([{"armed": False}, {}, {"error": "its memory differs"}, {"armed": True}])
+        answers = iter([{"armed": False}, {}, {"error": "no such request", "errno": errno.EOPNOTSUPP},
+                        {"error": "not you", "errno": errno.EPERM}, {"error": "who knows"},
+                        {"error": "its memory differs", "errno": errno.ECANCELED},
+                        {"armed": True}])
         daemon = site.daemon(lambda request: next(answers))
         for what in ("not announced", "no answer at all"):
             said, ignores = run(0)
             expect(said == "" and not ignores, f"{what}: {said}")
+        for why in ("no such request", "not you", "who knows"):
+            said, ignores = run(0)
+            mentions(said, why)
+            expect(not ignores, why)
         said, ignores = run(1)
         mentions(said, "its memory differs")
         expect(not ignores, "refused")
         said, ignores = run(0)
         expect(said == "" and ignores, said)
         expect([(r["op"], r["mode"], r["pid"]) for r in daemon.requests]
-               == [("arrive", "direct", qemu.pid)] * 4, daemon.requests)
+               == [("arrive", "direct", qemu.pid)] * 7, daemon.requests)
 
 
 def arrives_without_the_capability():
@@ -284,6 +293,7 @@ def arrives_without_the_capability():
 
 
 _QUIET = {
+    "query-migrate": {},
     "query-status": {"status": "inmigrate"},
     "query-migrate-capabilities": [{"capability": "postcopy-ram", "state": True}],
     "query-cpus-fast": [],

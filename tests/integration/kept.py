@@ -45,19 +45,19 @@ class Kept(_Started, Lent):
         """It has left, and its process has ended; (token, seal)."""
         return _moved(self, end)
 
-    def again(self, token, seal):
+    def again(self, token, seal, name="vm"):
         """Attaches to the next daemon as its destination does, and gets the same seal."""
-        control, urgent = self.shows(token), self.peer()
+        control, urgent = self.shows(token, name), self.peer()
         found, secret = control.attached()
         expect(found == seal, f"another seal: {found:#x}")
         urgent.join(control.session, secret, Peer.URGENT)
         urgent.expect(Peer.JOINED)
         return control, urgent
 
-    def shows(self, token):
+    def shows(self, token, name="vm"):
         """A peer that has shown a token."""
         peer = self.peer()
-        peer.send(Peer.ATTACH, self.uuid.bytes + text("vm") + token)
+        peer.send(Peer.ATTACH, self.uuid.bytes + text(name) + token)
         return peer
 
     def done(self, control):
@@ -107,6 +107,29 @@ def crash():
         world.done(control)
         world.source.restart()
         expect(not world.source.exported("vm"), "exported though it is done")
+
+
+def assisted():
+    """In assist mode, too; its destination may know it by another name."""
+    with Kept() as world:
+        code, why, token = world.ask()
+        expect(code == 0, why)
+        control, _ = world.attach_with(token)
+        world.monitor.stopped_in_postcopy()
+        control.send(Peer.SEAL)
+        seal = control.expect(Peer.SEALED).take("Q")
+        world.source.restart()
+        expect(world.source.exported("vm")["mode"] == "assist", "another mode")
+        control, urgent = world.again(token, seal, "other-name")
+        _all_read(urgent, 0, 0)
+        world.done(control)
+
+
+def private():
+    """What goes with its process is not kept."""
+    with Kept("both") as world:
+        world.sealed()
+        expect(not world.manager.names(), world.manager.names())
 
 
 def two_regions_of_a_file():

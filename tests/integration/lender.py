@@ -45,6 +45,7 @@ class Lender:
         self.corrupt = None       # instead of a page's reply: called with peer and item
         self._speaks = threading.Event()
         self._speaks.set()
+        self._lock = threading.Lock()
         self._controls = []
         self._connections = []
         self._alive = True
@@ -209,6 +210,7 @@ class Lender:
             if kind == Peer.DATA:
                 content = b"".join(struct.pack("<Q", word(region, page + at + i)) * (PAGE // 8)
                                    for i in range(n))
-            self.read_pages += n  # before anybody can have them
+            with self._lock:
+                self.read_pages += n
             self.reply(peer, ids, item, kind, at, n, content)
             at += n

@@ -32,8 +32,8 @@ class Lone:
             self._theirs = listener.accept()[0]
         self.connection = "127.0.0.1:%d" % self._theirs.getsockname()[1]
         self.process = subprocess.Popen(
-            [sys.executable, Path(lone.__file__), str(SIZE), kind, str(ours.fileno())], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, text=True, pass_fds=[ours.fileno()],
+            [sys.executable, Path(lone.__file__), str(SIZE), kind, str(ours.fileno())],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=[ours.fileno()],
             preexec_fn=monitor.listen)  # pylint: disable=subprocess-popen-preexec-fn
         ours.close()
         self.regions = []
@@ -218,6 +218,21 @@ def aborted():
             expect(world.ended() == "cancelled", "not cancelled")
 
 
+def runs_meanwhile():
+    """One that stood still for a moment only is not sealed."""
+    with Lent() as world:
+        control, urgent = world.attach()
+
+        def run():
+            world.monitor.running, world.monitor.status = True, "running"
+        world.monitor.stopped_in_postcopy()
+        world.monitor.after_status = run
+        control.send(Peer.SEAL)
+        time.sleep(1)
+        urgent.read(0, 0, 1)
+        expect(urgent.error_code() == Peer.UNSEALED, "it was sealed")
+
+
 def without_postcopy():
     """Nor has a guest moved on whose migration cannot be post-copy."""
     with Lent() as world:
@@ -344,8 +359,8 @@ def unread():
     with Lent("shared") as world:
         control, urgent = world.sealed()
         world.vm.process.send_signal(signal.SIGKILL)
-        for second in range(75):
-            if second == 40:
+        for second in range(66):
+            if second == 10:
                 _all_read(urgent, 0, 0)
             control.send(Peer.PING)
             time.sleep(1)
@@ -467,7 +482,7 @@ def prepared_wrongly():
         with _prepared(world, destination) as client:
             destination.invited()
             destination.accept()
-            world.source.wait_log("is armed")
+            expect(_reply(client) == {}, "not prepared")
         time.sleep(1)
         expect(world.source.exported("vm")["state"] == "exported", "undone, though it migrates")
         world.monitor.migration = "cancelled"

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A process that knows nothing of us: memory, a thread that may run, and a connection it was given.
 
-python3 lone.py BYTES anonymous|shared|both|halves FD.  Prints "ADDRESS BYTES TID" for each region, then obeys
-lines: "run" has the thread use CPU time, "hang up" closes the connection, its descriptor FD, "swap" maps
-something else over its first region.
+python3 lone.py BYTES anonymous|shared|both|halves FD.  Prints "ADDRESS BYTES TID" for each region, then obeys lines:
+"run" has the thread use CPU time, "hang up" closes the connection, its descriptor FD.
 """
 
 import ctypes

@@ -33,6 +33,7 @@ class Monitor:
         self.migration = "active"
         self.capabilities = {"postcopy-ram": True, "release-ram": False}
         self.asked = []
+        self.after_status = lambda: None  # called when query-status was answered
         self.silent = threading.Event()
         self._listener = listener
         threading.Thread(target=self._serve, daemon=True).start()
@@ -74,6 +75,8 @@ class Monitor:
             except KeyError:
                 answer = {"error": {"class": "CommandNotFound", "desc": "no such command"}}
             self._say(lines, {**answer, "id": request["id"]})
+            if request["execute"] == "query-status":
+                self.after_status()
 
     @staticmethod
     def _say(lines, message):

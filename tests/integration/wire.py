@@ -85,13 +85,14 @@ class Client:
         kind, _, self.serial, _ = self.HEADER.unpack_from(packet)
         return kind, Body(packet[self.HEADER.size:])
 
-    def refusal(self):
-        """The text of the ERROR that has to come next."""
+    def refusal(self, status=None):
+        """The text of the ERROR that has to come next, perhaps with this status."""
         message = self.receive()
         assert message, "the daemon closed the connection without a word"
         kind, body = message
         assert kind == self.ERROR, f"message {kind} came, not ERROR"
-        body.take("iQ")
+        found, _ = body.take("iQ")
+        assert status in (None, found), f"status {found}, not {status}"
         return body.text()
 
     def ended(self):

@@ -19,7 +19,7 @@ static const FilterAdditions additions = {
     .monitor = "/run/libvirt/qemu/dbus/1",
 };
 
-#define OUR_ARGS                                                                      \
+#define OUR_ARGS                                                                     \
     "-chardev socket,id=postcopyd,path=/run/libvirt/qemu/dbus/1,server=on,wait=off " \
     "-mon chardev=postcopyd,id=postcopyd,mode=control"
 #define OUR_SOCKET "POSTCOPY_SOCKET=/run/postcopyd/postcopyd.sock"
