@@ -364,7 +364,8 @@ static void outlived(Departure *departure)
     if (now - departure->unread_us <= (outlives ? UNREAD_US : DEAD_US))
         return;
     if (departure->mode == DEPARTURE_ASSIST)
-        retire(departure, "its process has ended; in assist mode QEMU's own stream goes on alone");
+        retire(departure,
+               "its process has ended, and its memory with it: QEMU's stream goes on alone");
     else
         give_up(departure, outlives ? "its process has ended, and nobody reads its memory"
                                     : "its process has ended, and its memory with it");
