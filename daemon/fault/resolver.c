@@ -311,7 +311,8 @@ static void *run(void *argument)
 
     snprintf(name, sizeof name, "resolver-%u", resolver->index);
     prctl(PR_SET_NAME, name);
-    thread_hurry();
+    if (resolver->import->config.assist)
+        thread_hurry(); /* QEMU's own stream has threads on the same cores */
     error = ring_start(&resolver->ring, 256);
     if (error) {
         import_halt(resolver->import, CLIENT_STATE_BROKEN,

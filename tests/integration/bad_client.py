@@ -487,7 +487,8 @@ def no_fds_left():
     with World() as world, contextlib.ExitStack() as many:
         pid = world.destination.process.pid
         most = max(int(fd) for fd in os.listdir(f"/proc/{pid}/fd")) + 1
-        subprocess.run(["prlimit", "--pid", str(pid), f"--nofile={most + 5}:"], check=True)
+        # A connection takes two: itself, and what tells whether its process lives.
+        subprocess.run(["prlimit", "--pid", str(pid), f"--nofile={most + 10}:"], check=True)
         clients = [many.enter_context(Client(world.destination.socket)) for _ in range(40)]
         line = world.destination.wait_log("cannot accept clients", "LimitNOFILE")
         before = _cpu_seconds(pid)

@@ -27,7 +27,7 @@ def connected():
             _daemon(host.Path(name), "test:///default", enable="all") as daemon:
         daemon.wait("libvirt", lambda: daemon.stats()["libvirt"]["connected"], 10)
         said = daemon.stats()["libvirt"]
-        expect(said == {"uri": "test:///default", "connected": True}, said)
+        expect(said == {"uri": "test:///default", "connected": True, "enable_all": True}, said)
         return said
 
 
@@ -45,6 +45,6 @@ def not_wanted():
     """Without a word in the configuration there is none."""
     with host.workdir() as name, Daemon(host.Path(name), "a") as daemon:
         said = daemon.stats()["libvirt"]
-        expect(said == {"uri": "", "connected": False}, said)
+        expect(said == {"uri": "", "connected": False, "enable_all": False}, said)
         expect("libvirt" not in daemon.log(), daemon.log())
         return said
