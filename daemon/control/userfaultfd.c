@@ -3,8 +3,9 @@
 
 #include <linux/userfaultfd.h>
 #include <poll.h>
-#include <stdio.h>
 #include <string.h>
+
+#include "daemon/core/digits.h"
 
 static gboolean is_userfaultfd(int fd)
 {
@@ -14,20 +15,23 @@ static gboolean is_userfaultfd(int fd)
     return g_strcmp0(link, "anon_inode:[userfaultfd]") == 0;
 }
 
-/* UFFD_FEATURE_*; all of them if the kernel does not say. */
+/* UFFD_FEATURE_*; all of them if the kernel does not say.  It does as "API:\tVERSION:FEATURES:KNOWN", in hex. */
 static guint64 features_of(int fd)
 {
     g_autofree char *path = g_strdup_printf("/proc/self/fdinfo/%d", fd);
     g_autofree char *text = NULL;
-    unsigned long long features;
-    const char *line;
+    guint64 version, features;
+    const char *at;
 
     if (!g_file_get_contents(path, &text, NULL, NULL))
         return G_MAXUINT64;
-    line = strstr(text, "\nAPI:");
-    if (!line || sscanf(line, "\nAPI: %*x:%llx:", &features) != 1)
+    at = strstr(text, "\nAPI:\t");
+    if (!at)
         return G_MAXUINT64;
-    return features;
+    at += strlen("\nAPI:\t");
+    return digits_take(&at, 16, ":", &version) && digits_take(&at, 16, ":", &features)
+               ? features
+               : G_MAXUINT64;
 }
 
 /* Before UFFDIO_API it has no features yet, and its owner could still choose them; the kernel says so by an

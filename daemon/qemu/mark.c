@@ -83,7 +83,7 @@ static void write_element(xmlNode *node, const Mark *mark)
 {
     char token[2 * LIMIT_TOKEN + 1] = "";
 
-    for (int i = 0; i < LIMIT_TOKEN; i++)
+    for (gsize i = 0; i < LIMIT_TOKEN; i++)
         g_snprintf(token + 2 * i, 3, "%02x", mark->token[i]);
     set_attribute(node, "enabled",
                   mark->enabled == MARK_YES  ? "yes"

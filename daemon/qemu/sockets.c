@@ -146,8 +146,8 @@ void sockets_select(FILE *file, bool ipv6, const uint64_t *inodes, size_t n_inod
     char *line = NULL;
     size_t size = 0;
 
-    while (getline(&line, &size, file) > 0)
-        if (sockets_parse_line(line, ipv6, &found) && found.inode != 0 &&
+    while (n_inodes > 0 && getline(&line, &size, file) > 0)
+        if (inodes && sockets_parse_line(line, ipv6, &found) && found.inode != 0 &&
             bsearch(&found.inode, inodes, n_inodes, sizeof *inodes, compare))
             visit(user, &found);
     free(line);

@@ -10,7 +10,6 @@
 #include <sys/uio.h>
 
 #include "daemon/core/log.h"
-#include "daemon/core/thread.h"
 
 enum {
     SERVER_IN = PEER_HEADER_SIZE + PEER_CONTROL_MAX,
@@ -393,8 +392,6 @@ void server_run(Export *export, ExportChannel *channel, int fd, uint32_t session
     int error = -ENOMEM;
 
     prctl(PR_SET_NAME, channel->kind == PEER_CHANNEL_URGENT ? "serve-urgent" : "serve-bulk");
-    if (channel->kind == PEER_CHANNEL_URGENT)
-        thread_hurry();
     if (server && pages != MAP_FAILED) {
         server->export = export;
         server->channel = channel;
