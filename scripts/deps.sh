@@ -10,7 +10,7 @@ base=(
     gcc libc6-dev cmake ninja-build pkg-config
     liburing-dev libevent-dev libglib2.0-dev libjson-glib-dev libcmocka-dev libsystemd-dev
     libvirt-dev libxml2-dev libvirt-daemon-system libvirt-clients
-    libvirt-daemon-driver-qemu qemu-system-x86 qemu-utils python3 iproute2 iptables util-linux spin groff-base
+    libvirt-daemon-driver-qemu qemu-system-x86 python3 iproute2 iptables util-linux spin groff-base
 )
 # llvm names the functions in the sanitizers' reports.
 sanitize=(clang libclang-rt-dev llvm)
