@@ -16,6 +16,8 @@
 typedef struct Played {
     guint blocks;
     guint asked; /* where one of them lies */
+    gboolean share;
+    const char *backend; /* of b0; NULL: none is a backend */
 } Played;
 
 static char *info_ramblock(const Played *played)
@@ -36,16 +38,36 @@ static char *info_mtree(const Played *played)
     return g_string_free(text, FALSE);
 }
 
+static JsonNode *parsed(const char *text)
+{
+    JsonNode *node = json_from_string(text, NULL);
+
+    assert_non_null(node);
+    return node;
+}
+
+static JsonNode *backends(const Played *played, const char *command)
+{
+    g_autofree char *text =
+        strcmp(command, "qom-list") == 0
+            ? g_strdup_printf("[{\"name\":\"b0\",\"type\":\"child<%s>\"}]", played->backend)
+            : g_strdup_printf("[{\"id\":\"b0\",\"share\":%s}]", played->share ? "true" : "false");
+
+    return parsed(played->backend ? text : "[]");
+}
+
 static JsonNode *call(void *user, const char *command, JsonObject *arguments, GError **error)
 {
-    g_autofree char *line = g_strdup(member_string(arguments, "command-line"));
+    g_autofree char *line = g_strdup(arguments ? member_string(arguments, "command-line") : "");
     g_autofree char *text = NULL;
     Played *played = user;
     guint64 address;
 
     (void)error;
-    assert_string_equal(command, "human-monitor-command");
-    json_object_unref(arguments);
+    if (arguments)
+        json_object_unref(arguments);
+    if (strcmp(command, "human-monitor-command") != 0)
+        return backends(played, command);
     if (strcmp(line, "info ramblock") == 0) {
         text = info_ramblock(played);
     } else if (strcmp(line, "info mtree -f") == 0) {
@@ -96,10 +118,42 @@ static void more_are_not_asked_about(void **state)
     assert_int_equal(blocks->len, 0);
 }
 
+static void refused(const char *backend, gboolean share, int version, const char *why)
+{
+    Played played = {.blocks = 1, .backend = backend, .share = share};
+    Monitor monitor = {.call = call, .user = &played, .version = version};
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GPtrArray) blocks = blocks_query(&monitor, "source", &error);
+
+    assert_null(blocks);
+    assert_non_null(strstr(error->message, why));
+}
+
+/* In direct mode all memory comes through us, so none of it may be in QEMU's own stream. */
+static void only_what_leaves_the_stream(void **state)
+{
+    Played played = {.blocks = 1, .backend = "memory-backend-memfd", .share = TRUE};
+    Monitor monitor = {.call = call, .user = &played, .version = 8000};
+    g_autoptr(GPtrArray) old = blocks_query(&monitor, "source", NULL);
+    g_autoptr(GPtrArray) file = NULL;
+
+    (void)state;
+    assert_int_equal(old->len, 1);
+    refused("memory-backend-memfd", TRUE, 8001, "is a memfd, which this version of QEMU puts into");
+    refused("memory-backend-memfd", FALSE, 8000, "is private");
+    refused("memory-backend-ram", TRUE, 8000, "has no file");
+    refused(NULL, TRUE, 8000, "no memory backend");
+    played.backend = "memory-backend-file";
+    monitor.version = 10000;
+    file = blocks_query(&monitor, "source", NULL);
+    assert_int_equal(file->len, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(as_many_as_can_be_served),
+        cmocka_unit_test(only_what_leaves_the_stream),
         cmocka_unit_test(more_are_not_asked_about),
     };
 
