@@ -174,9 +174,10 @@ static int open_process(const Guest *self, int *ret_pid, char *ret_text)
 {
     LentGuest *lent = self->monitor.user;
     g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) answer = lent->qmp ? NULL : call(lent, "query-status", NULL, &error);
+    JsonNode *answer = lent->qmp ? NULL : call(lent, "query-status", NULL, &error);
     int pidfd;
 
+    g_clear_pointer(&answer, json_node_unref); /* it was asked for the sake of the connection */
     if (!lent->qmp) {
         g_strlcpy(ret_text, error ? error->message : "its monitor does not answer", LIMIT_TEXT + 1);
         return -EIO;
