@@ -28,13 +28,13 @@ typedef struct Job {
 } Job;
 
 struct FdStore {
-    GAsyncQueue *jobs;
     guint n, max;
     gboolean outlives_stop;
     gboolean closed;
-    pthread_mutex_t lock;
+    pthread_mutex_t lock; /* of the rest; pthread's own, which the thread sanitizer understands */
     pthread_cond_t changed;
-    gboolean ended; /* its thread, under the lock */
+    GQueue jobs;    /* of Job */
+    gboolean ended; /* its thread */
 };
 
 static void job_free(Job *job)
@@ -70,13 +70,24 @@ static void remove_all(const Job *job)
         sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%s-%u", job->stem, i);
 }
 
+static Job *pop(FdStore *store)
+{
+    Job *job;
+
+    pthread_mutex_lock(&store->lock);
+    while (!(job = g_queue_pop_head(&store->jobs)))
+        pthread_cond_wait(&store->changed, &store->lock);
+    pthread_mutex_unlock(&store->lock);
+    return job;
+}
+
 static void *run(void *argument)
 {
     FdStore *store = argument;
     JobKind kind;
 
     do {
-        Job *job = g_async_queue_pop(store->jobs);
+        Job *job = pop(store);
 
         kind = job->kind;
         if (kind == JOB_ADD)
@@ -90,7 +101,7 @@ static void *run(void *argument)
     sd_notify_barrier(0, TAKEN_US);
     pthread_mutex_lock(&store->lock);
     store->ended = TRUE;
-    pthread_cond_signal(&store->changed);
+    pthread_cond_broadcast(&store->changed);
     pthread_mutex_unlock(&store->lock);
     return NULL;
 }
@@ -115,7 +126,6 @@ FdStore *fd_store_new(void)
     if (!g_getenv("NOTIFY_SOCKET"))
         return NULL;
     store = g_new0(FdStore, 1);
-    store->jobs = g_async_queue_new();
     /* Who tells how much it stores (systemd 254) also knows the unit's FileDescriptorStorePreserve. */
     store->outlives_stop = max != NULL;
     store->max = max ? (guint)MIN(g_ascii_strtoull(max, NULL, 10), G_MAXUINT) : FD_STORE_MAX;
@@ -124,7 +134,6 @@ FdStore *fd_store_new(void)
     if (start(store))
         return store;
     log_error("cannot start a thread: exports will not outlive this daemon");
-    g_async_queue_unref(store->jobs);
     g_free(store);
     return NULL;
 }
@@ -132,6 +141,15 @@ FdStore *fd_store_new(void)
 gboolean fd_store_outlives_stop(const FdStore *store)
 {
     return store && store->outlives_stop;
+}
+
+/* Takes the job. */
+static void push(FdStore *store, Job *job)
+{
+    pthread_mutex_lock(&store->lock);
+    g_queue_push_tail(&store->jobs, job);
+    pthread_cond_broadcast(&store->changed);
+    pthread_mutex_unlock(&store->lock);
 }
 
 static Job *job_new(JobKind kind, const char *stem, guint n)
@@ -177,7 +195,7 @@ gboolean fd_store_add(FdStore *store, const char *stem, const int *fds, guint n,
     job->stored = stored;
     job->user = user;
     store->n += n;
-    g_async_queue_push(store->jobs, job);
+    push(store, job);
     return TRUE;
 }
 
@@ -186,7 +204,7 @@ void fd_store_remove(FdStore *store, const char *stem, guint n)
     if (store->closed)
         return;
     store->n -= MIN(n, store->n);
-    g_async_queue_push(store->jobs, job_new(JOB_REMOVE, stem, n));
+    push(store, job_new(JOB_REMOVE, stem, n));
 }
 
 void fd_store_count(FdStore *store, guint n)
@@ -196,7 +214,7 @@ void fd_store_count(FdStore *store, guint n)
 
 void fd_store_ask_for_time(FdStore *store)
 {
-    g_async_queue_push(store->jobs, job_new(JOB_TIME, NULL, 0));
+    push(store, job_new(JOB_TIME, NULL, 0));
 }
 
 /* The thread, if it does not end in time, goes with the process; nothing of it is taken apart. */
@@ -207,7 +225,7 @@ void fd_store_close(FdStore *store)
     if (!store)
         return;
     store->closed = TRUE;
-    g_async_queue_push(store->jobs, job_new(JOB_END, NULL, 0));
+    push(store, job_new(JOB_END, NULL, 0));
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += CLOSE_US / G_USEC_PER_SEC;
     pthread_mutex_lock(&store->lock);
