@@ -160,7 +160,7 @@ def source_daemon_killed():
 def _kill_source(manager, drive, case):
     wait_for("guest at its destination alone", lambda: [state for state, _ in drive.states()] ==
              ["shut off", "running"], 60)
-    expect(len(manager.names()) > 1, manager.names())
+    wait_for("export in the store", lambda: len(manager.names()) > 1, 10)
     source, destination = case.source, case.destination
     found = destination.imported(case.domain.name)
     expect(found["present_bytes"] < found["populated_bytes"], f"nothing is missing: {found}")
