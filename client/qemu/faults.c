@@ -79,6 +79,7 @@ static void look(Faults *faults, uint64_t now, bool connected, RelayView *view)
 static void enter(Faults *faults, const RelayView *view)
 {
     set_relaying(faults, 1);
+    __atomic_store_n(&faults->listen->counts.passed_on, true, __ATOMIC_RELEASE);
     memset(faults->readable_since, 0, sizeof faults->readable_since);
     faults->entered++;
     listen_wake_all(faults->listen); /* before a word of it: they wait */

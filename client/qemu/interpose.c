@@ -102,6 +102,8 @@ EXPORTED int ioctl(int fd, unsigned long request, ...)
     va_start(list, request);
     argument = va_arg(list, void *);
     va_end(list);
+    if (listen_places(fd, request))
+        return listen_ioctl(fd, request, argument);
     if (_IOC_TYPE(request) == UFFDIO && is_ours())
         return userfaultfd_ioctl(fd, request, argument);
     return clib_ioctl()(fd, request, argument);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -73,6 +74,17 @@ int listen_opened(int uffd, int flags)
  * Once QEMU has closed the proxy its number may be given to a userfaultfd that came over a socket, from a
  * vhost-user back end, before our thread hears of the close.
  */
+static bool is_placing(unsigned long request)
+{
+    return (uint32_t)request == UFFDIO_COPY || (uint32_t)request == UFFDIO_ZEROPAGE;
+}
+
+/* Asked once a page: QEMU places pages by its own userfaultfd alone, so for that the number will do. */
+bool listen_places(int fd, unsigned long request)
+{
+    return is_placing(request) && fd >= 0 && fd == __atomic_load_n(&proxy_fd, __ATOMIC_ACQUIRE);
+}
+
 bool listen_owns(int fd)
 {
     int error = errno;
@@ -196,7 +208,7 @@ int listen_ioctl(int fd, unsigned long request, void *argument)
     Listen *listen = listen_hold();
     int result, error;
 
-    if (!listen || listen->proxy != fd || !listen_owns(fd)) {
+    if (!listen || listen->proxy != fd || (!is_placing(request) && !listen_owns(fd))) {
         if (listen)
             listen_release();
         return ioctl(fd, request, argument); /* QEMU closed the proxy just now */

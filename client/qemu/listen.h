@@ -44,6 +44,9 @@ int listen_opened(int uffd, int flags);
 /* True if an ioctl() on this fd is to go to listen_ioctl(). */
 bool listen_owns(int fd);
 
+/* The same of a COPY or ZEROPAGE, without a system call; false of any other request. */
+bool listen_places(int fd, unsigned long request);
+
 /* A userfaultfd's ioctl(), on the proxy. */
 int listen_ioctl(int fd, unsigned long request, void *argument);
 

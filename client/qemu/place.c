@@ -83,8 +83,8 @@ static bool is_the_daemons(const Plan *plan, const Segment *segment, uint64_t ad
 
 /*
  * How many bytes are there now (not 0), or negative errno.  The kernel would copy a page before it finds
- * that there is one, so the table is asked first.  Who waits for a page of the daemon's is woken all the
- * same: it may have been passed on to QEMU before the daemon placed the page, and be in nobody's books.
+ * that there is one, so the table is asked first.  The daemon wakes who waits for a page as it places it;
+ * who was passed on to QEMU may have asked since, and be in nobody's books: woken here once more.
  */
 static int64_t put(const Plan *plan, const Segment *segment, const Placing *placing, uint64_t done,
                    uint64_t length, PlaceCounts *counts)
@@ -103,7 +103,8 @@ static int64_t put(const Plan *plan, const Segment *segment, const Placing *plac
     }
     if (got != -EEXIST || !whole || !is_the_daemons(plan, segment, address, counts))
         return got;
-    uffd_wake_range(segment->uffd, (void *)(uintptr_t)address, page_size);
+    if (__atomic_load_n(&counts->passed_on, __ATOMIC_ACQUIRE))
+        uffd_wake_range(segment->uffd, (void *)(uintptr_t)address, page_size);
     __atomic_add_fetch(&counts->there, 1, __ATOMIC_RELAXED);
     return (int64_t)page_size;
 }

@@ -24,6 +24,7 @@ typedef struct Placing {
 typedef struct PlaceCounts {
     uint64_t placed; /* pages */
     uint64_t there;  /* pages that the daemon had placed before */
+    bool passed_on;  /* a fault of the plan's memory was given to QEMU; set before it is */
     bool abandoned;  /* the daemon did not finish placing a page */
 } PlaceCounts;
 

@@ -157,7 +157,8 @@ static uint64_t claim_neighbours(Import *import, uint32_t region, uint64_t page,
  * All memory has to come anyway: a fault takes the MISSING pages next to its own along, in the aligned
  * block around it, as far as they are known to have content (in assist mode nothing is known: as far as
  * nobody brought them).  They go with it in one request; where
- * that would hold it up, behind the pages of all faults of a batch.
+ * that would hold it up, behind the pages of all faults of a batch: on a slow link, and in assist mode,
+ * where QEMU's own threads want the cores as well.
  */
 static void fetch_around(Resolver *resolver, Fetch *fetch)
 {
@@ -181,7 +182,7 @@ static void fetch_around(Resolver *resolver, Fetch *fetch)
         after = claim_neighbours(import, fetch->region, page + 1, end - page - 1);
     while (first > start && claim_neighbours(import, fetch->region, first - 1, 1) == 1)
         first--;
-    if (apart) {
+    if (apart || import->config.assist) {
         fetch_run(resolver, fetch->region, page + 1, after);
         fetch_run(resolver, fetch->region, first, page - first);
     } else {
