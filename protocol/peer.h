@@ -72,10 +72,23 @@ typedef enum PeerMessageType {
     PEER_SEAL = 30,  /* control, destination: its QEMU listens, so yours must have stopped */
     /* destination -> source, to an INVITE with AWAIT: it is kept; INVITED follows once the VM came */
     PEER_AWAITED = 31,
+    /* Where both sides have PEER_FEATURE_RDMA: on a channel that was JOINed, before its first READ. */
+    PEER_RDMA_CONNECT =
+        32, /* destination: my end of a queue pair, to be joined with one of yours */
+    PEER_RDMA_CONNECTED = 33, /* source: my end, or why there is none */
+    PEER_KEYS_REQUEST = 34,   /* bulk channel, destination: where may I read by myself? */
+    PEER_KEYS = 35,           /* bulk channel, source: one span of memory, and what of it is zero */
+    PEER_KEYS_DONE = 36, /* bulk channel, destination: I shall not read in that span any more */
 } PeerMessageType;
+
+/* HELLO.features_* */
+#define PEER_FEATURE_RDMA UINT64_C(1) /* knows the frames above; not that there is a device */
 
 /* INVITE.flags */
 #define PEER_INVITE_AWAIT UINT32_C(1) /* the VM is not there yet: wait for it to be started */
+#define PEER_INVITE_TCP \
+    UINT32_C(2) /* whoever drives it wants this transport; at most one of the two */
+#define PEER_INVITE_RDMA UINT32_C(4)
 
 typedef enum PeerChannelKind {
     PEER_CHANNEL_CONTROL = 0,
@@ -144,6 +157,33 @@ typedef struct PeerExtent {
     uint64_t page;
     uint64_t count;
 } PeerExtent;
+
+/* One end of a reliable queue pair, for the other one to connect to. */
+typedef struct PeerRdmaEnd {
+    uint8_t gid[16];
+    uint32_t qpn;       /* 24 bits */
+    uint32_t psn;       /* 24 bits */
+    uint16_t lid;       /* 0 on Ethernet */
+    uint8_t link_layer; /* IBV_LINK_LAYER_*: both ends' must be the same */
+    uint8_t mtu;        /* enum ibv_mtu, the larger one this end can take */
+    uint8_t reads;      /* READs under way that this end can answer, 1 to 255 */
+} PeerRdmaEnd;
+
+/* Memory of one region that may be read with one key. */
+typedef struct PeerSpan {
+    uint64_t page; /* in the region */
+    uint64_t count;
+    uint64_t address; /* of its first byte, as the source's device knows it */
+    uint32_t rkey;
+    uint32_t id; /* names it in KEYS_DONE; never given twice in a session */
+} PeerSpan;
+
+typedef enum PeerKeysState {
+    PEER_KEYS_SPAN = 0, /* here is one */
+    PEER_KEYS_END = 1,  /* this region has no more from that page on */
+    PEER_KEYS_FULL = 2, /* no more may be pinned at once: ask again when a span is done with */
+    PEER_KEYS_NONE = 3, /* this region cannot be read so, from that page on */
+} PeerKeysState;
 
 typedef struct PeerMessage {
     PeerMessageType type;
@@ -245,6 +285,31 @@ typedef struct PeerMessage {
             uint32_t n; /* bytes; 0: nothing is known */
             uint8_t bits[PEER_FORECAST_BYTES];
         } forecast;
+        struct {
+            PeerRdmaEnd end;
+        } rdma_connect;
+        struct {
+            uint32_t code; /* PeerErrorCode */
+            char text[LIMIT_TEXT + 1];
+            PeerRdmaEnd end;
+        } rdma_connected;
+        struct {
+            uint32_t region;
+            uint64_t page; /* from here on */
+        } keys_request;
+        struct {
+            uint32_t region;
+            uint32_t state; /* PeerKeysState */
+            uint64_t seal;
+            uint64_t next; /* ask on from this page; the region's page count: complete */
+            PeerSpan span; /* only of PEER_KEYS_SPAN */
+            uint32_t n;
+            PeerExtent
+                zeroes[PEER_MAP_EXTENTS]; /* in the span, ascending, apart: never to be read */
+        } keys;
+        struct {
+            uint32_t id;
+        } keys_done;
         struct {
             uint32_t n;
             PeerReadItem items[PEER_READ_ITEMS];

@@ -162,12 +162,12 @@ static JsonArray *import_channels(const Import *import)
     JsonArray *array = json_array_new();
 
     for (unsigned i = 0; i < import->n_resolvers; i++) {
-        const TcpChannel *channel = &import->resolvers[i].channel;
+        const Channel *channel = &import->resolvers[i].channel;
         add_channel(array, "urgent", i, atomic_load(&channel->connected), &channel->requests,
                     &channel->bytes);
     }
     for (unsigned i = 0; i < import->stream.n_channels; i++) {
-        const TcpChannel *channel = &import->stream.channels[i].channel;
+        const Channel *channel = &import->stream.channels[i].channel;
         add_channel(array, "bulk", i, atomic_load(&channel->connected), &channel->requests,
                     &channel->bytes);
     }

@@ -116,13 +116,13 @@ static void ask_again(Resolver *resolver, PendingFault *fault, uint64_t now_ns)
     Import *import = resolver->import;
     Fetch *fetch;
 
-    if (now_ns - fault->asked_ns < ASK_AGAIN_NS || !tcp_channel_has_room(&resolver->channel) ||
+    if (now_ns - fault->asked_ns < ASK_AGAIN_NS || !channel_has_room(&resolver->channel) ||
         import_is_halted(import))
         return;
     fault->asked_ns = now_ns;
     if (page_table_claim_any_run(&import->table, fault->region, fault->page, 1) == 0)
         return;
-    fetch = tcp_channel_fetch(&resolver->channel, fault->region, fault->page, 1);
+    fetch = channel_fetch(&resolver->channel, fault->region, fault->page, 1);
     fetch->wanted = fault->page;
     fetch->vcpu = fault->vcpu;
     fetch->since_ns = fault->since_ns;

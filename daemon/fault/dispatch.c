@@ -51,7 +51,7 @@ bool dispatch_hand_over(Resolver *resolver, const FaultRecord *fault, uint32_t t
 
 static bool can_serve(const Resolver *resolver)
 {
-    return tcp_channel_has_room(&resolver->channel) && !import_is_halted(resolver->import);
+    return channel_has_room(&resolver->channel) && !import_is_halted(resolver->import);
 }
 
 bool dispatch_take(Resolver *resolver, FaultRecord *ret_fault)

@@ -51,7 +51,7 @@ bool offer_is_idle(Offer *offer)
     return idle;
 }
 
-void offer_serve(Offer *offer, TcpChannel *channel)
+void offer_serve(Offer *offer, Channel *channel)
 {
     bool drop, attach;
     int fd;
@@ -70,9 +70,9 @@ void offer_serve(Offer *offer, TcpChannel *channel)
     atomic_store(&offer->news, offer->fd >= 0);
     pthread_mutex_unlock(&offer->lock);
     if (drop)
-        tcp_channel_drop(channel, "the link was lost");
+        channel_drop(channel, "the link was lost");
     if (attach)
-        tcp_channel_attach(channel, fd, offer->session, offer->generation);
+        channel_attach(channel, fd, offer->session, offer->generation);
 }
 
 void offer_lost(Offer *offer)

@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #include "daemon/core/ring.h"
-#include "daemon/transport/tcp_channel.h"
+#include "daemon/transport/channel.h"
 
 typedef struct Offer {
     _Atomic bool news; /* something below was changed for the channel's thread */
@@ -38,7 +38,7 @@ void offer_revoke(Offer *offer);
 bool offer_is_idle(Offer *offer);
 
 /* The channel's thread, after a wake-up: attaches or drops as was asked. */
-void offer_serve(Offer *offer, TcpChannel *channel);
+void offer_serve(Offer *offer, Channel *channel);
 
 /* The channel's thread: its connection is gone. */
 void offer_lost(Offer *offer);

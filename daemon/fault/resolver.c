@@ -24,7 +24,7 @@
 enum {
     RESOLVER_RETRY_MS = 50,
     RESOLVER_ATTEMPTS = 40, /* of a page the source cannot read, before it is poisoned */
-    AROUND_SLOTS = TCP_CHANNEL_SLOTS * 3 / 4, /* the rest is for pages that are wanted */
+    AROUND_SLOTS = CHANNEL_SLOTS * 3 / 4, /* the rest is for pages that are wanted */
 };
 
 #define NOT_WANTED UINT64_MAX
@@ -144,7 +144,7 @@ static PageClaim claim(Import *import, uint32_t region, uint64_t page, uint32_t 
 static void fetch_run(Resolver *resolver, uint32_t region, uint64_t page, uint64_t count)
 {
     if (count > 0)
-        tcp_channel_fetch(&resolver->channel, region, page, (uint32_t)count)->wanted = NOT_WANTED;
+        channel_fetch(&resolver->channel, region, page, (uint32_t)count)->wanted = NOT_WANTED;
 }
 
 static uint64_t claim_neighbours(Import *import, uint32_t region, uint64_t page, uint64_t limit)
@@ -223,7 +223,7 @@ static void resolve(Resolver *resolver, const FaultRecord *fault)
     switch (import_is_gone(import, shard->region) ? PAGE_CLAIM_REMOVED
                                                   : claim(import, shard->region, page, vcpu, now)) {
     case PAGE_CLAIM_FETCH:
-        fetch = tcp_channel_fetch(&resolver->channel, shard->region, page, 1);
+        fetch = channel_fetch(&resolver->channel, shard->region, page, 1);
         fetch->wanted = page;
         fetch->vcpu = vcpu;
         fetch->since_ns = now;
@@ -326,7 +326,7 @@ static void *run(void *argument)
         drain_queue(resolver);
         if (resolver->assist)
             assist_review(resolver);
-        tcp_channel_flush(&resolver->channel);
+        channel_flush(&resolver->channel);
         error = ring_wait(&resolver->ring, patience_ms(resolver));
         dispatch_awake(resolver);
         resolver_serve_unread(resolver);
@@ -353,9 +353,9 @@ static int init_parts(Resolver *resolver)
     if (error)
         return error;
     offer_init(&resolver->offer, &resolver->ring);
-    return tcp_channel_init(&resolver->channel, &resolver->ring, &resolver_sink, resolver,
-                            import->page_sizes, import->wire_regions, import->regions.n,
-                            import_buffer_size(import), false);
+    return channel_init(&resolver->channel, &resolver->ring, &resolver_sink, resolver,
+                        import->page_sizes, import->wire_regions, import->regions.n,
+                        import_buffer_size(import), false);
 }
 
 int resolver_init(Resolver *resolver, Import *import, unsigned index)
@@ -404,7 +404,7 @@ void resolver_deinit(Resolver *resolver)
     resolver->assist = NULL;
     if (resolver->ring.wake_fd < 0)
         return;
-    tcp_channel_deinit(&resolver->channel);
+    channel_deinit(&resolver->channel);
     offer_deinit(&resolver->offer);
     ring_deinit(&resolver->ring);
 }

@@ -21,7 +21,7 @@
 #include "daemon/fault/around.h"
 #include "daemon/fault/offer.h"
 #include "daemon/fault/shard.h"
-#include "daemon/transport/tcp_channel.h"
+#include "daemon/transport/channel.h"
 
 struct Import;
 
@@ -49,13 +49,13 @@ typedef struct Resolver {
     unsigned heeded;        /* and how often it took notice */
     Ring ring;
     Offer offer;
-    TcpChannel channel;
+    Channel channel;
     ShardWatch *watches; /* one a slot of shards */
     uint64_t polled;     /* the epoch of shards it waits for; 0: the gate is shut */
     uint64_t cancelled;  /* up to this retirement it has cancelled what it waited for, */
     uint64_t settled;    /* and up to this one nothing is left of it */
     Around around;
-    Fetch *fetched[TCP_CHANNEL_SLOTS];
+    Fetch *fetched[CHANNEL_SLOTS];
     unsigned n_fetched;         /* of the batch being read: they may take neighbours along */
     struct AssistWatch *assist; /* NULL in direct mode */
     FaultQueue

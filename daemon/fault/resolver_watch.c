@@ -15,7 +15,7 @@ static bool take_inbox(Resolver *resolver, ShardWatch *watch)
     bool room = true;
 
     while (watch->at < watch->n && room) {
-        room = tcp_channel_has_room(&resolver->channel) && !import_is_halted(resolver->import);
+        room = channel_has_room(&resolver->channel) && !import_is_halted(resolver->import);
         if (room)
             resolver_take_message(resolver, watch->shard, &watch->messages[watch->at++]);
     }
@@ -81,7 +81,7 @@ static void read_events(Resolver *resolver, ShardWatch *watch)
         return;
     atomic_fetch_add_explicit(&resolver->reads, 1, memory_order_relaxed);
     while (shard->inbox_at < shard->inbox_n) {
-        if (!tcp_channel_has_room(&resolver->channel) || import_is_halted(resolver->import))
+        if (!channel_has_room(&resolver->channel) || import_is_halted(resolver->import))
             break;
         resolver_take_message(resolver, shard, &shard->inbox[shard->inbox_at++]);
     }
@@ -191,7 +191,7 @@ void resolver_heed_retirement(Resolver *resolver)
 
     if (resolver->settled == retired)
         return;
-    busy = tcp_channel_is_landing(&resolver->channel, import->retiring);
+    busy = channel_is_landing(&resolver->channel, import->retiring);
     for (uint32_t i = 0; i < n; i++) {
         ShardWatch *watch = &resolver->watches[i];
         if (!is_retired(watch))
@@ -238,7 +238,7 @@ void resolver_serve_unread(Resolver *resolver)
         ShardWatch *watch = &resolver->watches[i];
 
         if (has_unread(resolver, watch) &&
-            (watch->shard->removable || tcp_channel_has_room(&resolver->channel)))
+            (watch->shard->removable || channel_has_room(&resolver->channel)))
             serve_watch(resolver, watch, watch->more);
     }
 }

@@ -24,13 +24,13 @@ enum {
 
 static void ask_for_map(Stream *stream)
 {
-    TcpChannel *channel = &stream->channels[0].channel;
+    Channel *channel = &stream->channels[0].channel;
 
     if (stream->import->config.assist || stream->map_complete || stream->map_asked ||
         channel->fd < 0 || !stream->open)
         return;
     stream->map_asked = true;
-    tcp_channel_ask_map(channel, stream->map_region, stream->map_page);
+    channel_ask_map(channel, stream->map_region, stream->map_page);
 }
 
 /* After the last region no HOLE has content any more: faults on them need not ask the source. */
@@ -58,7 +58,7 @@ static void map_arrived(void *owner, uint32_t region, const PeerMessage *map)
 
     if (!stream->map_asked || region != stream->map_region || map->map.next <= stream->map_page ||
         map->map.next > pages || (map->map.n > 0 && map->map.extents[0].page < stream->map_page)) {
-        tcp_channel_drop(&channel->channel, "the source sent a map nobody asked for");
+        channel_drop(&channel->channel, "the source sent a map nobody asked for");
         return;
     }
     for (uint32_t i = 0; i < map->map.n; i++) {
@@ -178,14 +178,13 @@ static uint64_t chunk_bytes(const Stream *stream)
     return rate_chunk(&stream->rate, pace_chunk(&stream->pace));
 }
 
-static TcpChannel *channel_with_room(Stream *stream)
+static Channel *channel_with_room(Stream *stream)
 {
-    TcpChannel *best = NULL;
+    Channel *best = NULL;
 
     for (unsigned i = 0; i < stream->n_channels; i++) {
-        TcpChannel *channel = &stream->channels[i].channel;
-        if (channel->fd >= 0 && tcp_channel_has_room(channel) &&
-            (!best || channel->used < best->used))
+        Channel *channel = &stream->channels[i].channel;
+        if (channel->fd >= 0 && channel_has_room(channel) && (!best || channel->used < best->used))
             best = channel;
     }
     return best;
@@ -216,7 +215,7 @@ static void fetch_more(Stream *stream)
 {
     Import *import = stream->import;
     uint64_t now = clock_ns();
-    TcpChannel *channel;
+    Channel *channel;
 
     keep_rate(stream, now);
     while (may_send(stream, now) && (channel = channel_with_room(stream))) {
@@ -226,7 +225,7 @@ static void fetch_more(Stream *stream)
 
         if (count == 0)
             return;
-        tcp_channel_fetch(channel, region, page, (uint32_t)count)->since_ns = now;
+        channel_fetch(channel, region, page, (uint32_t)count)->since_ns = now;
         stream->in_flight += count * import->page_sizes[region];
         rate_take(&stream->rate, count * import->page_sizes[region]);
     }
@@ -278,7 +277,7 @@ static void heed_retirement(Stream *stream)
     if (stream->settled == retired)
         return;
     for (unsigned i = 0; i < stream->n_channels; i++)
-        if (tcp_channel_is_landing(&stream->channels[i].channel, import->retiring))
+        if (channel_is_landing(&stream->channels[i].channel, import->retiring))
             return;
     stream->settled = retired;
     hotplug_settled(import);
@@ -318,7 +317,7 @@ static void step(Stream *stream)
     if (may_run(stream))
         fetch_more(stream);
     for (unsigned i = 0; i < stream->n_channels; i++)
-        tcp_channel_flush(&stream->channels[i].channel);
+        channel_flush(&stream->channels[i].channel);
     check_complete(stream);
 }
 
@@ -383,9 +382,9 @@ static int init_parts(Stream *stream)
         channel->stream = stream;
         offer_init(&channel->offer, &stream->ring);
         stream->n_channels = i + 1;
-        error = tcp_channel_init(&channel->channel, &stream->ring, &stream_sink, channel,
-                                 import->page_sizes, import->wire_regions, import->regions.n,
-                                 import_buffer_size(import), i == 0);
+        error = channel_init(&channel->channel, &stream->ring, &stream_sink, channel,
+                             import->page_sizes, import->wire_regions, import->regions.n,
+                             import_buffer_size(import), i == 0);
     }
     return error ? error : stream_walk_init(&stream->walk, import);
 }
@@ -417,7 +416,7 @@ void stream_stop(Stream *stream)
     if (!stream->initialised)
         return;
     for (unsigned i = 0; i < stream->n_channels; i++) {
-        tcp_channel_deinit(&stream->channels[i].channel);
+        channel_deinit(&stream->channels[i].channel);
         offer_deinit(&stream->channels[i].offer);
     }
     stream_walk_deinit(&stream->walk);

@@ -17,7 +17,7 @@
 #include "daemon/fault/pace.h"
 #include "daemon/fault/rate.h"
 #include "daemon/fault/stream_walk.h"
-#include "daemon/transport/tcp_channel.h"
+#include "daemon/transport/channel.h"
 #include "protocol/limits.h"
 
 struct Import;
@@ -27,7 +27,7 @@ enum { STREAM_CHANNELS_MAX = 8 };
 typedef struct StreamChannel {
     struct Stream *stream;
     Offer offer;
-    TcpChannel channel;
+    Channel channel;
 } StreamChannel;
 
 typedef struct Stream {

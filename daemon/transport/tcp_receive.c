@@ -16,7 +16,7 @@ enum {
 #define RETRY_NS UINT64_C(50000000)
 
 /* The rest of the pages to their place, and the next frame's head to the buffer, which is empty. */
-static void receive_in_place(TcpChannel *channel)
+static void receive_in_place(Channel *channel)
 {
     uint64_t page_size = channel->page_sizes[channel->current->region];
 
@@ -31,7 +31,7 @@ static void receive_in_place(TcpChannel *channel)
 }
 
 /* The single page that is all there is to come; NULL: more is, or nothing. */
-static Fetch *lone_page(TcpChannel *channel)
+static Fetch *lone_page(Channel *channel)
 {
     Fetch *fetch = channel->slots;
 
@@ -44,7 +44,7 @@ static Fetch *lone_page(TcpChannel *channel)
 }
 
 /* False: it has no place. */
-static bool receive_ahead(TcpChannel *channel, Fetch *fetch)
+static bool receive_ahead(Channel *channel, Fetch *fetch)
 {
     if (!channel->sink->place(channel->owner, fetch, 0, 1, &channel->place))
         return false;
@@ -60,7 +60,7 @@ static bool receive_ahead(TcpChannel *channel, Fetch *fetch)
     return true;
 }
 
-static void receive_to_buffer(TcpChannel *channel)
+static void receive_to_buffer(Channel *channel)
 {
     size_t rest = channel->tail - channel->head;
     size_t room;
@@ -78,7 +78,7 @@ static void receive_to_buffer(TcpChannel *channel)
                  room);
 }
 
-void tcp_receive(TcpChannel *channel)
+void tcp_receive(Channel *channel)
 {
     Fetch *fetch;
 
@@ -93,13 +93,13 @@ void tcp_receive(TcpChannel *channel)
         receive_to_buffer(channel);
 }
 
-static void free_fetch(TcpChannel *channel, Fetch *fetch)
+static void free_fetch(Channel *channel, Fetch *fetch)
 {
     fetch->state = FETCH_FREE;
     channel->used--;
 }
 
-static void hand_over(TcpChannel *channel, Fetch *fetch, uint32_t count, FetchContent content,
+static void hand_over(Channel *channel, Fetch *fetch, uint32_t count, FetchContent content,
                       const void *data)
 {
     channel->sink->pages(channel->owner, fetch, fetch->done, count, content, data);
@@ -109,12 +109,12 @@ static void hand_over(TcpChannel *channel, Fetch *fetch, uint32_t count, FetchCo
 }
 
 /* The slot a reply is for, if the reply continues it exactly where it stands. */
-static Fetch *match(TcpChannel *channel, const PeerHeader *header, const PeerPlacement *placement)
+static Fetch *match(Channel *channel, const PeerHeader *header, const PeerPlacement *placement)
 {
     Fetch *fetch;
 
     if (header->session != channel->session || header->generation != channel->generation ||
-        header->cookie >= TCP_CHANNEL_SLOTS || placement->seal != channel->seal)
+        header->cookie >= CHANNEL_SLOTS || placement->seal != channel->seal)
         return NULL;
     fetch = &channel->slots[header->cookie];
     if (fetch->state != FETCH_SENT || placement->first != fetch->done ||
@@ -124,13 +124,13 @@ static Fetch *match(TcpChannel *channel, const PeerHeader *header, const PeerPla
 }
 
 /* A slot of its own for the next pages of a fetch; NULL: all are taken. */
-static Fetch *split(TcpChannel *channel, Fetch *fetch, uint32_t count)
+static Fetch *split(Channel *channel, Fetch *fetch, uint32_t count)
 {
     Fetch *part;
 
-    if (!tcp_channel_has_room(channel))
+    if (!channel_has_room(channel))
         return NULL;
-    part = tcp_channel_fetch(channel, fetch->region, fetch->page + fetch->done, count);
+    part = channel_fetch(channel, fetch->region, fetch->page + fetch->done, count);
     channel->queued--;
     part->attempts = fetch->attempts;
     part->spoiled = fetch->spoiled;
@@ -142,7 +142,7 @@ static Fetch *split(TcpChannel *channel, Fetch *fetch, uint32_t count)
 }
 
 /* These pages are asked again later, or given up by their owner; the others go on. */
-static bool fail(TcpChannel *channel, Fetch *fetch, uint32_t count, PeerErrorCode code)
+static bool fail(Channel *channel, Fetch *fetch, uint32_t count, PeerErrorCode code)
 {
     if (count < fetch->count - fetch->done) {
         fetch = split(channel, fetch, count);
@@ -164,13 +164,13 @@ static bool fail(TcpChannel *channel, Fetch *fetch, uint32_t count, PeerErrorCod
     return true;
 }
 
-static size_t available(const TcpChannel *channel)
+static size_t available(const Channel *channel)
 {
     return channel->tail - channel->head;
 }
 
 /* Pages of fetch come next. False: their number and their bytes differ. */
-static bool expect_pages(TcpChannel *channel, Fetch *fetch, uint32_t count, uint64_t length)
+static bool expect_pages(Channel *channel, Fetch *fetch, uint32_t count, uint64_t length)
 {
     if (length != (uint64_t)count * channel->page_sizes[fetch->region])
         return false;
@@ -189,7 +189,7 @@ static bool expect_pages(TcpChannel *channel, Fetch *fetch, uint32_t count, uint
 }
 
 /* DATA, ZERO or ERROR, whose fixed part lies at body. False: nonsense. */
-static bool take_placement(TcpChannel *channel, const PeerHeader *header, const uint8_t *body)
+static bool take_placement(Channel *channel, const PeerHeader *header, const uint8_t *body)
 {
     PeerPlacement placement;
     Fetch *fetch;
@@ -208,7 +208,7 @@ static bool take_placement(TcpChannel *channel, const PeerHeader *header, const 
 }
 
 /* A frame that is neither pages nor zeroes. False: nonsense, or the source's good-bye. */
-static bool take_message(TcpChannel *channel, const PeerHeader *header, const uint8_t *body)
+static bool take_message(Channel *channel, const PeerHeader *header, const uint8_t *body)
 {
     PeerMessage *message = channel->scratch;
 
@@ -227,7 +227,7 @@ static size_t needed(const PeerHeader *header)
 }
 
 /* One step through the buffer: 1 went on, 0 needs more bytes, -1 nonsense. */
-static int parse_frame(TcpChannel *channel)
+static int parse_frame(Channel *channel)
 {
     const uint8_t *at = channel->in + channel->head;
     PeerHeader header;
@@ -251,7 +251,7 @@ static int parse_frame(TcpChannel *channel)
 }
 
 /* count pages of the frame under way were handed over. */
-static void take_pages(TcpChannel *channel, uint32_t count, FetchContent content, const void *data)
+static void take_pages(Channel *channel, uint32_t count, FetchContent content, const void *data)
 {
     Fetch *fetch = channel->current;
 
@@ -264,7 +264,7 @@ static void take_pages(TcpChannel *channel, uint32_t count, FetchContent content
 }
 
 /* length more bytes are in their place; whole pages are handed over. */
-static void land(TcpChannel *channel, size_t length)
+static void land(Channel *channel, size_t length)
 {
     uint64_t page_size = channel->page_sizes[channel->current->region];
     uint64_t count = (channel->landed + length) / page_size;
@@ -277,7 +277,7 @@ static void land(TcpChannel *channel, size_t length)
 }
 
 /* What came along with the frame's head. By a system call: that memory is the client's (rule 13). */
-static int land_buffered(TcpChannel *channel)
+static int land_buffered(Channel *channel)
 {
     uint64_t page_size = channel->page_sizes[channel->current->region];
     size_t left = channel->current_left * page_size - channel->landed;
@@ -289,7 +289,7 @@ static int land_buffered(TcpChannel *channel)
     written = pwrite(channel->place.fd, channel->in + channel->head, length,
                      (off_t)(channel->place.offset + channel->landed));
     if (written <= 0) {
-        tcp_channel_drop(channel, "the guest's memory could not be written");
+        channel_drop(channel, "the guest's memory could not be written");
         return 0;
     }
     channel->head += (size_t)written;
@@ -297,7 +297,7 @@ static int land_buffered(TcpChannel *channel)
     return 1;
 }
 
-static int parse_pages(TcpChannel *channel)
+static int parse_pages(Channel *channel)
 {
     uint64_t page_size = channel->page_sizes[channel->current->region];
     uint64_t count = available(channel) / page_size;
@@ -315,13 +315,13 @@ static int parse_pages(TcpChannel *channel)
 }
 
 /* A sink may drop the channel while it is being told of what came. */
-static bool is_up(const TcpChannel *channel)
+static bool is_up(const Channel *channel)
 {
     return channel->fd >= 0 && !channel->reason;
 }
 
 /* What came is in the buffer, or first in place and then in the buffer. */
-static void take_bytes(TcpChannel *channel, size_t length)
+static void take_bytes(Channel *channel, size_t length)
 {
     size_t in_place = 0;
 
@@ -332,7 +332,7 @@ static void take_bytes(TcpChannel *channel, size_t length)
     channel->tail += length - in_place;
 }
 
-static bool announces(const TcpChannel *channel, const Fetch *fetch)
+static bool announces(const Channel *channel, const Fetch *fetch)
 {
     PeerHeader header;
 
@@ -341,7 +341,7 @@ static bool announces(const TcpChannel *channel, const Fetch *fetch)
 }
 
 /* What lies in the page is something else, such as the answers that follow that of a zero page. */
-static bool move_to_buffer(TcpChannel *channel, size_t length)
+static bool move_to_buffer(Channel *channel, size_t length)
 {
     if (pread(channel->place.fd, channel->in + channel->tail, length,
               (off_t)channel->place.offset) != (ssize_t)length)
@@ -351,7 +351,7 @@ static bool move_to_buffer(TcpChannel *channel, size_t length)
 }
 
 /* A head, and what was received with it as if it were its page.  False: nonsense. */
-static bool take_ahead(TcpChannel *channel, size_t length)
+static bool take_ahead(Channel *channel, size_t length)
 {
     Fetch *fetch = channel->ahead;
     size_t head = length < REPLY_HEAD ? length : REPLY_HEAD;
@@ -373,22 +373,22 @@ static bool take_ahead(TcpChannel *channel, size_t length)
 }
 
 /* Nothing is to come: what is asked next decides how it is received. */
-static bool is_at_rest(const TcpChannel *channel)
+static bool is_at_rest(const Channel *channel)
 {
     return channel->used == 0 && !channel->scratch && channel->head == channel->tail;
 }
 
 void tcp_received(RingWatch *watch, int result)
 {
-    TcpChannel *channel = watch->owner;
+    Channel *channel = watch->owner;
     int step = 1;
 
     if (channel->reason) {
-        tcp_channel_finish_drop(channel);
+        channel_finish_drop(channel);
         return;
     }
     if (result <= 0 && result != -EAGAIN && result != -EINTR) {
-        tcp_channel_drop(channel, result ? strerrordesc_np(-result) : "the source closed it");
+        channel_drop(channel, result ? strerrordesc_np(-result) : "the source closed it");
         return;
     }
     if (result > 0) {
@@ -403,7 +403,7 @@ void tcp_received(RingWatch *watch, int result)
     while (step > 0 && is_up(channel))
         step = channel->current ? parse_pages(channel) : parse_frame(channel);
     if (step < 0)
-        tcp_channel_drop(channel, "the source sent a malformed or unexpected frame");
+        channel_drop(channel, "the source sent a malformed or unexpected frame");
     else if (is_up(channel) && !is_at_rest(channel))
         tcp_receive(channel);
 }

@@ -14,10 +14,10 @@
 #ifndef POSTCOPYD_TRANSPORT_TCP_RECEIVE_H
 #define POSTCOPYD_TRANSPORT_TCP_RECEIVE_H
 
-#include "daemon/transport/tcp_channel.h"
+#include "daemon/transport/channel.h"
 
 /* Starts to receive, unless that is under way.  Only while the channel is up. */
-void tcp_receive(TcpChannel *channel);
+void tcp_receive(Channel *channel);
 
 /* The completion of what tcp_receive() started. */
 void tcp_received(RingWatch *watch, int result);

@@ -12,7 +12,7 @@ const uint64_t page_sizes[] = {PAGE, HUGE_PAGE};
 static const uint32_t wire_regions[] = {SOURCE_REGION, SOURCE_REGION + 1};
 
 Ring ring;
-TcpChannel channel;
+Channel channel;
 int source = -1;
 uint32_t session;
 
@@ -111,7 +111,7 @@ static const FetchSink sink = {
 
 void turn(void)
 {
-    tcp_channel_flush(&channel);
+    channel_flush(&channel);
     assert_int_equal(ring_wait(&ring, 1), 0);
 }
 
@@ -130,7 +130,7 @@ void connect_source(void)
         close(source);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
     source = pair[1];
-    tcp_channel_attach(&channel, pair[0], ++session, 1);
+    channel_attach(&channel, pair[0], ++session, 1);
 }
 
 static void on_woken(void *owner)
@@ -145,9 +145,9 @@ static void begin(bool with_maps)
     retry_failed = true;
     assert_int_equal(ring_init(&ring, on_woken, NULL), 0);
     assert_int_equal(ring_start(&ring, 64), 0);
-    assert_int_equal(tcp_channel_init(&channel, &ring, &sink, NULL, page_sizes, wire_regions, 2,
-                                      IN_SIZE, with_maps),
-                     0);
+    assert_int_equal(
+        channel_init(&channel, &ring, &sink, NULL, page_sizes, wire_regions, 2, IN_SIZE, with_maps),
+        0);
     channel.seal = SEAL;
     connect_source();
 }
@@ -169,10 +169,10 @@ int set_up_urgent(void **state)
 int tear_down(void **state)
 {
     (void)state;
-    tcp_channel_drop(&channel, "end of test");
+    channel_drop(&channel, "end of test");
     while (channel.receiving.busy || channel.sending.busy)
         turn();
-    tcp_channel_deinit(&channel);
+    channel_deinit(&channel);
     ring_stop(&ring);
     ring_deinit(&ring);
     close(source);

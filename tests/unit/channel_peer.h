@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-#include "daemon/transport/tcp_channel.h"
+#include "daemon/transport/channel.h"
 
 enum {
     PAGE = 4096,
@@ -29,7 +29,7 @@ enum {
 extern const uint64_t page_sizes[2];
 
 extern Ring ring;
-extern TcpChannel channel;
+extern Channel channel;
 extern int source; /* the source's socket; -1: it is gone */
 extern uint32_t session;
 

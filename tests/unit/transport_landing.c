@@ -35,7 +35,7 @@ static void long_answers_land_in_place(void **state)
         memset(seen, 0, sizeof seen);
         memset(landing, 0xa5, PAGES * PAGE);
         landed = 0;
-        tcp_channel_fetch(&channel, 0, i, 32);
+        channel_fetch(&channel, 0, i, 32);
         read_request(PEER_READ);
         length = put_landing(&request.read.items[0]);
         write_all(bytes, splits[i]);
@@ -63,7 +63,7 @@ static void a_landing_that_is_cut_short_is_told(void **state)
 
     (void)state;
     make_landing();
-    tcp_channel_fetch(&channel, 0, 40, 16);
+    channel_fetch(&channel, 0, 40, 16);
     read_request(PEER_READ);
     message = reply_to(PEER_DATA, &request.read.items[0], 0, 16);
     length = put_reply(bytes, &message, &request.read.items[0]);
@@ -93,7 +93,7 @@ static void ask_one(uint64_t page)
     memset(seen, 0, sizeof seen);
     memset(landing, 0xa5, PAGES * PAGE);
     landed = 0;
-    tcp_channel_fetch(&channel, 0, page, 1);
+    channel_fetch(&channel, 0, page, 1);
     read_request(PEER_READ);
 }
 
@@ -177,7 +177,7 @@ static void what_follows_a_zero_page_is_no_page(void **state)
     for (unsigned i = 0; i < sizeof splits / sizeof splits[0]; i++) {
         ask_one(50);
         first = request.read.items[0];
-        tcp_channel_fetch(&channel, 0, 60, 1);
+        channel_fetch(&channel, 0, 60, 1);
         read_request(PEER_READ);
         second = request.read.items[0];
         zero = reply_to(PEER_ZERO, &first, 0, 1);
@@ -209,7 +209,7 @@ static void another_page_s_answer_may_come_first(void **state)
     warm_up();
     ask_one(70);
     first = request.read.items[0];
-    tcp_channel_fetch(&channel, 0, 80, 1);
+    channel_fetch(&channel, 0, 80, 1);
     read_request(PEER_READ);
     reply(PEER_DATA, &request.read.items[0], 0, 1);
     reply(PEER_DATA, &first, 0, 1);
@@ -274,7 +274,7 @@ static void an_end_between_faults_is_met_by_the_next(void **state)
     source = -1;
     turn();
     assert_int_equal(downs, 0);
-    tcp_channel_fetch(&channel, 0, 110, 1);
+    channel_fetch(&channel, 0, 110, 1);
     turn_until(&downs, 1);
     connect_source();
     read_request(PEER_READ);
@@ -303,7 +303,7 @@ static void a_request_waits_where_the_socket_is_full(void **state)
 
     (void)state;
     stuffed = stuff(channel.fd);
-    tcp_channel_fetch(&channel, 0, 120, 1);
+    channel_fetch(&channel, 0, 120, 1);
     turn();
     turn();
     assert_true(channel.sending.busy);

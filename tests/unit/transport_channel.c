@@ -14,9 +14,9 @@
 static void requests_go_out_in_one_batch(void **state)
 {
     (void)state;
-    tcp_channel_fetch(&channel, 0, 3, 1);
-    tcp_channel_fetch(&channel, 0, 100, 16);
-    tcp_channel_fetch(&channel, 1, 2, 1);
+    channel_fetch(&channel, 0, 3, 1);
+    channel_fetch(&channel, 0, 100, 16);
+    channel_fetch(&channel, 1, 2, 1);
     read_request(PEER_READ);
     assert_int_equal(request.read.n, 3);
     assert_int_equal(request.read.items[1].region, SOURCE_REGION);
@@ -29,20 +29,20 @@ static void requests_go_out_in_one_batch(void **state)
 static void slots_are_bounded_and_come_back(void **state)
 {
     (void)state;
-    for (unsigned i = 0; i < TCP_CHANNEL_SLOTS; i++) {
-        assert_true(tcp_channel_has_room(&channel));
-        tcp_channel_fetch(&channel, 0, i, 1);
+    for (unsigned i = 0; i < CHANNEL_SLOTS; i++) {
+        assert_true(channel_has_room(&channel));
+        channel_fetch(&channel, 0, i, 1);
     }
-    assert_false(tcp_channel_has_room(&channel));
+    assert_false(channel_has_room(&channel));
     read_request(PEER_READ);
-    assert_int_equal(request.read.n, TCP_CHANNEL_SLOTS);
-    for (unsigned i = TCP_CHANNEL_SLOTS; i-- > 0;) /* in any order */
+    assert_int_equal(request.read.n, CHANNEL_SLOTS);
+    for (unsigned i = CHANNEL_SLOTS; i-- > 0;) /* in any order */
         reply(i % 3 ? PEER_DATA : PEER_ZERO, &request.read.items[i], 0, 1);
     for (int i = 0; i < 2500 && channel.used > 0; i++)
         turn();
     assert_int_equal(channel.used, 0);
-    assert_seen_once(0, 0, TCP_CHANNEL_SLOTS);
-    assert_int_equal(zeroes, (TCP_CHANNEL_SLOTS + 2) / 3);
+    assert_seen_once(0, 0, CHANNEL_SLOTS);
+    assert_int_equal(zeroes, (CHANNEL_SLOTS + 2) / 3);
 }
 
 /* Two pages, one zero page, one page: as one item's answer. */
@@ -64,7 +64,7 @@ static void answers_may_be_split_anywhere(void **state)
     (void)state;
     for (size_t split = 1; split < length; split += 2) {
         memset(seen, 0, sizeof seen);
-        tcp_channel_fetch(&channel, 0, split % 200, 4);
+        channel_fetch(&channel, 0, split % 200, 4);
         read_request(PEER_READ);
         length = put_mixed(&request.read.items[0]);
         write_all(bytes, split);
@@ -84,7 +84,7 @@ static void answers_may_come_in_crumbs(void **state)
     (void)state;
     for (size_t crumb = 1; crumb < 60; crumb += 2) {
         memset(seen, 0, sizeof seen);
-        tcp_channel_fetch(&channel, 0, 9, 4);
+        channel_fetch(&channel, 0, 9, 4);
         read_request(PEER_READ);
         length = put_mixed(&request.read.items[0]);
         for (size_t at = 0; at < length; at += crumb) {
@@ -105,7 +105,7 @@ static void a_bad_page_fails_alone(void **state)
 
     (void)state;
     retry_failed = true;
-    tcp_channel_fetch(&channel, 0, 60, 8);
+    channel_fetch(&channel, 0, 60, 8);
     read_request(PEER_READ);
     item = request.read.items[0];
     reply(PEER_DATA, &item, 0, 3);
@@ -129,8 +129,8 @@ static void huge_pages_fit_the_buffer(void **state)
 {
     (void)state;
     for (uint64_t page = 0; page < 6; page++) {
-        tcp_channel_fetch(&channel, 1, page, 1);
-        tcp_channel_fetch(&channel, 0, page, 1);
+        channel_fetch(&channel, 1, page, 1);
+        channel_fetch(&channel, 0, page, 1);
     }
     read_request(PEER_READ);
     for (uint32_t i = 0; i < request.read.n; i++)
@@ -148,7 +148,7 @@ static void assert_dropped(void (*spoil)(PeerMessage *))
     PeerReadItem item;
     PeerMessage message;
 
-    tcp_channel_fetch(&channel, 0, 20, 4);
+    channel_fetch(&channel, 0, 20, 4);
     read_request(PEER_READ);
     item = request.read.items[0];
     message = reply_to(PEER_DATA, &item, 0, 2);
@@ -240,7 +240,7 @@ static void a_data_frame_of_another_page_size_ends_it(void **state)
     PeerMessage message;
 
     (void)state;
-    tcp_channel_fetch(&channel, 0, 20, 1);
+    channel_fetch(&channel, 0, 20, 1);
     read_request(PEER_READ);
     message = reply_to(PEER_DATA, &request.read.items[0], 0, 1);
     assert_true(peer_data_encode(&message, 2 * PAGE, bytes, 64) > 0);
@@ -263,8 +263,8 @@ static void only_what_never_came_is_asked_again(void **state)
     size_t length;
 
     (void)state;
-    tcp_channel_fetch(&channel, 0, 10, 8);
-    tcp_channel_fetch(&channel, 0, 50, 2);
+    channel_fetch(&channel, 0, 10, 8);
+    channel_fetch(&channel, 0, 50, 2);
     read_request(PEER_READ);
     item = request.read.items[0];
     message = reply_to(PEER_DATA, &item, 0, 6);
@@ -277,7 +277,7 @@ static void only_what_never_came_is_asked_again(void **state)
     turn_until(&downs, 1);
     assert_string_equal(last_reason, "the source closed it");
     assert_int_equal(channel.used, 2);
-    tcp_channel_fetch(&channel, 0, 70, 1); /* while there is no connection */
+    channel_fetch(&channel, 0, 70, 1); /* while there is no connection */
     connect_source();
     read_request(PEER_READ);
     assert_int_equal(request.read.n, 3);
@@ -297,7 +297,7 @@ static void only_what_never_came_is_asked_again(void **state)
 static void a_failed_read_is_asked_again_later(void **state)
 {
     (void)state;
-    tcp_channel_fetch(&channel, 0, 30, 4);
+    channel_fetch(&channel, 0, 30, 4);
     read_request(PEER_READ);
     reply(PEER_DATA, &request.read.items[0], 0, 1);
     reply(PEER_ERROR, &request.read.items[0], 1, 3);
@@ -317,7 +317,7 @@ static void a_failed_read_may_be_given_up(void **state)
 {
     (void)state;
     retry_failed = false;
-    tcp_channel_fetch(&channel, 0, 30, 4);
+    channel_fetch(&channel, 0, 30, 4);
     read_request(PEER_READ);
     reply(PEER_ERROR, &request.read.items[0], 0, 4);
     turn_until(&failures, 1);
@@ -331,7 +331,7 @@ static void a_map_is_asked_for(void **state)
     ssize_t length;
 
     (void)state;
-    tcp_channel_ask_map(&channel, 0, 40);
+    channel_ask_map(&channel, 0, 40);
     read_request(PEER_MAP_REQUEST);
     assert_int_equal(request.map_request.region, SOURCE_REGION);
     assert_int_equal(request.map_request.page, 40);

@@ -9,8 +9,8 @@
  * stay, and what is outstanding of them is asked again over the next connection: only what never
  * came, so no page is handed over twice.
  */
-#ifndef POSTCOPYD_TRANSPORT_TCP_CHANNEL_H
-#define POSTCOPYD_TRANSPORT_TCP_CHANNEL_H
+#ifndef POSTCOPYD_TRANSPORT_CHANNEL_H
+#define POSTCOPYD_TRANSPORT_CHANNEL_H
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -20,7 +20,7 @@
 #include "daemon/core/ring.h"
 #include "protocol/peer.h"
 
-enum { TCP_CHANNEL_SLOTS = 64 };
+enum { CHANNEL_SLOTS = 64 };
 
 typedef enum FetchState {
     FETCH_FREE = 0,
@@ -76,7 +76,7 @@ typedef struct FetchSink {
     void (*down)(void *owner, const char *reason);
 } FetchSink;
 
-typedef struct TcpChannel {
+typedef struct Channel {
     Ring *ring;
     const FetchSink *sink;
     void *owner;
@@ -88,7 +88,7 @@ typedef struct TcpChannel {
     uint32_t generation;
     uint64_t seal;      /* the owner's to set before it fetches: replies must carry it */
     const char *reason; /* not NULL: being taken down */
-    Fetch slots[TCP_CHANNEL_SLOTS];
+    Fetch slots[CHANNEL_SLOTS];
     unsigned used, queued, retrying;
     RingWatch receiving, sending;
     uint8_t out[4096];
@@ -112,23 +112,23 @@ typedef struct TcpChannel {
     _Atomic uint64_t requests; /* written by the owner; read by anyone */
     _Atomic uint64_t bytes;
     _Atomic bool connected;
-} TcpChannel;
+} Channel;
 
 /* page_sizes and wire_regions are the owner's and may be set until the first attach.
  * in_size: bytes of receive buffer, at least twice the largest page. 0 or -ENOMEM. */
-int tcp_channel_init(TcpChannel *channel, Ring *ring, const FetchSink *sink, void *owner,
-                     const uint64_t *page_sizes, const uint32_t *wire_regions, uint32_t n_regions,
-                     size_t in_size, bool maps);
-void tcp_channel_deinit(TcpChannel *channel);
+int channel_init(Channel *channel, Ring *ring, const FetchSink *sink, void *owner,
+                 const uint64_t *page_sizes, const uint32_t *wire_regions, uint32_t n_regions,
+                 size_t in_size, bool maps);
+void channel_deinit(Channel *channel);
 
 /* Takes a JOINed socket and asks again for what is outstanding. Only while it has none. */
-void tcp_channel_attach(TcpChannel *channel, int fd, uint32_t session, uint32_t generation);
+void channel_attach(Channel *channel, int fd, uint32_t session, uint32_t generation);
 
 /* Takes the connection down; sink->down() follows. */
-void tcp_channel_drop(TcpChannel *channel, const char *reason);
+void channel_drop(Channel *channel, const char *reason);
 
 /* True while the kernel may write to a place in memory of this region that its owner named. */
-static inline bool tcp_channel_is_landing(const TcpChannel *channel, uint32_t region)
+static inline bool channel_is_landing(const Channel *channel, uint32_t region)
 {
     const Fetch *fetch = channel->ahead ? channel->ahead : channel->current;
 
@@ -136,22 +136,22 @@ static inline bool tcp_channel_is_landing(const TcpChannel *channel, uint32_t re
            fetch->region == region;
 }
 
-static inline bool tcp_channel_has_room(const TcpChannel *channel)
+static inline bool channel_has_room(const Channel *channel)
 {
-    return channel->used < TCP_CHANNEL_SLOTS;
+    return channel->used < CHANNEL_SLOTS;
 }
 
 /* Queues a request; has_room() must hold.  The slot is the owner's to annotate. */
-Fetch *tcp_channel_fetch(TcpChannel *channel, uint32_t region, uint64_t page, uint32_t count);
+Fetch *channel_fetch(Channel *channel, uint32_t region, uint64_t page, uint32_t count);
 
 /* Asks for the map of a region from page on; one at a time. */
-void tcp_channel_ask_map(TcpChannel *channel, uint32_t region, uint64_t page);
+void channel_ask_map(Channel *channel, uint32_t region, uint64_t page);
 
 /* Sends what is queued; cheap if nothing is.  Once before each wait on the ring, and nowhere else: what
  * it sends is gone when that wait begins. */
-void tcp_channel_flush(TcpChannel *channel);
+void channel_flush(Channel *channel);
 
 /* The transport's own: closes a dropped connection once the kernel holds none of its buffers. */
-void tcp_channel_finish_drop(TcpChannel *channel);
+void channel_finish_drop(Channel *channel);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "daemon/transport/tcp_channel.h"
+#include "daemon/transport/channel.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -13,9 +13,9 @@
 
 static void sent(RingWatch *watch, int result);
 
-int tcp_channel_init(TcpChannel *channel, Ring *ring, const FetchSink *sink, void *owner,
-                     const uint64_t *page_sizes, const uint32_t *wire_regions, uint32_t n_regions,
-                     size_t in_size, bool maps)
+int channel_init(Channel *channel, Ring *ring, const FetchSink *sink, void *owner,
+                 const uint64_t *page_sizes, const uint32_t *wire_regions, uint32_t n_regions,
+                 size_t in_size, bool maps)
 {
     memset(channel, 0, sizeof *channel);
     channel->ring = ring;
@@ -35,13 +35,13 @@ int tcp_channel_init(TcpChannel *channel, Ring *ring, const FetchSink *sink, voi
         return -ENOMEM;
     }
     if (maps && !(channel->scratch = malloc(sizeof *channel->scratch))) {
-        tcp_channel_deinit(channel);
+        channel_deinit(channel);
         return -ENOMEM;
     }
     return 0;
 }
 
-void tcp_channel_deinit(TcpChannel *channel)
+void channel_deinit(Channel *channel)
 {
     if (channel->fd >= 0)
         close(channel->fd);
@@ -54,7 +54,7 @@ void tcp_channel_deinit(TcpChannel *channel)
 }
 
 /* Once the kernel holds neither end of the buffers any more. */
-void tcp_channel_finish_drop(TcpChannel *channel)
+void channel_finish_drop(Channel *channel)
 {
     const char *reason = channel->reason;
 
@@ -67,21 +67,21 @@ void tcp_channel_finish_drop(TcpChannel *channel)
     channel->sink->down(channel->owner, reason);
 }
 
-void tcp_channel_drop(TcpChannel *channel, const char *reason)
+void channel_drop(Channel *channel, const char *reason)
 {
     if (channel->fd < 0 || channel->reason)
         return;
     channel->reason = reason;
     atomic_store_explicit(&channel->connected, false, memory_order_relaxed);
     shutdown(channel->fd, SHUT_RDWR);
-    tcp_channel_finish_drop(channel);
+    channel_finish_drop(channel);
 }
 
 /* What was sent and has not come is asked again; nothing that came is. */
-static void requeue(TcpChannel *channel)
+static void requeue(Channel *channel)
 {
     channel->queued = 0;
-    for (unsigned i = 0; i < TCP_CHANNEL_SLOTS; i++) {
+    for (unsigned i = 0; i < CHANNEL_SLOTS; i++) {
         Fetch *fetch = &channel->slots[i];
         if (fetch->state != FETCH_SENT && fetch->state != FETCH_QUEUED)
             continue;
@@ -93,7 +93,7 @@ static void requeue(TcpChannel *channel)
     }
 }
 
-void tcp_channel_attach(TcpChannel *channel, int fd, uint32_t session, uint32_t generation)
+void channel_attach(Channel *channel, int fd, uint32_t session, uint32_t generation)
 {
     channel->fd = fd;
     channel->session = session;
@@ -112,7 +112,7 @@ void tcp_channel_attach(TcpChannel *channel, int fd, uint32_t session, uint32_t 
     tcp_receive(channel);
 }
 
-Fetch *tcp_channel_fetch(TcpChannel *channel, uint32_t region, uint64_t page, uint32_t count)
+Fetch *channel_fetch(Channel *channel, uint32_t region, uint64_t page, uint32_t count)
 {
     Fetch *fetch = channel->slots;
 
@@ -125,18 +125,18 @@ Fetch *tcp_channel_fetch(TcpChannel *channel, uint32_t region, uint64_t page, ui
     return fetch;
 }
 
-void tcp_channel_ask_map(TcpChannel *channel, uint32_t region, uint64_t page)
+void channel_ask_map(Channel *channel, uint32_t region, uint64_t page)
 {
     channel->map_wanted = true;
     channel->map_region = region;
     channel->map_page = page;
 }
 
-static void requeue_retries(TcpChannel *channel)
+static void requeue_retries(Channel *channel)
 {
     uint64_t now = clock_ns();
 
-    for (unsigned i = 0; i < TCP_CHANNEL_SLOTS; i++) {
+    for (unsigned i = 0; i < CHANNEL_SLOTS; i++) {
         Fetch *fetch = &channel->slots[i];
         if (fetch->state == FETCH_RETRY && fetch->retry_ns <= now) {
             fetch->state = FETCH_QUEUED;
@@ -146,20 +146,20 @@ static void requeue_retries(TcpChannel *channel)
     }
 }
 
-static size_t encode(TcpChannel *channel, size_t used, const PeerMessage *message)
+static size_t encode(Channel *channel, size_t used, const PeerMessage *message)
 {
     ssize_t length = peer_message_encode(message, channel->out + used, sizeof channel->out - used);
 
     return length > 0 ? used + (size_t)length : used;
 }
 
-/* All queued fetches as one READ; TCP_CHANNEL_SLOTS items always fit the frame and the buffer. */
-static size_t encode_reads(TcpChannel *channel, size_t used)
+/* All queued fetches as one READ; CHANNEL_SLOTS items always fit the frame and the buffer. */
+static size_t encode_reads(Channel *channel, size_t used)
 {
-    PeerReadItem items[TCP_CHANNEL_SLOTS];
+    PeerReadItem items[CHANNEL_SLOTS];
     uint32_t n = 0;
 
-    for (unsigned i = 0; i < TCP_CHANNEL_SLOTS && n < channel->queued; i++) {
+    for (unsigned i = 0; i < CHANNEL_SLOTS && n < channel->queued; i++) {
         Fetch *fetch = &channel->slots[i];
         if (fetch->state != FETCH_QUEUED)
             continue;
@@ -177,7 +177,7 @@ static size_t encode_reads(TcpChannel *channel, size_t used)
     return length > 0 ? used + (size_t)length : used;
 }
 
-static size_t encode_map_request(TcpChannel *channel, size_t used)
+static size_t encode_map_request(Channel *channel, size_t used)
 {
     PeerMessage *message = channel->scratch;
 
@@ -191,7 +191,7 @@ static size_t encode_map_request(TcpChannel *channel, size_t used)
     return encode(channel, used, message);
 }
 
-void tcp_channel_flush(TcpChannel *channel)
+void channel_flush(Channel *channel)
 {
     size_t used = 0;
 
@@ -214,16 +214,16 @@ void tcp_channel_flush(TcpChannel *channel)
 /* Not all of it went at once: the rest goes when there is room for it. */
 static void sent(RingWatch *watch, int result)
 {
-    TcpChannel *channel = watch->owner;
+    Channel *channel = watch->owner;
 
     if (channel->reason) {
-        tcp_channel_finish_drop(channel);
+        channel_finish_drop(channel);
         return;
     }
     if (channel->unsent_length == 0)
         return; /* of a connection that is closed */
     if (result < 0 && result != -EAGAIN) {
-        tcp_channel_drop(channel, strerrordesc_np(-result));
+        channel_drop(channel, strerrordesc_np(-result));
         return;
     }
     if (result > 0) {

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A device that can read another host's memory by itself, opened for one import or one export: a
+ * protection domain of its own, so that a key of one VM is of no use to another.
+ *
+ * Which device: the one that owns the local address of a connected TCP socket (rdma_bind_addr(3) finds it).  On
+ * Ethernet (RoCE) the port's GID is that of the same address.  Nothing of it works on loopback.
+ */
+#ifndef POSTCOPYD_TRANSPORT_RDMA_DEVICE_H
+#define POSTCOPYD_TRANSPORT_RDMA_DEVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "protocol/limits.h"
+
+/* How many bytes may be pinned, by all imports and exports of this daemon together.  Atomic. */
+typedef struct RdmaBudget {
+    uint64_t most; /* set before any other thread runs */
+    _Atomic uint64_t used;
+    _Atomic uint64_t peak;
+} RdmaBudget;
+
+/* False: that would be too many, and nothing was taken. */
+bool rdma_budget_take(RdmaBudget *budget, uint64_t bytes);
+void rdma_budget_give(RdmaBudget *budget, uint64_t bytes);
+
+typedef struct RdmaDevice RdmaDevice;
+
+/*
+ * Opens the device behind a connected socket's local address.  NULL with a line in
+ * ret_text[LIMIT_TEXT + 1]: there is none, or why it cannot be used.  budget must outlive it.  May block
+ * for a moment; any thread.
+ */
+RdmaDevice *rdma_device_open(int socket, RdmaBudget *budget, char *ret_text);
+
+/* One more user, and one less: the last one closes it.  NULL is fine for the latter.  Any thread. */
+RdmaDevice *rdma_device_ref(RdmaDevice *device);
+void rdma_device_unref(RdmaDevice *device);
+
+/* "rxe0", until the last unref. */
+const char *rdma_device_name(const RdmaDevice *device);
+
+/* Memory that the device may reach: pinned, and counted in the budget. */
+typedef struct RdmaMemory RdmaMemory;
+
+typedef enum RdmaAccess {
+    RDMA_ACCESS_LAND,   /* our own READs may land there */
+    RDMA_ACCESS_EXPORT, /* the other end may READ it; nobody writes */
+} RdmaAccess;
+
+/*
+ * length: bytes, whole pages.  NULL with *ret_error: -EDQUOT (the budget is used up), -ENOMEM (also
+ * RLIMIT_MEMLOCK; rdma_memory_hint() says what to do), or another negative errno.  Pins, so it takes a while:
+ * never on a fault's way.  Holds a reference to the device.
+ */
+RdmaMemory *rdma_memory_new(RdmaDevice *device, void *memory, size_t length, RdmaAccess access,
+                            int *ret_error);
+
+/* Unpins.  No READ may be under way there.  NULL is fine. */
+void rdma_memory_free(RdmaMemory *memory);
+
+uint32_t rdma_memory_lkey(const RdmaMemory *memory);
+uint32_t rdma_memory_rkey(const RdmaMemory *memory);
+
+/* One line for whoever runs the host: that so many bytes could not be pinned, the limit, what to raise. */
+void rdma_memory_hint(uint64_t bytes, char *ret_text);
+
+/* For `postcopyctl check` and status: whether any device is there at all, and their names, separated by
+ * blanks, in ret_names[size].  How many.  Any thread. */
+unsigned rdma_list_devices(char *ret_names, size_t size);
+
+#endif
