@@ -41,7 +41,11 @@ static const char *const enables[LIBVIRT_ENABLES] = {
     [LIBVIRT_ENABLE_ALL] = "all",
 };
 
-static const char *const transports[] = {"auto", "tcp", "rdma"};
+static const char *const transports[IMPORT_TRANSPORTS] = {
+    [IMPORT_TRANSPORT_AUTO] = "auto",
+    [IMPORT_TRANSPORT_TCP] = "tcp",
+    [IMPORT_TRANSPORT_RDMA] = "rdma",
+};
 
 #define AT(field) offsetof(Settings, field)
 
@@ -185,10 +189,9 @@ static gboolean store_word(const Key *key, const char *const *words, unsigned n,
 static gboolean store_networks(const Key *key, const char *text, NetworkList *at, GError **error)
 {
     char reason[LIMIT_TEXT + 1] = "";
-    Networks *parsed =
-        key->kind == KEY_PEERS
-            ? networks_parse_words(text, transports, G_N_ELEMENTS(transports), reason)
-            : networks_parse(text, reason);
+    Networks *parsed = key->kind == KEY_PEERS
+                           ? networks_parse_words(text, transports, IMPORT_TRANSPORTS, reason)
+                           : networks_parse(text, reason);
 
     if (!parsed) {
         g_set_error(error, config_error(), 0, "[%s] %s: %s", key->group, key->name, reason);
@@ -225,7 +228,7 @@ static gboolean store(Settings *settings, const Key *key, const char *text, GErr
     case KEY_ENABLE:
         return store_word(key, enables, LIBVIRT_ENABLES, text, at, error);
     case KEY_TRANSPORT:
-        return store_word(key, transports, G_N_ELEMENTS(transports), text, at, error);
+        return store_word(key, transports, IMPORT_TRANSPORTS, text, at, error);
     case KEY_NETWORKS:
     case KEY_PEERS:
         return store_networks(key, text, at, error);
