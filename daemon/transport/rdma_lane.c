@@ -41,9 +41,9 @@ static void explain(int error, size_t bytes, char *ret_text)
         rdma_memory_hint(bytes, ret_text);
     else if (error == -EDQUOT)
         snprintf(ret_text, LIMIT_TEXT + 1,
-                 "%zu bytes to receive into are more than [rdma] pinned leaves", bytes);
+                 "RDMA: %zu bytes to receive into are more than [rdma] pinned leaves", bytes);
     else
-        snprintf(ret_text, LIMIT_TEXT + 1, "%zu bytes could not be pinned: %s", bytes,
+        snprintf(ret_text, LIMIT_TEXT + 1, "RDMA: %zu bytes could not be pinned: %s", bytes,
                  strerrordesc_np(-error));
 }
 
@@ -74,7 +74,7 @@ RdmaLane *rdma_lane_new(RdmaDevice *device, size_t staging, unsigned depth, char
         lane->plan = calloc(depth, sizeof *lane->plan);
     }
     if (!lane || !lane->pieces || !lane->plan) {
-        snprintf(ret_text, LIMIT_TEXT + 1, "no memory for an RDMA channel");
+        snprintf(ret_text, LIMIT_TEXT + 1, "RDMA: no memory for a channel");
         rdma_lane_free(lane);
         return NULL;
     }
