@@ -13,16 +13,19 @@ void offer_deinit(Offer *offer)
 {
     if (offer->fd >= 0)
         close(offer->fd);
+    rdma_lane_free(offer->lane);
     offer->fd = -1;
+    offer->lane = NULL;
     pthread_mutex_destroy(&offer->lock);
 }
 
-void offer_put(Offer *offer, int fd, uint32_t session, uint32_t generation)
+void offer_put(Offer *offer, int fd, uint32_t session, uint32_t generation, RdmaLane *lane)
 {
     pthread_mutex_lock(&offer->lock);
     offer->fd = fd;
     offer->session = session;
     offer->generation = generation;
+    offer->lane = lane;
     offer->drop = false;
     atomic_store(&offer->news, true);
     pthread_mutex_unlock(&offer->lock);
@@ -31,13 +34,18 @@ void offer_put(Offer *offer, int fd, uint32_t session, uint32_t generation)
 
 void offer_revoke(Offer *offer)
 {
+    RdmaLane *lane;
+
     pthread_mutex_lock(&offer->lock);
     if (offer->fd >= 0)
         close(offer->fd);
+    lane = offer->lane;
+    offer->lane = NULL;
     offer->fd = -1;
     offer->drop = true;
     atomic_store(&offer->news, true);
     pthread_mutex_unlock(&offer->lock);
+    rdma_lane_free(lane); /* takes a while */
     ring_wake(offer->ring);
 }
 
@@ -53,6 +61,7 @@ bool offer_is_idle(Offer *offer)
 
 void offer_serve(Offer *offer, Channel *channel)
 {
+    RdmaLane *lane = NULL;
     bool drop, attach;
     int fd;
 
@@ -64,6 +73,8 @@ void offer_serve(Offer *offer, Channel *channel)
     attach = offer->fd >= 0 && channel->fd < 0;
     fd = attach ? offer->fd : -1;
     if (attach) {
+        lane = offer->lane;
+        offer->lane = NULL;
         offer->fd = -1;
         offer->attached = true;
     }
@@ -72,7 +83,7 @@ void offer_serve(Offer *offer, Channel *channel)
     if (drop)
         channel_drop(channel, "the link was lost");
     if (attach)
-        channel_attach(channel, fd, offer->session, offer->generation);
+        channel_attach(channel, fd, offer->session, offer->generation, lane);
 }
 
 void offer_lost(Offer *offer)
