@@ -139,7 +139,7 @@ class Guest:
 
         words = [
             os.environ.get("POSTCOPY_QEMU", "qemu-system-x86_64"), "-M", "pc", "-cpu", "max",
-            "-accel", os.environ.get("POSTCOPY_RDMA_ACCEL", "tcg,thread=single"),
+            "-accel", os.environ.get("POSTCOPY_RDMA_ACCEL", "tcg,thread=multi"),
             "-smp", self._cpus, "-m", self._memory, "-nodefaults", "-no-user-config",
             "-display", "none", "-no-reboot",
             "-kernel", self.image / "vmlinux", "-initrd", self.image / "initramfs.cpio",
