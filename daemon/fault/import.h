@@ -41,6 +41,17 @@ typedef enum ImportDispatch {
     IMPORT_DISPATCHES,
 } ImportDispatch;
 
+/* How pages come: what an import is to use, by configuration or by the word of whoever drives it. */
+typedef enum ImportTransport {
+    IMPORT_TRANSPORT_AUTO, /* RDMA where both ends can and may, TCP otherwise */
+    IMPORT_TRANSPORT_TCP,
+    IMPORT_TRANSPORT_RDMA, /* or not at all */
+    IMPORT_TRANSPORTS,
+} ImportTransport;
+
+struct Networks;
+struct RdmaBudget;
+
 typedef struct ImportConfig {
     unsigned resolvers;       /* 1 to IMPORT_RESOLVERS_MAX */
     unsigned dispatch;        /* ImportDispatch */
@@ -55,6 +66,9 @@ typedef struct ImportConfig {
     int preallocate;          /* boolean: memory expected to have content is allocated before ARM */
     bool minor;               /* this kernel's userfaultfds know MINOR faults of shared memory */
     bool assist;              /* QEMU's own post-copy brings the memory too: rule 9, assist.h */
+    unsigned transport;       /* ImportTransport, of this import */
+    const struct Networks *rdma_networks; /* that are trusted; outlives the import; NULL: none */
+    struct RdmaBudget *rdma_budget;       /* the daemon's; outlives the import; NULL: no RDMA */
 } ImportConfig;
 
 typedef enum ImportEvent {
