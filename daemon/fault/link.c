@@ -151,7 +151,7 @@ static int join_channels(Link *link, char *ret_text)
             return fd;
         address_prioritise(fd, urgent);
         link->joined = true;
-        offer_put(channel_offer(import, i), fd, link->lease.session, import->generation);
+        offer_put(channel_offer(import, i), fd, link->lease.session, import->generation, NULL);
     }
     link->joined = true;
     return 0;

@@ -17,12 +17,13 @@ void offer_deinit(Offer *offer)
     pthread_mutex_destroy(&offer->lock);
 }
 
-void offer_put(Offer *offer, int fd, uint32_t session, uint32_t generation)
+void offer_put(Offer *offer, int fd, uint32_t session, uint32_t generation, RdmaLane *lane)
 {
     pthread_mutex_lock(&offer->lock);
     offer->fd = fd;
     offer->session = session;
     offer->generation = generation;
+    offer->lane = lane;
     offer->drop = false;
     atomic_store(&offer->news, true);
     pthread_mutex_unlock(&offer->lock);
@@ -53,6 +54,7 @@ bool offer_is_idle(Offer *offer)
 
 void offer_serve(Offer *offer, Channel *channel)
 {
+    RdmaLane *lane = NULL;
     bool drop, attach;
     int fd;
 
@@ -64,6 +66,8 @@ void offer_serve(Offer *offer, Channel *channel)
     attach = offer->fd >= 0 && channel->fd < 0;
     fd = attach ? offer->fd : -1;
     if (attach) {
+        lane = offer->lane;
+        offer->lane = NULL;
         offer->fd = -1;
         offer->attached = true;
     }
@@ -72,7 +76,7 @@ void offer_serve(Offer *offer, Channel *channel)
     if (drop)
         channel_drop(channel, "the link was lost");
     if (attach)
-        channel_attach(channel, fd, offer->session, offer->generation);
+        channel_attach(channel, fd, offer->session, offer->generation, lane);
 }
 
 void offer_lost(Offer *offer)

@@ -21,15 +21,16 @@ typedef struct Offer {
     int fd;     /* joined, waiting to be taken; -1: none */
     uint32_t session;
     uint32_t generation;
-    bool drop;     /* the link wants the connection back down */
-    bool attached; /* the channel has it */
+    RdmaLane *lane; /* goes with fd; NULL: none */
+    bool drop;      /* the link wants the connection back down */
+    bool attached;  /* the channel has it */
 } Offer;
 
 void offer_init(Offer *offer, Ring *ring);
 void offer_deinit(Offer *offer); /* closes a connection nobody took */
 
-/* Link: here is a connection (taken). */
-void offer_put(Offer *offer, int fd, uint32_t session, uint32_t generation);
+/* Link: here is a connection, and a connected lane that belongs to it or NULL (both taken). */
+void offer_put(Offer *offer, int fd, uint32_t session, uint32_t generation, RdmaLane *lane);
 
 /* Link: the connection has to go. */
 void offer_revoke(Offer *offer);

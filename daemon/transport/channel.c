@@ -93,9 +93,10 @@ static void requeue(Channel *channel)
     }
 }
 
-void channel_attach(Channel *channel, int fd, uint32_t session, uint32_t generation)
+void channel_attach(Channel *channel, int fd, uint32_t session, uint32_t generation, RdmaLane *lane)
 {
     channel->fd = fd;
+    channel->lane = lane;
     channel->session = session;
     channel->generation = generation;
     channel->head = channel->tail = 0;
@@ -130,6 +131,29 @@ void channel_ask_map(Channel *channel, uint32_t region, uint64_t page)
     channel->map_wanted = true;
     channel->map_region = region;
     channel->map_page = page;
+}
+
+void channel_ask_keys(Channel *channel, uint32_t region, uint64_t page)
+{
+    channel->keys_wanted = true;
+    channel->keys_region = region;
+    channel->keys_page = page;
+}
+
+bool channel_keys_done(Channel *channel, uint32_t id)
+{
+    if (channel->n_keys_done == CHANNEL_KEYS_DONE)
+        return false;
+    channel->keys_done[channel->n_keys_done++] = id;
+    return true;
+}
+
+bool channel_is_landing(const Channel *channel, uint32_t region)
+{
+    const Fetch *fetch = channel->ahead ? channel->ahead : channel->current;
+
+    return (channel->ahead || channel->landing) && channel->receiving.busy && fetch &&
+           fetch->region == region;
 }
 
 static void requeue_retries(Channel *channel)

@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The destination's end of one data channel over TCP: READs go out in batches, pages come in and are
+ * The destination's end of one data channel: requests go out in batches, pages come in and are
  * handed over in runs as long as what has arrived: where they lie in the receive buffer, or, where
  * the owner names a place for them, received there directly.
+ *
+ * A channel is a TCP connection, and may have a lane beside it, over which our device READs the source's
+ * memory (rdma_lane.h).  Then each fetch goes whole either way: over the lane if the owner knows keys
+ * for all its pages, else by the connection's READ.  The connection's end is the lane's end.
  *
  * Owned by one data thread, driven by its ring; nothing here blocks or allocates after init.
  * A request occupies a slot until all its pages have come.  When the connection is lost the slots
@@ -18,13 +22,17 @@
 #include <stdint.h>
 
 #include "daemon/core/ring.h"
+#include "daemon/transport/rdma_lane.h"
 #include "protocol/peer.h"
 
-enum { CHANNEL_SLOTS = 64 };
+enum {
+    CHANNEL_SLOTS = 64,
+    CHANNEL_KEYS_DONE = 16, /* spans that can be given back with one flush */
+};
 
 typedef enum FetchState {
     FETCH_FREE = 0,
-    FETCH_QUEUED, /* goes out with the next flush */
+    FETCH_QUEUED, /* goes out with the next flush; by_rdma: when the lane has room */
     FETCH_SENT,
     FETCH_RETRY, /* failed; queued again after a pause */
 } FetchState;
@@ -38,6 +46,7 @@ typedef struct Fetch {
     uint64_t page;
     uint64_t retry_ns;
     unsigned attempts;
+    bool by_rdma;    /* over the lane, and nothing of it by the connection */
     bool spoiled;    /* a part of it may have been received in place, before its connection went */
     uint64_t wanted; /* the owner's: the page somebody waits for */
     uint32_t vcpu;   /* the owner's: who waits */
@@ -46,7 +55,7 @@ typedef struct Fetch {
 
 typedef enum FetchContent {
     FETCH_ZERO,   /* the pages are zero */
-    FETCH_DATA,   /* they lie in the receive buffer */
+    FETCH_DATA,   /* they lie in a buffer of the channel's, until the callback returns */
     FETCH_LANDED, /* they are where the owner wanted them */
 } FetchContent;
 
@@ -57,7 +66,22 @@ typedef struct FetchPlace {
     uint64_t offset;
 } FetchPlace;
 
-/* What the owner is told, on its own thread. */
+/* Pages in the source's memory, as its device knows them. */
+typedef struct FetchSource {
+    uint64_t address;
+    uint32_t rkey;
+} FetchSource;
+
+/* Where a device of ours may write pages to. */
+typedef struct FetchLanding {
+    uint8_t *memory;
+    uint32_t lkey;
+} FetchLanding;
+
+/*
+ * What the owner is told, on its own thread.  It may fetch more, ask for more, or drop the channel
+ * meanwhile.
+ */
 typedef struct FetchSink {
     /* Pages first .. first + count of a fetch; data is NULL unless content is FETCH_DATA. */
     void (*pages)(void *owner, Fetch *fetch, uint32_t first, uint32_t count, FetchContent content,
@@ -68,11 +92,27 @@ typedef struct FetchSink {
      */
     bool (*place)(void *owner, const Fetch *fetch, uint32_t first, uint32_t count,
                   FetchPlace *ret_place);
+    /*
+     * Up to count pages from page on that can be READ with one key: how many.  0: the fetch goes by TCP.
+     * Asked only where there is a lane, when a fetch is about to go out.  May be NULL.
+     */
+    uint32_t (*source)(void *owner, uint32_t region, uint64_t page, uint32_t count,
+                       FetchSource *ret_source);
+    /*
+     * Up to count pages of a fetch, from its first on, that may land where they belong, with one key:
+     * how many.  0: none of them, and a buffer takes them.  Asked when they are about to be READ; what it
+     * named must stay until channel_is_landing() is false.  May be NULL.
+     */
+    uint32_t (*land)(void *owner, const Fetch *fetch, uint32_t first, uint32_t count,
+                     FetchLanding *ret_landing);
     /* The source cannot read a page. The fetch is retried after this returns true. */
     bool (*failed)(void *owner, Fetch *fetch, PeerErrorCode code);
     /* MAP; bulk channels only. */
     void (*map)(void *owner, uint32_t region, const PeerMessage *map);
-    /* The connection is gone (and closed). */
+    /* KEYS for the region that was asked about, with the channel's seal; bulk channels only. May be NULL:
+     * then such a frame ends the connection. */
+    void (*keys)(void *owner, uint32_t region, const PeerMessage *keys);
+    /* The connection is gone (and closed), and so is the lane: no device writes anything any more. */
     void (*down)(void *owner, const char *reason);
 } FetchSink;
 
@@ -97,6 +137,10 @@ typedef struct Channel {
     bool map_wanted;
     uint32_t map_region;
     uint64_t map_page;
+    bool keys_wanted, keys_asked; /* to be asked for; asked for and not answered */
+    uint32_t keys_region;
+    uint64_t keys_page;
+    uint32_t keys_done[CHANNEL_KEYS_DONE], n_keys_done;
     uint8_t *in; /* mmapped; [head, tail) is unread */
     size_t in_size, head, tail;
     Fetch *current; /* its pages come next in the stream */
@@ -109,8 +153,17 @@ typedef struct Channel {
     struct iovec vector[2];
     struct msghdr message;
     PeerMessage *scratch;      /* for MAP; bulk channels only */
+    RdmaLane *lane;            /* NULL: TCP only */
+    RingWatch completing;      /* the lane has completions */
+    bool handing;              /* the lane's pages are being handed over: it must stay */
+    char text[LIMIT_TEXT + 1]; /* what reason may point to */
     _Atomic uint64_t requests; /* written by the owner; read by anyone */
-    _Atomic uint64_t bytes;
+    _Atomic uint64_t bytes;    /* received by the connection */
+    _Atomic uint64_t rdma_reads;
+    _Atomic uint64_t rdma_bytes;
+    _Atomic uint64_t rdma_landed_pages;
+    _Atomic uint64_t rdma_staged_pages;
+    _Atomic uint64_t rdma_failures; /* connections that the lane brought down */
     _Atomic bool connected;
 } Channel;
 
@@ -121,20 +174,16 @@ int channel_init(Channel *channel, Ring *ring, const FetchSink *sink, void *owne
                  size_t in_size, bool maps);
 void channel_deinit(Channel *channel);
 
-/* Takes a JOINed socket and asks again for what is outstanding. Only while it has none. */
-void channel_attach(Channel *channel, int fd, uint32_t session, uint32_t generation);
+/* Takes a JOINed socket, and a connected lane (NULL: TCP only), and asks again for what is outstanding.
+ * Only while it has none. */
+void channel_attach(Channel *channel, int fd, uint32_t session, uint32_t generation,
+                    RdmaLane *lane);
 
 /* Takes the connection down; sink->down() follows. */
 void channel_drop(Channel *channel, const char *reason);
 
-/* True while the kernel may write to a place in memory of this region that its owner named. */
-static inline bool channel_is_landing(const Channel *channel, uint32_t region)
-{
-    const Fetch *fetch = channel->ahead ? channel->ahead : channel->current;
-
-    return (channel->ahead || channel->landing) && channel->receiving.busy && fetch &&
-           fetch->region == region;
-}
+/* True while the kernel or a device may write to a place in memory of this region that its owner named. */
+bool channel_is_landing(const Channel *channel, uint32_t region);
 
 static inline bool channel_has_room(const Channel *channel)
 {
@@ -147,8 +196,21 @@ Fetch *channel_fetch(Channel *channel, uint32_t region, uint64_t page, uint32_t 
 /* Asks for the map of a region from page on; one at a time. */
 void channel_ask_map(Channel *channel, uint32_t region, uint64_t page);
 
-/* Sends what is queued; cheap if nothing is.  Once before each wait on the ring, and nowhere else: what
- * it sends is gone when that wait begins. */
+/*
+ * Asks for the keys of a region from page on; one question at a time.  It is forgotten when the connection
+ * goes.
+ */
+void channel_ask_keys(Channel *channel, uint32_t region, uint64_t page);
+
+/* Nothing will be READ from that span any more.  False: too many at once, so later.  It is forgotten when
+ * the connection goes, as all keys are then. */
+bool channel_keys_done(Channel *channel, uint32_t id);
+
+/*
+ * Sends what is queued; cheap if nothing is.  Once before each wait on the ring, and nowhere else: what
+ * it sends is gone when that wait begins.  What a lane brings meanwhile is handed over at once, and then
+ * that wait does not sleep.
+ */
 void channel_flush(Channel *channel);
 
 /* The transport's own: closes a dropped connection once the kernel holds none of its buffers. */

@@ -130,7 +130,7 @@ void connect_source(void)
         close(source);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
     source = pair[1];
-    channel_attach(&channel, pair[0], ++session, 1);
+    channel_attach(&channel, pair[0], ++session, 1, NULL);
 }
 
 static void on_woken(void *owner)
