@@ -84,8 +84,8 @@ def rdma_or_nothing():
 
 def locked_memory():
     """A daemon that may not pin memory says so in a line, and TCP does it."""
-    with RoceWorld(destination_prefix=("prlimit", "--memlock=65536", "setpriv", "--bounding-set",
-                                       "-ipc_lock", "--inh-caps", "-ipc_lock")) as world:
+    with RoceWorld({"b": ("prlimit", "--memlock=65536", "setpriv", "--bounding-set", "-ipc_lock",
+                          "--inh-caps", "-ipc_lock")}) as world:
         _, arrived = _moved(world)
         reason = by_tcp(arrived, "memlock")["reason"]
         world.destination.wait_log("memlock")

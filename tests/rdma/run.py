@@ -20,11 +20,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integration"))
 
 # pylint: disable=wrong-import-position
+import choice  # noqa: E402
 import place  # noqa: E402
 import programs  # noqa: E402
+import trouble  # noqa: E402
 from world import SLOW, host  # noqa: E402
 
-MODULES = (programs, place)
+MODULES = (programs, place, choice, trouble)
 LIMIT_SECONDS = 45 * SLOW
 SKIPPED = 77
 

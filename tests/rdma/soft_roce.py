@@ -10,6 +10,9 @@ ADDRESSES = ("10.99.0.1", "10.99.0.2")
 NETWORK = "10.99.0.0/24"
 DEVICE = "rxe0"
 
+# What makes trouble in a daemon's device.
+LIBRARY = postcopyd.BUILD / "tests" / "rdma" / "libverbs_trouble.so"
+
 # Faults before the first keys are there go by TCP.
 BY_RDMA = 0.95
 
@@ -23,17 +26,35 @@ def merged(*settings):
     return result
 
 
+class PrefixedDaemon(Daemon):
+    """A daemon with words before its program's name."""
+
+    def __init__(self, folder, name, prefix, **settings):
+        self.prefix = prefix
+        super().__init__(folder, name, **settings)
+
+
 class RoceWorld(World):
-    """Daemons a at 10.99.0.1 and b at 10.99.0.2, which trust the network between them."""
+    """Daemons a at 10.99.0.1 and b at 10.99.0.2, which trust the network between them.
+
+    prefixes: words before the program's name, by the daemon's.
+    """
+
+    def __init__(self, prefixes=None, **settings):
+        self._prefixes = prefixes or {}
+        super().__init__(**settings)
 
     def make(self, name, settings):
         address = ADDRESSES["ab".index(name)]
         ours = {"peer": {"insecure_plaintext": "yes"}, "rdma": {"networks": NETWORK}}
-        return Daemon(self.folder, name, host_address=address, **merged(ours, settings))
+        return PrefixedDaemon(self.folder, name, self._prefixes.get(name, ()), host_address=address,
+                              **merged(ours, settings))
 
-    def transport(self, vm="vm"):
-        """What the destination says of how memory travels."""
-        return self.destination.imported(vm)["transport"]
+
+def came_by_rdma(arrived):
+    """Pages, so far."""
+    figures = arrived["transport"]
+    return figures["landed_pages"] + figures["staged_pages"]
 
 
 def by_rdma(arrived, populated, *, landed=None):
@@ -43,10 +64,10 @@ def by_rdma(arrived, populated, *, landed=None):
     """
     figures = arrived["transport"]
     expect(figures["kind"] == "rdma" and figures["device"] == DEVICE and not figures["reason"], figures)
-    came = figures["landed_pages"] + figures["staged_pages"]
+    came = came_by_rdma(arrived)
     expect(came >= BY_RDMA * populated, f"{came} of {populated} pages by RDMA: {figures}")
     expect(came <= fetched(arrived["pages"]), f"{came} pages by RDMA: {arrived['pages']}")
-    expect(figures["read_bytes"] >= came * PAGE, figures)
+    expect(figures["bytes"] >= came * PAGE, figures)
     if landed is False:
         expect(figures["landed_pages"] == 0, figures)
     elif landed:
@@ -69,14 +90,10 @@ def by_tcp(arrived, *reason):
 def told(figures):
     """In a line."""
     return (f"{figures['landed_pages']} pages landed, {figures['staged_pages']} staged, "
-            f"{figures['reads']} READs of {figures['read_bytes'] / MIB:.1f} MiB, {figures['spans']} spans")
+            f"{figures['reads']} READs of {figures['bytes'] / MIB:.1f} MiB, {figures['spans']} spans")
 
 
 def remove_device():
     """As if the host had none."""
     return subprocess.Popen(["rdma", "link", "delete", DEVICE])
 
-
-def library(name):
-    """A library of these tests."""
-    return postcopyd.BUILD / "tests" / "rdma" / f"lib{name}.so"

@@ -48,8 +48,7 @@ class Hung(Exception):
 class Guest:
     """One guest: run() boots it; stop() ends it, from another thread too.
 
-    address is its only one, on a network with the guest at the other end of link, which is how QEMU's
-    socket network is to come about: "listen=HOST:PORT" or "connect=HOST:PORT".
+    address is its only one, on a network with the guest that has the other end of link, a stream socket.
     """
 
     def __init__(self, image, share, *, memory=3072, cpus=2, address=None, link=None, output=None):
@@ -86,7 +85,8 @@ class Guest:
         boot_deadline = time.monotonic() + BOOT_SECONDS
         # Without its parent nobody would ever end it.
         words = ["setpriv", "--pdeathsig", "KILL", *self._qemu()]
-        with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=self._output) as self._process:
+        with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=self._output,
+                              pass_fds=[self._link.fileno()] if self._link else []) as self._process:
             try:
                 self._wait(deadline, boot_deadline)
             except subprocess.TimeoutExpired:
@@ -150,8 +150,9 @@ class Guest:
             *files("host", "/", "hostroot", ",readonly=on,multidevs=remap"),
             *files("share", self.share, "guest")]
         if self._link:
-            words += ["-netdev", f"socket,id=link,{self._link}",
-                      "-device", f"virtio-net-pci,id=nic,netdev=link,mac={self._mac},host_mtu=9000,romfile=",
+            words += ["-netdev", f"socket,id=link,fd={self._link.fileno()}",
+                      "-device",
+                      f"virtio-net-pci,netdev=link,mac={self._mac},host_mtu=9000,romfile=",
                       "-qmp", f"unix:{self.monitor},server=on,wait=off"]
         return [str(word) for word in words]
 
