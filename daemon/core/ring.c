@@ -202,6 +202,24 @@ static bool has_work(const Ring *ring)
            (__atomic_load_n(ring->uring.sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_TASKRUN);
 }
 
+void ring_hurry(Ring *ring)
+{
+    ring->hurried = true;
+}
+
+void ring_glance(Ring *ring, bool (*glance)(void *owner), void *owner)
+{
+    if (!glance && ring->glance_owner != owner)
+        return;
+    ring->glance = glance;
+    ring->glance_owner = glance ? owner : NULL;
+}
+
+static bool glance_elsewhere(Ring *ring)
+{
+    return ring->glance && ring->glance(ring->glance_owner);
+}
+
 /* True: something came. */
 static bool look(Ring *ring, uint64_t budget)
 {
@@ -210,7 +228,7 @@ static bool look(Ring *ring, uint64_t budget)
 
     if (io_uring_submit(&ring->uring) < 0)
         return false;
-    while (!(found = has_work(ring)) && clock_ns() < until)
+    while (!(found = has_work(ring) || glance_elsewhere(ring)) && clock_ns() < until)
         for (unsigned i = 0; i < 32 && !has_work(ring); i++)
             spin_relax();
     spin_learn(&ring->spin, found);
@@ -219,19 +237,21 @@ static bool look(Ring *ring, uint64_t budget)
 
 int ring_wait(Ring *ring, int timeout_ms)
 {
+    const int most_ms = ring->hurried ? 0 : timeout_ms;
     struct __kernel_timespec timeout = {
-        .tv_sec = timeout_ms / 1000,
-        .tv_nsec = (long long)(timeout_ms % 1000) * 1000000,
+        .tv_sec = most_ms / 1000,
+        .tv_nsec = (long long)(most_ms % 1000) * 1000000,
     };
-    uint64_t budget = timeout_ms == 0 ? 0 : spin_budget(&ring->spin);
+    uint64_t budget = most_ms == 0 ? 0 : spin_budget(&ring->spin);
     bool found = budget > 0 && look(ring, budget);
     struct io_uring_cqe *cqe;
     int result;
 
     ring->waits++;
+    ring->hurried = false;
     if (found)
         result = io_uring_get_events(&ring->uring);
-    else if (timeout_ms < 0)
+    else if (most_ms < 0)
         result = io_uring_submit_and_wait(&ring->uring, 1);
     else
         result = io_uring_submit_and_wait_timeout(&ring->uring, &cqe, 1, &timeout, NULL);

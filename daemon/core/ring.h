@@ -29,10 +29,13 @@ typedef struct Ring {
     struct io_uring uring;
     int wake_fd; /* an eventfd, made by the one who may call ring_wake() before the thread starts */
     RingWatch wake;
-    void (*woken)(void *owner); /* called on the ring's thread after ring_wake(), once for many */
-    uint64_t waits;             /* system calls made to wait */
-    bool plain;                 /* a kernel before 6.1: without what makes the others faster */
-    Spin spin;                  /* looks for completions before it sleeps; off unless initialised */
+    void (*woken)(void *owner);  /* called on the ring's thread after ring_wake(), once for many */
+    uint64_t waits;              /* system calls made to wait */
+    bool plain;                  /* a kernel before 6.1: without what makes the others faster */
+    bool hurried;                /* the next wait does not sleep */
+    bool (*glance)(void *owner); /* NULL: none */
+    void *glance_owner;
+    Spin spin; /* looks for completions before it sleeps; off unless initialised */
 } Ring;
 
 /* Makes the wake-up end; any thread, before ring_start() and ring_wake(). 0 or negative errno. */
@@ -74,6 +77,16 @@ void ring_send_now(Ring *ring, RingWatch *watch, int socket, const void *data, s
 /* The operation under way, if any, ends soon; its watch is still called, with -ECANCELED or what it
  * came to. */
 void ring_cancel(Ring *ring, RingWatch *watch);
+
+/* The next wait submits and dispatches, but does not sleep: its caller has something to do. */
+void ring_hurry(Ring *ring);
+
+/*
+ * What else may have come while the ring looks for completions before it sleeps, such as something that the
+ * kernel has no part in.  True: something had, and was taken care of.  Called on the ring's thread; may be
+ * called never.  One a ring, the last that was set; NULL: owner has none any more.
+ */
+void ring_glance(Ring *ring, bool (*glance)(void *owner), void *owner);
 
 /* Submits what is queued, waits for a completion and dispatches all there are; timeout_ms < 0: no
  * time-out.  0 or negative errno, which is fatal for the thread. */

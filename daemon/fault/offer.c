@@ -13,7 +13,9 @@ void offer_deinit(Offer *offer)
 {
     if (offer->fd >= 0)
         close(offer->fd);
+    rdma_lane_free(offer->lane);
     offer->fd = -1;
+    offer->lane = NULL;
     pthread_mutex_destroy(&offer->lock);
 }
 
@@ -32,13 +34,18 @@ void offer_put(Offer *offer, int fd, uint32_t session, uint32_t generation, Rdma
 
 void offer_revoke(Offer *offer)
 {
+    RdmaLane *lane;
+
     pthread_mutex_lock(&offer->lock);
     if (offer->fd >= 0)
         close(offer->fd);
+    lane = offer->lane;
+    offer->lane = NULL;
     offer->fd = -1;
     offer->drop = true;
     atomic_store(&offer->news, true);
     pthread_mutex_unlock(&offer->lock);
+    rdma_lane_free(lane); /* takes a while */
     ring_wake(offer->ring);
 }
 

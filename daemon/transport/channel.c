@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "daemon/core/clock.h"
+#include "daemon/transport/rdma_fetch.h"
 #include "daemon/transport/tcp_receive.h"
 
 static void sent(RingWatch *watch, int result);
@@ -27,6 +28,7 @@ int channel_init(Channel *channel, Ring *ring, const FetchSink *sink, void *owne
     channel->fd = -1;
     channel->receiving = (RingWatch){.done = tcp_received, .owner = channel};
     channel->sending = (RingWatch){.done = sent, .owner = channel};
+    channel->completing = (RingWatch){.done = rdma_fetch_ready, .owner = channel};
     channel->in_size = in_size;
     channel->in = mmap(NULL, in_size, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -43,6 +45,8 @@ int channel_init(Channel *channel, Ring *ring, const FetchSink *sink, void *owne
 
 void channel_deinit(Channel *channel)
 {
+    if (channel->lane)
+        rdma_fetch_end(channel);
     if (channel->fd >= 0)
         close(channel->fd);
     if (channel->in)
@@ -53,17 +57,26 @@ void channel_deinit(Channel *channel)
     channel->scratch = NULL;
 }
 
-/* Once the kernel holds neither end of the buffers any more. */
+/*
+ * Once the kernel holds neither end of the buffers any more, and nobody is at the lane's.  The lane goes
+ * before anybody is told: what it was asked for may be asked for again then.
+ */
 void channel_finish_drop(Channel *channel)
 {
     const char *reason = channel->reason;
 
-    if (!reason || channel->fd < 0 || channel->receiving.busy || channel->sending.busy)
+    if (!reason || channel->fd < 0 || channel->receiving.busy || channel->sending.busy ||
+        channel->completing.busy || channel->handing)
         return;
+    if (channel->lane)
+        rdma_fetch_end(channel);
+    ring_hurry(channel->ring); /* its owner may have waited for just that */
     close(channel->fd);
     channel->fd = -1;
     channel->reason = NULL;
     channel->unsent_length = 0;
+    channel->keys_wanted = channel->keys_asked = false;
+    channel->n_keys_done = 0;
     channel->sink->down(channel->owner, reason);
 }
 
@@ -73,6 +86,8 @@ void channel_drop(Channel *channel, const char *reason)
         return;
     channel->reason = reason;
     atomic_store_explicit(&channel->connected, false, memory_order_relaxed);
+    if (channel->lane)
+        rdma_fetch_stop(channel);
     shutdown(channel->fd, SHUT_RDWR);
     channel_finish_drop(channel);
 }
@@ -88,6 +103,7 @@ static void requeue(Channel *channel)
         fetch->page += fetch->done;
         fetch->count -= fetch->done;
         fetch->done = 0;
+        fetch->by_rdma = false;
         fetch->state = FETCH_QUEUED;
         channel->queued++;
     }
@@ -109,6 +125,8 @@ void channel_attach(Channel *channel, int fd, uint32_t session, uint32_t generat
     channel->current = NULL;
     channel->current_left = 0;
     atomic_store_explicit(&channel->connected, true, memory_order_relaxed);
+    if (lane)
+        rdma_fetch_begin(channel);
     requeue(channel);
     tcp_receive(channel);
 }
@@ -126,6 +144,21 @@ Fetch *channel_fetch(Channel *channel, uint32_t region, uint64_t page, uint32_t 
     return fetch;
 }
 
+void channel_free_fetch(Channel *channel, Fetch *fetch)
+{
+    fetch->state = FETCH_FREE;
+    channel->used--;
+}
+
+void channel_hand_over(Channel *channel, Fetch *fetch, uint32_t count, FetchContent content,
+                       const void *data)
+{
+    channel->sink->pages(channel->owner, fetch, fetch->done, count, content, data);
+    fetch->done += count;
+    if (fetch->done == fetch->count)
+        channel_free_fetch(channel, fetch);
+}
+
 void channel_ask_map(Channel *channel, uint32_t region, uint64_t page)
 {
     channel->map_wanted = true;
@@ -135,13 +168,15 @@ void channel_ask_map(Channel *channel, uint32_t region, uint64_t page)
 
 void channel_ask_keys(Channel *channel, uint32_t region, uint64_t page)
 {
-    channel->keys_wanted = true;
+    channel->keys_wanted = channel->fd >= 0;
     channel->keys_region = region;
     channel->keys_page = page;
 }
 
 bool channel_keys_done(Channel *channel, uint32_t id)
 {
+    if (channel->fd < 0)
+        return true;
     if (channel->n_keys_done == CHANNEL_KEYS_DONE)
         return false;
     channel->keys_done[channel->n_keys_done++] = id;
@@ -152,6 +187,8 @@ bool channel_is_landing(const Channel *channel, uint32_t region)
 {
     const Fetch *fetch = channel->ahead ? channel->ahead : channel->current;
 
+    if (channel->lane && rdma_lane_is_landing(channel->lane, region))
+        return true;
     return (channel->ahead || channel->landing) && channel->receiving.busy && fetch &&
            fetch->region == region;
 }
@@ -177,7 +214,8 @@ static size_t encode(Channel *channel, size_t used, const PeerMessage *message)
     return length > 0 ? used + (size_t)length : used;
 }
 
-/* All queued fetches as one READ; CHANNEL_SLOTS items always fit the frame and the buffer. */
+/* All queued fetches that are not the lane's as one READ; CHANNEL_SLOTS items always fit the frame and the
+ * buffer, and so does what else goes with them. */
 static size_t encode_reads(Channel *channel, size_t used)
 {
     PeerReadItem items[CHANNEL_SLOTS];
@@ -185,7 +223,7 @@ static size_t encode_reads(Channel *channel, size_t used)
 
     for (unsigned i = 0; i < CHANNEL_SLOTS && n < channel->queued; i++) {
         Fetch *fetch = &channel->slots[i];
-        if (fetch->state != FETCH_QUEUED)
+        if (fetch->state != FETCH_QUEUED || (channel->lane && !fetch->by_tcp))
             continue;
         items[n++] = (PeerReadItem){
             .cookie = i,
@@ -195,7 +233,9 @@ static size_t encode_reads(Channel *channel, size_t used)
         };
         fetch->state = FETCH_SENT;
     }
-    channel->queued = 0;
+    if (n == 0)
+        return used;
+    channel->queued -= n;
     ssize_t length = peer_read_encode(channel->session, channel->generation, items, n,
                                       channel->out + used, sizeof channel->out - used);
     return length > 0 ? used + (size_t)length : used;
@@ -215,18 +255,48 @@ static size_t encode_map_request(Channel *channel, size_t used)
     return encode(channel, used, message);
 }
 
+static size_t encode_keys(Channel *channel, size_t used)
+{
+    PeerMessage *message = channel->scratch;
+
+    message->session = channel->session;
+    message->generation = channel->generation;
+    message->cookie = 0;
+    /* First what is given back: that makes room for what is asked for. */
+    message->type = PEER_KEYS_DONE;
+    for (uint32_t i = 0; i < channel->n_keys_done; i++) {
+        message->keys_done.id = channel->keys_done[i];
+        used = encode(channel, used, message);
+    }
+    channel->n_keys_done = 0;
+    if (!channel->keys_wanted)
+        return used;
+    message->type = PEER_KEYS_REQUEST;
+    message->keys_request.region = channel->wire_regions[channel->keys_region];
+    message->keys_request.page = channel->keys_page;
+    channel->keys_wanted = false;
+    channel->keys_asked = true;
+    return encode(channel, used, message);
+}
+
 void channel_flush(Channel *channel)
 {
     size_t used = 0;
 
-    if (channel->fd < 0 || channel->reason || channel->sending.busy)
+    if (channel->fd < 0 || channel->reason)
         return;
     if (channel->retrying)
         requeue_retries(channel);
+    if (channel->lane)
+        rdma_fetch_flush(channel);
+    if (channel->fd < 0 || channel->reason || channel->sending.busy)
+        return;
     if (channel->queued)
         used = encode_reads(channel, used);
     if (channel->map_wanted && channel->scratch)
         used = encode_map_request(channel, used);
+    if ((channel->keys_wanted || channel->n_keys_done > 0) && channel->scratch)
+        used = encode_keys(channel, used);
     if (used == 0)
         return;
     channel->unsent = channel->out;

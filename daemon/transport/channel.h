@@ -47,6 +47,7 @@ typedef struct Fetch {
     uint64_t retry_ns;
     unsigned attempts;
     bool by_rdma;    /* over the lane, and nothing of it by the connection */
+    bool by_tcp;     /* by the connection, though there is a lane */
     bool spoiled;    /* a part of it may have been received in place, before its connection went */
     uint64_t wanted; /* the owner's: the page somebody waits for */
     uint32_t vcpu;   /* the owner's: who waits */
@@ -213,7 +214,14 @@ bool channel_keys_done(Channel *channel, uint32_t id);
  */
 void channel_flush(Channel *channel);
 
-/* The transport's own: closes a dropped connection once the kernel holds none of its buffers. */
+/* The transport's own. */
+
+/* Closes a dropped connection once the kernel holds none of its buffers. */
 void channel_finish_drop(Channel *channel);
+
+/* The next count pages of a fetch have come; the last ones free it. */
+void channel_hand_over(Channel *channel, Fetch *fetch, uint32_t count, FetchContent content,
+                       const void *data);
+void channel_free_fetch(Channel *channel, Fetch *fetch);
 
 #endif

@@ -40,7 +40,7 @@ static Fetch *lone_page(Channel *channel)
         return NULL;
     while (fetch->state == FETCH_FREE)
         fetch++;
-    return fetch->state == FETCH_SENT && fetch->count == 1 ? fetch : NULL;
+    return fetch->state == FETCH_SENT && !fetch->by_rdma && fetch->count == 1 ? fetch : NULL;
 }
 
 /* False: it has no place. */
@@ -93,21 +93,6 @@ void tcp_receive(Channel *channel)
         receive_to_buffer(channel);
 }
 
-static void free_fetch(Channel *channel, Fetch *fetch)
-{
-    fetch->state = FETCH_FREE;
-    channel->used--;
-}
-
-static void hand_over(Channel *channel, Fetch *fetch, uint32_t count, FetchContent content,
-                      const void *data)
-{
-    channel->sink->pages(channel->owner, fetch, fetch->done, count, content, data);
-    fetch->done += count;
-    if (fetch->done == fetch->count)
-        free_fetch(channel, fetch);
-}
-
 /* The slot a reply is for, if the reply continues it exactly where it stands. */
 static Fetch *match(Channel *channel, const PeerHeader *header, const PeerPlacement *placement)
 {
@@ -117,7 +102,7 @@ static Fetch *match(Channel *channel, const PeerHeader *header, const PeerPlacem
         header->cookie >= CHANNEL_SLOTS || placement->seal != channel->seal)
         return NULL;
     fetch = &channel->slots[header->cookie];
-    if (fetch->state != FETCH_SENT || placement->first != fetch->done ||
+    if (fetch->state != FETCH_SENT || fetch->by_rdma || placement->first != fetch->done ||
         placement->count > fetch->count - fetch->done)
         return NULL;
     return fetch;
@@ -155,7 +140,7 @@ static bool fail(Channel *channel, Fetch *fetch, uint32_t count, PeerErrorCode c
     }
     fetch->attempts++;
     if (!channel->sink->failed(channel->owner, fetch, code)) {
-        free_fetch(channel, fetch);
+        channel_free_fetch(channel, fetch);
         return true;
     }
     fetch->state = FETCH_RETRY;
@@ -203,7 +188,27 @@ static bool take_placement(Channel *channel, const PeerHeader *header, const uin
         return expect_pages(channel, fetch, placement.count, header->length - PEER_PLACEMENT_SIZE);
     if (header->type == PEER_ERROR)
         return fail(channel, fetch, placement.count, placement.code);
-    hand_over(channel, fetch, placement.count, FETCH_ZERO, NULL);
+    channel_hand_over(channel, fetch, placement.count, FETCH_ZERO, NULL);
+    return true;
+}
+
+static bool take_map(Channel *channel, const PeerMessage *message)
+{
+    if (message->map.region != channel->wire_regions[channel->map_region] ||
+        message->map.seal != channel->seal)
+        return false;
+    channel->sink->map(channel->owner, channel->map_region, message);
+    return true;
+}
+
+static bool take_keys(Channel *channel, const PeerMessage *message)
+{
+    if (!channel->keys_asked || !channel->sink->keys ||
+        message->keys.region != channel->wire_regions[channel->keys_region] ||
+        message->keys.seal != channel->seal)
+        return false;
+    channel->keys_asked = false;
+    channel->sink->keys(channel->owner, channel->keys_region, message);
     return true;
 }
 
@@ -212,12 +217,10 @@ static bool take_message(Channel *channel, const PeerHeader *header, const uint8
 {
     PeerMessage *message = channel->scratch;
 
-    if (header->type != PEER_MAP || !message || peer_message_decode(header, body, message) ||
-        message->map.region != channel->wire_regions[channel->map_region] ||
-        message->map.seal != channel->seal)
+    if ((header->type != PEER_MAP && header->type != PEER_KEYS) || !message ||
+        peer_message_decode(header, body, message))
         return false;
-    channel->sink->map(channel->owner, channel->map_region, message);
-    return true;
+    return header->type == PEER_MAP ? take_map(channel, message) : take_keys(channel, message);
 }
 
 /* How much of a frame must lie in the buffer before it can be taken. */
@@ -260,7 +263,7 @@ static void take_pages(Channel *channel, uint32_t count, FetchContent content, c
         channel->current = NULL;
         channel->landing = false;
     }
-    hand_over(channel, fetch, count, content, data);
+    channel_hand_over(channel, fetch, count, content, data);
 }
 
 /* length more bytes are in their place; whole pages are handed over. */
