@@ -184,6 +184,12 @@ static void serve_channel(PeerSession *session, Export *export, ExportChannel *c
                           uint32_t number, uint32_t generation)
 {
     int fd = session->peer->fd;
+    ServerLink link = {
+        .fd = fd,
+        .session = number,
+        .generation = generation,
+        .features = session->peer->features,
+    };
 
     if (channel->kind == PEER_CHANNEL_RELAY) {
         export->notify(export->owner, export, EXPORT_RELAYED);
@@ -194,7 +200,7 @@ static void serve_channel(PeerSession *session, Export *export, ExportChannel *c
     address_prioritise(fd, channel->kind == PEER_CHANNEL_URGENT);
     if (channel->kind == PEER_CHANNEL_BULK)
         address_bound_unsent(fd, BULK_UNSENT);
-    server_run(export, channel, fd, number, generation);
+    server_run(export, channel, &link);
 }
 
 static void on_join(PeerSession *session)

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "daemon/control/assist.h"
+#include "daemon/control/report_rdma.h"
 #include "daemon/core/clock.h"
 #include "daemon/qemu/agent.h"
 #include "version.h"
@@ -452,6 +453,7 @@ JsonNode *report_all(Control *control, const char *vm, int pid, gboolean full)
                (guint64)(g_get_monotonic_time() - control->started_us) / G_USEC_PER_SEC);
     set_number(object, "limit_bytes_s", control->limit);
     json_object_set_object_member(object, "libvirt", libvirt(control));
+    report_rdma_host(control, object);
     json_object_set_array_member(object, "sessions", sessions(control, vm, pid));
     json_object_set_array_member(object, "imports", imports(control, vm, pid, full));
     json_object_set_array_member(object, "exports", exports(control, vm, pid));

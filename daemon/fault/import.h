@@ -25,6 +25,8 @@
 #include "daemon/core/region.h"
 #include "daemon/core/vcpu_table.h"
 #include "daemon/core/waiters.h"
+#include "daemon/fault/keys.h"
+#include "daemon/fault/landing.h"
 #include "daemon/fault/link.h"
 #include "daemon/fault/mirror.h"
 #include "daemon/fault/resolver.h"
@@ -117,6 +119,8 @@ struct Import {
     uint32_t wire_regions[LIMIT_REGIONS]; /* the source's numbers; set by the first attach */
     bool minor[LIMIT_REGIONS]; /* registered MINOR too, so that it may be placed by CONTINUE */
     Mirror mirror;
+    Keys keys;       /* of this connection; of an import without RDMA all zero, as is landing */
+    Landing landing; /* what is pinned of the mirror */
     PageTable table;
     /* Also in the table's header, for a successor only: the client can write there. */
     char source[LIMIT_ADDRESS + 1]; /* HOST:PORT of the source's daemon */

@@ -25,6 +25,13 @@ typedef struct ImportTransportReport {
     uint64_t failures; /* connections that RDMA ended, ever */
 } ImportTransportReport;
 
-void import_transport(const Import *import, ImportTransportReport *ret_report);
+void import_transport(Import *import, ImportTransportReport *ret_report);
+
+/* --- for the data threads: FetchSink.source and FetchSink.land ---------------------------- */
+
+uint32_t import_source(const Import *import, uint32_t region, uint64_t page, uint32_t count,
+                       FetchSource *ret_source);
+uint32_t import_land(const Import *import, const Fetch *fetch, uint32_t first, uint32_t count,
+                     FetchLanding *ret_landing);
 
 #endif
