@@ -181,10 +181,11 @@ typedef struct PeerSpan {
 } PeerSpan;
 
 typedef enum PeerKeysState {
+    /* Pages from the one asked for up to .next that are not in the span are zero. */
     PEER_KEYS_SPAN = 0, /* here is one */
-    PEER_KEYS_END = 1,  /* this region has no more from that page on */
+    PEER_KEYS_END = 1,  /* there is none up to .next: all zero */
     PEER_KEYS_FULL = 2, /* no more may be pinned at once: ask again when a span is done with */
-    PEER_KEYS_NONE = 3, /* this region cannot be read so, from that page on */
+    PEER_KEYS_NONE = 3, /* this region cannot be read so, from the page asked for on */
     PEER_KEYS_LAST = PEER_KEYS_NONE,
 } PeerKeysState;
 
