@@ -34,13 +34,16 @@ void *__libc_malloc(size_t size);
 void *__libc_calloc(size_t n, size_t size);
 void *__libc_realloc(void *memory, size_t size);
 
-/* The C library's own, found before main(). */
+/* The C library's own.  Libraries take locks in their constructors already, and what is not locked there must not
+ * be unlocked. */
 static int (*real_mutex_lock)(pthread_mutex_t *mutex);
 static int (*real_rdlock)(pthread_rwlock_t *lock);
 static int (*real_wrlock)(pthread_rwlock_t *lock);
 
-__attribute__((constructor)) static void find_real(void)
+static void find_real(void)
 {
+    if (real_wrlock)
+        return;
     *(void **)&real_mutex_lock = dlsym(RTLD_NEXT, "pthread_mutex_lock");
     *(void **)&real_rdlock = dlsym(RTLD_NEXT, "pthread_rwlock_rdlock");
     *(void **)&real_wrlock = dlsym(RTLD_NEXT, "pthread_rwlock_wrlock");
@@ -86,19 +89,22 @@ void *realloc(void *memory, size_t size)
 int pthread_mutex_lock(pthread_mutex_t *mutex)
 {
     count(locks);
-    return real_mutex_lock ? real_mutex_lock(mutex) : 0; /* before main() there is one thread */
+    find_real(); /* for the first time before main(), where there is one thread */
+    return real_mutex_lock(mutex);
 }
 
 int pthread_rwlock_rdlock(pthread_rwlock_t *lock)
 {
     count(locks);
-    return real_rdlock ? real_rdlock(lock) : 0;
+    find_real();
+    return real_rdlock(lock);
 }
 
 int pthread_rwlock_wrlock(pthread_rwlock_t *lock)
 {
     count(locks);
-    return real_wrlock ? real_wrlock(lock) : 0;
+    find_real();
+    return real_wrlock(lock);
 }
 
 void __real_placement_put(Import *import, const Placement *placement);
