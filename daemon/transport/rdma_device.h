@@ -3,8 +3,13 @@
  * A device that can read another host's memory by itself, opened for one import or one export: a
  * protection domain of its own, so that a key of one VM is of no use to another.
  *
- * Which device: the one that owns the local address of a connected TCP socket (rdma_bind_addr(3) finds it).  On
- * Ethernet (RoCE) the port's GID is that of the same address.  Nothing of it works on loopback.
+ * Which device: the one that has the local address of a connected TCP socket.  On Ethernet (RoCE) one of the
+ * port's GIDs is that address, and the other end's must be that of the socket's peer: whoever was trusted by its
+ * address is who is connected to.  On InfiniBand the interface's hardware address names the port.
+ * Nothing of it works on loopback.
+ *
+ * While a device is open some drivers cannot be removed from the host (soft RoCE's waits for ever), so do not keep
+ * one longer than an import or an export's session needs it.
  */
 #ifndef POSTCOPYD_TRANSPORT_RDMA_DEVICE_H
 #define POSTCOPYD_TRANSPORT_RDMA_DEVICE_H
@@ -51,6 +56,9 @@ typedef enum RdmaAccess {
 } RdmaAccess;
 
 /*
+ * memory: whole pages, mapped for as long as this lives.  For RDMA_ACCESS_EXPORT mapped PROT_READ, of a file that
+ * was opened for writing, too: before Linux 6.2 the kernel pins only what is mapped writable, so the mapping is
+ * made so for as long as pinning takes (-EACCES: the file forbids it).
  * length: bytes, whole pages.  NULL with *ret_error: -EDQUOT (the budget is used up), -ENOMEM (also
  * RLIMIT_MEMLOCK; rdma_memory_hint() says what to do), or another negative errno.  Pins, so it takes a while:
  * never on a fault's way.  Holds a reference to the device.

@@ -21,7 +21,8 @@
 
 typedef struct RdmaPair RdmaPair;
 
-/* depth: READs posted and not completed at most; 0: an end that only answers.  NULL with a line in
+/* depth: READs posted and not completed at most; 0: an end that only answers.  One with depth answers nothing.
+ * NULL with a line in
  * ret_text[LIMIT_TEXT + 1].  Holds a reference to the device. */
 RdmaPair *rdma_pair_new(RdmaDevice *device, unsigned depth, char *ret_text);
 
@@ -34,8 +35,9 @@ void rdma_pair_free(RdmaPair *pair);
 /* What the other end has to know. */
 void rdma_pair_describe(const RdmaPair *pair, PeerRdmaEnd *ret_end);
 
-/* Ready to READ and to be read.  theirs is hostile until checked here.  0, or negative errno with a line
- * in ret_text. */
+/* Ready to READ, or to be read.  theirs is hostile until checked here.  0, or negative errno with a line
+ * in ret_text: -EPROTO: theirs is unsound; -EPIPE: it was broken meanwhile.  May take a second or so, on Ethernet,
+ * where the kernel asks the network who has the other end's address. */
 int rdma_pair_connect(RdmaPair *pair, const PeerRdmaEnd *theirs, char *ret_text);
 
 /*
@@ -57,7 +59,8 @@ typedef struct RdmaRead {
 } RdmaRead;
 
 /* Posts one.  0; -EAGAIN: as many as fit are under way; another negative errno: the pair is broken.
- * The last one of those posted before a wait must have `last`. */
+ * The last one of those posted before a wait must have `last`, unless -EAGAIN stopped them: room comes back without
+ * one.  The file may then become readable, and rdma_pair_poll() make room, without any completion to tell. */
 int rdma_pair_read(RdmaPair *pair, const RdmaRead *read);
 
 typedef struct RdmaCompletion {
@@ -66,7 +69,8 @@ typedef struct RdmaCompletion {
     const char *reason; /* of a failure, a constant string */
 } RdmaCompletion;
 
-/* What is complete: up to max, in the order of posting.  How many, or negative errno. */
+/* What is complete: up to max, in the order of posting; of those not `last` only what failed.  After the first that
+ * failed all others do, and the pair takes no more.  How many, or negative errno. */
 int rdma_pair_poll(RdmaPair *pair, RdmaCompletion *ret_completions, unsigned max);
 
 /*

@@ -5,11 +5,41 @@
 #ifndef POSTCOPYD_TRANSPORT_RDMA_PRIVATE_H
 #define POSTCOPYD_TRANSPORT_RDMA_PRIVATE_H
 
+#include <netinet/in.h>
 #include <stdatomic.h>
+#include <sys/socket.h>
 
 #include <infiniband/verbs.h>
 
 #include "daemon/transport/rdma_device.h"
+
+/* One end of a socket, as RDMA sees it. */
+typedef struct RdmaHost {
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+        struct sockaddr_storage room;
+    } address; /* IPv4 ones never mapped; without a port */
+    char text[INET6_ADDRSTRLEN];
+    union ibv_gid gid; /* that a RoCE port has for such an address */
+    bool loopback;
+} RdmaHost;
+
+/* Where the device of an address is. */
+typedef struct RdmaPlace {
+    struct ibv_context *context; /* the finder's caller closes it */
+    union ibv_gid gid;
+    uint8_t port;
+    uint8_t gid_index;
+    uint16_t pkey; /* of InfiniBand's partition; 0: the first there is */
+} RdmaPlace;
+
+/* The two ends of a connected socket; false: it is none, or not over IP. */
+bool rdma_hosts(int socket, RdmaHost *ret_own, RdmaHost *ret_peer);
+
+/* Opens the device that has this address of this host.  False with a line in ret_text. */
+bool rdma_find(const RdmaHost *own, RdmaPlace *ret_place, char *ret_text);
 
 /* All but refs is constant from rdma_device_open() on. */
 struct RdmaDevice {
