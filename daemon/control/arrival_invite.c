@@ -136,7 +136,9 @@ static Import *make_import(Arrival *arrival, Invitation *invitation, char *ret_t
                         invitation->message->invite.token, arrival_notify, control, &error);
     if (!import)
         g_strlcpy(ret_text, strerror(-error), LIMIT_TEXT + 1);
-    else if (arrival->managed)
+    else
+        transport_remember(&import->table, invitation->message->invite.flags);
+    if (import && arrival->managed)
         page_table_set(&import->table, PAGE_TABLE_MANAGED);
     return import;
 }

@@ -277,6 +277,7 @@ static JsonObject *import_object(Import *import, int pid, guint64 limit, gboolea
     set_number(object, "vm_limit_bytes_s", limit);
     set_count(object, "faults", &import->counters.faults);
     set_count(object, "faults_present", &import->counters.faults_present);
+    report_rdma_import(import, object);
     if (full)
         import_details(object, import);
     pthread_mutex_lock(&import->text_lock);
@@ -338,6 +339,7 @@ static JsonObject *export_object(const Departure *departure)
     set_count(object, "zero_pages", &export->zero_pages);
     set_count(object, "bytes", &export->bytes);
     set_count(object, "urgent_reads", &export->urgent_reads);
+    report_rdma_export(export, object);
     pthread_mutex_lock(&export->lock);
     json_object_set_array_member(object, "channels", export_channels(export));
     json_object_set_object_member(object, "progress", progress_object(&export->progress));

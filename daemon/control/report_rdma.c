@@ -6,6 +6,8 @@
 #include <netdb.h>
 
 #include "daemon/control/transport_choice.h"
+#include "daemon/fault/import_transport.h"
+#include "daemon/source/export_rdma.h"
 
 /* Looking for devices asks the kernel for each; who watches figures asks more often. */
 #define LOOK_US G_USEC_PER_SEC
@@ -76,5 +78,40 @@ void report_rdma_host(Control *control, JsonObject *ret_object)
     set_number(object, "pinned_bytes", atomic_load(&budget->used));
     set_number(object, "pinned_peak_bytes", atomic_load(&budget->peak));
     set_number(object, "pinned_most_bytes", budget->most);
+    json_object_set_object_member(ret_object, "rdma", object);
+}
+
+void report_rdma_import(Import *import, JsonObject *ret_object)
+{
+    g_autofree ImportTransportReport *report = g_new0(ImportTransportReport, 1);
+    JsonObject *object = json_object_new();
+
+    import_transport(import, report);
+    json_object_set_string_member(object, "kind", report->kind);
+    json_object_set_string_member(object, "wanted", transport_name(import->config.transport));
+    json_object_set_string_member(object, "device", report->device);
+    json_object_set_string_member(object, "reason", report->reason);
+    set_number(object, "pairs", report->pairs);
+    set_number(object, "pinned_bytes", report->pinned_bytes);
+    set_number(object, "reads", report->reads);
+    set_number(object, "bytes", report->read_bytes);
+    set_number(object, "landed_pages", report->landed_pages);
+    set_number(object, "staged_pages", report->staged_pages);
+    set_number(object, "spans", report->spans);
+    set_number(object, "failures", report->failures);
+    json_object_set_object_member(ret_object, "transport", object);
+}
+
+void report_rdma_export(Export *export, JsonObject *ret_object)
+{
+    g_autofree ExportRdmaReport *report = g_new0(ExportRdmaReport, 1);
+    JsonObject *object = json_object_new();
+
+    export_rdma_report(export, report);
+    json_object_set_string_member(object, "device", report->device);
+    set_number(object, "pairs", report->pairs);
+    set_number(object, "pinned_bytes", report->pinned);
+    set_number(object, "spans", report->spans);
+    json_object_set_string_member(object, "reason", report->refusal);
     json_object_set_object_member(ret_object, "rdma", object);
 }

@@ -6,8 +6,16 @@
 #include <json-glib/json-glib.h>
 
 #include "daemon/control/control.h"
+#include "daemon/fault/import.h"
+#include "daemon/source/export.h"
 
 /* Member "rdma": devices, networks, what is pinned. */
 void report_rdma_host(Control *control, JsonObject *ret_object);
+
+/* Member "transport". */
+void report_rdma_import(Import *import, JsonObject *ret_object);
+
+/* Member "rdma" of an export. */
+void report_rdma_export(Export *export, JsonObject *ret_object);
 
 #endif

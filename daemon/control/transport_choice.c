@@ -20,44 +20,37 @@ static unsigned configured(const Settings *settings, const char *host)
     return networks_word(settings->rdma_peers.parsed, host, settings->transport);
 }
 
-/* side: whose host this is, for a line that may be read at the other one. */
-static gboolean may_use_rdma(const Settings *settings, const char *side, char *ret_text)
+/*
+ * side: whose host this is, for a line that may be read at the other one.  address: of the other host, as
+ * this one sees it; NULL: not known yet.
+ */
+static gboolean may_use_rdma(const Settings *settings, const char *side, const char *address,
+                             char *ret_text)
 {
+    const NetworkList *networks = &settings->rdma_networks;
     char devices[LIMIT_TEXT + 1];
 
-    if (networks_is_empty(settings->rdma_networks.parsed))
+    if (networks_is_empty(networks->parsed))
         g_snprintf(
             ret_text, LIMIT_TEXT + 1,
-            "this migration shall go by RDMA, which is off at the %s: set [rdma] networks in the "
-            "postcopyd.conf of both hosts to the network between them and restart postcopyd, "
-            "or use --transport auto",
+            "this migration shall go by RDMA, which is off at the %s: set [rdma] networks in "
+            "the postcopyd.conf of both hosts to the network between them and restart "
+            "postcopyd, or use --transport auto",
             side);
+    else if (address && !networks_match(networks->parsed, address))
+        g_snprintf(
+            ret_text, LIMIT_TEXT + 1,
+            "this migration shall go by RDMA, and the other host, %.100s, is in none of [rdma] "
+            "networks = %.200s at the %s: add the network between the hosts in postcopyd.conf "
+            "there and restart postcopyd, or use --transport auto",
+            address, networks->text, side);
     else if (rdma_list_devices(devices, sizeof devices) == 0)
         g_snprintf(ret_text, LIMIT_TEXT + 1,
                    "this migration shall go by RDMA, and the %s has no RDMA device: 'postcopyctl "
-                   "check' there "
-                   "says what is missing, or use --transport auto",
+                   "check' there says what is missing, or use --transport auto",
                    side);
     else
         return TRUE;
-    return FALSE;
-}
-
-/* address: of the other host, as this one sees it. */
-static gboolean may_use_rdma_with(const Settings *settings, const char *side, const char *other,
-                                  const char *address, char *ret_text)
-{
-    if (!may_use_rdma(settings, side, ret_text))
-        return FALSE;
-    if (networks_match(settings->rdma_networks.parsed, address))
-        return TRUE;
-    g_snprintf(
-        ret_text, LIMIT_TEXT + 1,
-        "this migration shall go by RDMA, and the %s's address %.100s is in none of [rdma] "
-        "networks = "
-        "%.200s at the %s: add its network in postcopyd.conf there and restart postcopyd, or "
-        "use --transport auto",
-        other, address, settings->rdma_networks.text, side);
     return FALSE;
 }
 
@@ -81,7 +74,7 @@ gboolean transport_asked(const Control *control, JsonObject *request, unsigned *
         if (strcmp(word, names[i]) == 0) {
             *ret_transport = i;
             return i != IMPORT_TRANSPORT_RDMA ||
-                   may_use_rdma(control->settings, "source", ret_text);
+                   may_use_rdma(control->settings, "source", NULL, ret_text);
         }
     g_strlcpy(ret_text, "prepare: transport must be auto, tcp or rdma", LIMIT_TEXT + 1);
     return FALSE;
@@ -105,8 +98,7 @@ gboolean transport_invite(const Settings *settings, unsigned asked, const PeerSo
                    host);
         return FALSE;
     }
-    if (asked == IMPORT_TRANSPORT_RDMA &&
-        !may_use_rdma_with(settings, "source", "destination", host, ret_text))
+    if (asked == IMPORT_TRANSPORT_RDMA && !may_use_rdma(settings, "source", host, ret_text))
         return FALSE;
     /* Others go by TCP whatever they are told, and may take a flag they do not know amiss. */
     if (peer->features & PEER_FEATURE_RDMA)
@@ -140,7 +132,7 @@ gboolean transport_accept(const Control *control, const Invitation *invitation, 
 
     take_host(message->invite.source, invitation->peer_host, host);
     return choose(control->settings, host, message->invite.flags) != IMPORT_TRANSPORT_RDMA ||
-           may_use_rdma_with(control->settings, "destination", "source", host, ret_text);
+           may_use_rdma(control->settings, "destination", host, ret_text);
 }
 
 void transport_configure(Control *control, const char *source, guint32 flags, ImportConfig *config)
@@ -153,13 +145,27 @@ void transport_configure(Control *control, const char *source, guint32 flags, Im
     config->rdma_budget = &control->rdma_budget;
 }
 
+void transport_remember(PageTable *table, guint32 flags)
+{
+    if (flags & PEER_INVITE_TCP)
+        page_table_set(table, PAGE_TABLE_TCP);
+    else if (flags & PEER_INVITE_RDMA)
+        page_table_set(table, PAGE_TABLE_RDMA);
+}
+
 void transport_configure_adopted(Control *control, int table, ImportConfig *config)
 {
     char source[LIMIT_ADDRESS + 1] = "";
+    guint32 progress = 0, flags = 0;
 
-    /* The client's to spoil: then no network holds it.  What was asked for died with the daemon. */
-    if (pread(table, source, LIMIT_ADDRESS, offsetof(PageTableHeader, source)) < 0)
-        source[0] = '\0';
+    /* The client's to spoil, which changes nothing of which networks are trusted. */
+    if (pread(table, source, LIMIT_ADDRESS, offsetof(PageTableHeader, source)) < 0 ||
+        pread(table, &progress, sizeof progress, offsetof(PageTableHeader, progress)) < 0)
+        progress = 0;
     source[LIMIT_ADDRESS] = '\0';
-    transport_configure(control, source, 0, config);
+    if (progress & PAGE_TABLE_TCP)
+        flags |= PEER_INVITE_TCP;
+    if (progress & PAGE_TABLE_RDMA)
+        flags |= PEER_INVITE_RDMA;
+    transport_configure(control, source, flags, config);
 }

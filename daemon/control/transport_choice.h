@@ -39,7 +39,11 @@ gboolean transport_accept(const Control *control, const Invitation *invitation, 
 /* Fills in an import's part.  source: HOST:PORT of its daemon; flags: the INVITE's. */
 void transport_configure(Control *control, const char *source, guint32 flags, ImportConfig *config);
 
-/* The same for an import that is taken over, whose page table says where its source is. */
+/* Keeps for the next daemon what the INVITE wanted. */
+void transport_remember(PageTable *table, guint32 flags);
+
+/* The same as transport_configure() for an import that is taken over: its page table, a fd, says where its source
+ * is, and what was wanted. */
 void transport_configure_adopted(Control *control, int table, ImportConfig *config);
 
 #endif
