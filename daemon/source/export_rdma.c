@@ -202,7 +202,7 @@ static void note(Export *export, const char *refusal)
     news = strcmp(export->rdma_refusal, refusal) != 0;
     snprintf(export->rdma_refusal, sizeof export->rdma_refusal, "%s", refusal);
     pthread_mutex_unlock(&export->lock);
-    if (news && refusal[0])
+    if (news && refusal[0] && strcmp(refusal, gone) != 0)
         log_info("%s: its memory is read by TCP, not by RDMA: %s", export->name, refusal);
 }
 
