@@ -16,7 +16,10 @@ typedef enum KeyKind {
     KEY_BYTES,
     KEY_RATE,
     KEY_DISPATCH,
-    KEY_ENABLE
+    KEY_ENABLE,
+    KEY_TRANSPORT,
+    KEY_NETWORKS,
+    KEY_PEERS
 } KeyKind;
 
 /* Every key there is; the example file documents the same ones, and a test compares them. */
@@ -38,6 +41,12 @@ static const char *const enables[LIBVIRT_ENABLES] = {
     [LIBVIRT_ENABLE_ALL] = "all",
 };
 
+static const char *const transports[IMPORT_TRANSPORTS] = {
+    [IMPORT_TRANSPORT_AUTO] = "auto",
+    [IMPORT_TRANSPORT_TCP] = "tcp",
+    [IMPORT_TRANSPORT_RDMA] = "rdma",
+};
+
 #define AT(field) offsetof(Settings, field)
 
 static const Key keys[] = {
@@ -52,6 +61,10 @@ static const Key keys[] = {
     {"peer", "advertise", KEY_STRING, AT(advertise), 0, 0},
     {"peer", "insecure_plaintext", KEY_BOOLEAN, AT(insecure_plaintext), 0, 0},
     {"peer", "ping_ms", KEY_NUMBER, AT(import.ping_ms), 50, 5000},
+    {"peer", "transport", KEY_TRANSPORT, AT(transport), 0, 0},
+    {"rdma", "networks", KEY_NETWORKS, AT(rdma_networks), 0, 0},
+    {"rdma", "peers", KEY_PEERS, AT(rdma_peers), 0, 0},
+    {"rdma", "pinned", KEY_BYTES, AT(rdma_pinned), 8 << 20, G_GUINT64_CONSTANT(512) << 30},
     {"import", "resolvers", KEY_NUMBER, AT(import.resolvers), 0, IMPORT_RESOLVERS_MAX},
     {"import", "dispatch", KEY_DISPATCH, AT(import.dispatch), 0, 0},
     {"import", "shards", KEY_NUMBER, AT(import.shards), 0, 256},
@@ -87,6 +100,7 @@ static void set_defaults(Settings *settings)
     settings->grant_device = TRUE;
     settings->start_postcopy = 1;
     settings->source_port = 16520;
+    settings->rdma_pinned = G_GUINT64_CONSTANT(1) << 30;
     settings->import = (ImportConfig){
         .bulk_channels = 1,
         .around = 256 << 10,
@@ -115,11 +129,13 @@ static gboolean parse_number(const char *text, gboolean bytes, guint64 *ret_valu
     if (!g_ascii_isdigit(text[0]))
         return FALSE;
     *ret_value = g_ascii_strtoull(text, &end, 10);
-    if (bytes && (*end == 'K' || *end == 'M')) {
-        *ret_value <<= *end == 'K' ? 10 : 20;
+    if (*ret_value >= G_GUINT64_CONSTANT(1) << 40)
+        return FALSE;
+    if (bytes && (*end == 'K' || *end == 'M' || *end == 'G')) {
+        *ret_value <<= *end == 'K' ? 10 : *end == 'M' ? 20 : 30;
         end++;
     }
-    return *end == '\0' && *ret_value < G_GUINT64_CONSTANT(1) << 40;
+    return *end == '\0';
 }
 
 static gboolean store_number(const Key *key, const char *text, void *at, GError **error)
@@ -132,7 +148,7 @@ static gboolean store_number(const Key *key, const char *text, void *at, GError 
                     "[%s] %s = %s: must be a number from %" G_GUINT64_FORMAT
                     " to %" G_GUINT64_FORMAT "%s",
                     key->group, key->name, text, key->low, key->high,
-                    key->kind == KEY_BYTES ? " (bytes; K and M are understood)" : "");
+                    key->kind == KEY_BYTES ? " (bytes; K, M and G are understood)" : "");
         return FALSE;
     }
     if (key->kind == KEY_BYTES)
@@ -151,20 +167,41 @@ static gboolean store_rate(const Key *key, const char *text, void *at, GError **
     return FALSE;
 }
 
-_Static_assert(IMPORT_DISPATCHES == 2 && LIBVIRT_ENABLES == 2, "store_word() knows two");
-
-/* One of two words, by its place. */
-static gboolean store_word(const Key *key, const char *const *words, const char *text, unsigned *at,
-                           GError **error)
+/* One of some words, by its place. */
+static gboolean store_word(const Key *key, const char *const *words, unsigned n, const char *text,
+                           unsigned *at, GError **error)
 {
-    for (unsigned i = 0; i < 2; i++)
+    g_autoptr(GString) all = g_string_new(NULL);
+
+    for (unsigned i = 0; i < n; i++) {
         if (strcmp(text, words[i]) == 0) {
             *at = i;
             return TRUE;
         }
-    g_set_error(error, config_error(), 0, "[%s] %s = %s: must be %s or %s", key->group, key->name,
-                text, words[0], words[1]);
+        g_string_append_printf(all, "%s%s", i == 0 ? "" : i + 1 == n ? " or " : ", ", words[i]);
+    }
+    g_set_error(error, config_error(), 0, "[%s] %s = %s: must be %s", key->group, key->name, text,
+                all->str);
     return FALSE;
+}
+
+/* Lists of networks, each with a transport or without. */
+static gboolean store_networks(const Key *key, const char *text, NetworkList *at, GError **error)
+{
+    char reason[LIMIT_TEXT + 1] = "";
+    Networks *parsed = key->kind == KEY_PEERS
+                           ? networks_parse_words(text, transports, IMPORT_TRANSPORTS, reason)
+                           : networks_parse(text, reason);
+
+    if (!parsed) {
+        g_set_error(error, config_error(), 0, "[%s] %s: %s", key->group, key->name, reason);
+        return FALSE;
+    }
+    networks_free(at->parsed);
+    g_free(at->text);
+    at->parsed = parsed;
+    at->text = text[0] ? g_strdup(text) : NULL;
+    return TRUE;
 }
 
 static gboolean store(Settings *settings, const Key *key, const char *text, GError **error)
@@ -187,9 +224,14 @@ static gboolean store(Settings *settings, const Key *key, const char *text, GErr
     case KEY_RATE:
         return store_rate(key, text, at, error);
     case KEY_DISPATCH:
-        return store_word(key, dispatches, text, at, error);
+        return store_word(key, dispatches, IMPORT_DISPATCHES, text, at, error);
     case KEY_ENABLE:
-        return store_word(key, enables, text, at, error);
+        return store_word(key, enables, LIBVIRT_ENABLES, text, at, error);
+    case KEY_TRANSPORT:
+        return store_word(key, transports, IMPORT_TRANSPORTS, text, at, error);
+    case KEY_NETWORKS:
+    case KEY_PEERS:
+        return store_networks(key, text, at, error);
     default:
         return store_number(key, text, at, error);
     }

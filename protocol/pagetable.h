@@ -84,6 +84,9 @@ typedef struct PageTableRegion {
 #define PAGE_TABLE_STREAMING    UINT32_C(8) /* the destination runs: the stream may go on */
 /* A management layer lets the guest run by itself: undone before the gate, its process has to end. */
 #define PAGE_TABLE_MANAGED UINT32_C(16)
+/* What whoever drove the migration wanted, or the source's configuration: at most one of the two. */
+#define PAGE_TABLE_TCP  UINT32_C(32)
+#define PAGE_TABLE_RDMA UINT32_C(64)
 
 typedef struct PageTableHeader {
     uint64_t magic;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "protocol/client.h"
+#include "protocol/peer_wire.h"
 #include "protocol/wire.h"
 
 static void write_regions(WireWriter *w, const PeerRegions *regions)
@@ -75,39 +76,51 @@ static void read_placement(WireReader *r, PeerPlacement *ret_placement)
         r->failed = true;
 }
 
-static void write_map(WireWriter *w, const PeerMessage *m)
+void peer_write_extents(WireWriter *w, const PeerExtent *extents, uint32_t n)
 {
-    if (m->map.n > PEER_MAP_EXTENTS) {
+    if (n > PEER_MAP_EXTENTS) {
         w->failed = true;
         return;
     }
-    wire_write_u32(w, m->map.region);
-    wire_write_u64(w, m->map.seal);
-    wire_write_u64(w, m->map.next);
-    wire_write_u32(w, m->map.n);
-    for (uint32_t i = 0; i < m->map.n; i++) {
-        wire_write_u64(w, m->map.extents[i].page);
-        wire_write_u64(w, m->map.extents[i].count);
+    wire_write_u32(w, n);
+    for (uint32_t i = 0; i < n; i++) {
+        wire_write_u64(w, extents[i].page);
+        wire_write_u64(w, extents[i].count);
     }
 }
 
-/* Extents ascend, do not touch backwards and end before .next: their receiver walks them blindly. */
-static void read_map(WireReader *r, PeerMessage *m)
+uint64_t peer_read_extents(WireReader *r, PeerExtent *ret_extents, uint32_t *ret_n, uint64_t first)
 {
-    uint64_t end = 0;
+    uint64_t end = first;
 
-    m->map.region = wire_read_u32(r);
-    m->map.seal = wire_read_u64(r);
-    m->map.next = wire_read_u64(r);
-    m->map.n = wire_read_count(r, PEER_MAP_EXTENTS);
-    for (uint32_t i = 0; i < m->map.n; i++) {
-        PeerExtent *extent = &m->map.extents[i];
+    *ret_n = wire_read_count(r, PEER_MAP_EXTENTS);
+    for (uint32_t i = 0; i < *ret_n; i++) {
+        PeerExtent *extent = &ret_extents[i];
         extent->page = wire_read_u64(r);
         extent->count = wire_read_u64(r);
         if (extent->page < end || extent->count == 0 ||
             __builtin_add_overflow(extent->page, extent->count, &end))
             r->failed = true;
     }
+    return end;
+}
+
+static void write_map(WireWriter *w, const PeerMessage *m)
+{
+    wire_write_u32(w, m->map.region);
+    wire_write_u64(w, m->map.seal);
+    wire_write_u64(w, m->map.next);
+    peer_write_extents(w, m->map.extents, m->map.n);
+}
+
+static void read_map(WireReader *r, PeerMessage *m)
+{
+    uint64_t end;
+
+    m->map.region = wire_read_u32(r);
+    m->map.seal = wire_read_u64(r);
+    m->map.next = wire_read_u64(r);
+    end = peer_read_extents(r, m->map.extents, &m->map.n, 0);
     if (m->map.region >= LIMIT_REGIONS || end > m->map.next)
         r->failed = true;
 }
@@ -318,6 +331,13 @@ static void write_body(WireWriter *w, const PeerMessage *m)
     case PEER_SEAL:
     case PEER_AWAITED:
         break;
+    case PEER_RDMA_CONNECT:
+    case PEER_RDMA_CONNECTED:
+    case PEER_KEYS_REQUEST:
+    case PEER_KEYS:
+    case PEER_KEYS_DONE:
+        peer_write_rdma(w, m);
+        break;
     case PEER_UNKNOWN:
     default:
         w->failed = true;
@@ -522,6 +542,13 @@ static void read_body(WireReader *r, PeerMessage *m)
     case PEER_FORECAST_REQUEST:
     case PEER_SEAL:
     case PEER_AWAITED:
+        break;
+    case PEER_RDMA_CONNECT:
+    case PEER_RDMA_CONNECTED:
+    case PEER_KEYS_REQUEST:
+    case PEER_KEYS:
+    case PEER_KEYS_DONE:
+        peer_read_rdma(r, m);
         break;
     case PEER_DATA:
     case PEER_UNKNOWN:

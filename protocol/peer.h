@@ -32,6 +32,8 @@ enum {
 /* Bytes of pages in one DATA frame, and that one READ item may ask for. */
 #define PEER_DATA_MAX (UINT32_C(2) << 20)
 #define PEER_READ_MAX (UINT32_C(2) << 20)
+/* Bytes of one span. */
+#define PEER_SPAN_MAX (UINT32_C(64) << 20)
 /* Regions with larger pages do not travel. */
 #define PEER_PAGE_SIZE_MAX (UINT64_C(2) << 20)
 
@@ -179,10 +181,12 @@ typedef struct PeerSpan {
 } PeerSpan;
 
 typedef enum PeerKeysState {
+    /* Pages from the one asked for up to .next that are not in the span are zero. */
     PEER_KEYS_SPAN = 0, /* here is one */
-    PEER_KEYS_END = 1,  /* this region has no more from that page on */
+    PEER_KEYS_END = 1,  /* there is none up to .next: all zero */
     PEER_KEYS_FULL = 2, /* no more may be pinned at once: ask again when a span is done with */
-    PEER_KEYS_NONE = 3, /* this region cannot be read so, from that page on */
+    PEER_KEYS_NONE = 3, /* this region cannot be read so, from the page asked for on */
+    PEER_KEYS_LAST = PEER_KEYS_NONE,
 } PeerKeysState;
 
 typedef struct PeerMessage {
@@ -291,7 +295,7 @@ typedef struct PeerMessage {
         struct {
             uint32_t code; /* PeerErrorCode */
             char text[LIMIT_TEXT + 1];
-            PeerRdmaEnd end;
+            PeerRdmaEnd end; /* only with PEER_ERROR_NONE */
         } rdma_connected;
         struct {
             uint32_t region;
@@ -302,7 +306,7 @@ typedef struct PeerMessage {
             uint32_t state; /* PeerKeysState */
             uint64_t seal;
             uint64_t next; /* ask on from this page; the region's page count: complete */
-            PeerSpan span; /* only of PEER_KEYS_SPAN */
+            PeerSpan span; /* only of PEER_KEYS_SPAN, as is what follows */
             uint32_t n;
             PeerExtent
                 zeroes[PEER_MAP_EXTENTS]; /* in the span, ascending, apart: never to be read */

@@ -3,7 +3,7 @@
 #ifndef POSTCOPYD_CTL_HOST_CHECK_H
 #define POSTCOPYD_CTL_HOST_CHECK_H
 
-#include <glib.h>
+#include <json-glib/json-glib.h>
 
 #include "client/operator/host_config.h"
 
@@ -39,6 +39,8 @@ gboolean host_peer_is_address(const char *text);
 /* Each looks at its part; none fails, and none waits long. */
 void host_check_kernel(HostCheck *check);
 void host_check_daemon(HostCheck *check);
+/* status: what the daemon answered; NULL: it did not. */
+void host_check_rdma(HostCheck *check, JsonObject *status);
 void host_check_peer(HostCheck *check);
 void host_check_socket(HostCheck *check);
 void host_check_libvirt(HostCheck *check);

@@ -126,4 +126,5 @@ void host_check_daemon(HostCheck *check)
         check_listen(check, check->config->listen);
     }
     check_config(check);
+    host_check_rdma(check, answer ? node_object(answer) : NULL);
 }

@@ -129,20 +129,6 @@ static void check_io_uring(HostCheck *check)
     }
 }
 
-static void check_rdma(HostCheck *check)
-{
-    g_autoptr(GDir) folder = g_dir_open("/sys/class/infiniband", 0, NULL);
-    g_autoptr(GString) names = g_string_new(NULL);
-    const char *name;
-
-    while (folder && (name = g_dir_read_name(folder)))
-        g_string_append_printf(names, "%s%s", names->len ? ", " : "", name);
-    if (names->len)
-        host_say(check, "rdma", HOST_OK, NULL, "RDMA devices: %s", names->str);
-    else
-        host_say(check, "rdma", HOST_OK, NULL, "no RDMA devices: memory travels over TCP");
-}
-
 void host_check_kernel(HostCheck *check)
 {
     int device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
@@ -156,5 +142,4 @@ void host_check_kernel(HostCheck *check)
     if (device >= 0)
         close(device);
     check_io_uring(check);
-    check_rdma(check);
 }

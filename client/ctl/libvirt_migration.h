@@ -35,10 +35,11 @@ typedef enum LibvirtStep {
 
 typedef struct LibvirtOptions {
     const char *socket;
-    const char *domain; /* name or uuid */
-    const char *uri;    /* of the destination's libvirt */
-    char *connect;      /* of the source's; NULL: as the daemon's configuration says */
-    char *to;           /* HOST[:PORT] of the destination's daemon; NULL: by the uri */
+    const char *domain;    /* name or uuid */
+    const char *uri;       /* of the destination's libvirt */
+    char *connect;         /* of the source's; NULL: as the daemon's configuration says */
+    char *to;              /* HOST[:PORT] of the destination's daemon; NULL: by the uri */
+    const char *transport; /* auto, tcp, rdma; NULL: auto */
     gboolean persistent;
     gboolean undefine_source;
     int bandwidth; /* MiB/s; 0: libvirt's own */

@@ -52,6 +52,8 @@ static gboolean prepare(LibvirtMigration *m, GError **error)
     json_object_set_int_member(request, "pid", m->pid);
     json_object_set_string_member(request, "destination", m->address);
     json_object_set_array_member(request, "regions", json_array_ref(m->regions));
+    if (m->options->transport)
+        json_object_set_string_member(request, "transport", m->options->transport);
     m->step = LIBVIRT_PREPARED;
     answer = daemon_call(m->daemon, "prepare", request, -1, MIN(time_left(m), AWAIT_MS), &local);
     if (answer)

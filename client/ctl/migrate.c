@@ -6,6 +6,7 @@
 #include "client/ctl/format.h"
 #include "client/ctl/libvirt_migration.h"
 #include "client/ctl/migration.h"
+#include "client/ctl/transport.h"
 #include "protocol/qmp/json.h"
 
 enum { TIMEOUT_S = 60 };
@@ -147,6 +148,7 @@ static void options_clear(MigrationOptions *options)
     g_free(options->source_qmp);
     g_free(options->destination_qmp);
     g_free(options->destination);
+    g_free(options->transport);
 }
 
 static gboolean check_libvirt_options(const LibvirtOptions *options, const MigrationOptions *qemu,
@@ -204,7 +206,9 @@ static gboolean migrate_words(char **words, MigrationOptions *qemu, LibvirtOptio
     libvirt->timeout_s = qemu->timeout_s;
     libvirt->json = qemu->json;
     libvirt->no_wait = qemu->no_wait;
-    if (!(words[1] ? check_libvirt_options(libvirt, qemu, error)
+    libvirt->transport = qemu->transport;
+    if (!transport_check_word(qemu->transport, error) ||
+        !(words[1] ? check_libvirt_options(libvirt, qemu, error)
                    : check_no_libvirt_options(libvirt, error) && check_options(qemu, error)))
         return FALSE;
     *ret_reported = TRUE;
@@ -241,6 +245,8 @@ gboolean command_migrate(const char *socket, int argc, char **argv, GError **err
          "QMP socket of the QEMU that waits for it (-incoming defer -S)", "PATH"},
         {"destination", 0, 0, G_OPTION_ARG_STRING, &options.destination,
          "where the destination's daemon listens", "HOST:PORT"},
+        {"transport", 0, 0, G_OPTION_ARG_STRING, &options.transport,
+         "how its memory travels; auto: as both hosts' configurations say", "auto|tcp|rdma"},
         {"timeout", 0, 0, G_OPTION_ARG_INT, &options.timeout_s,
          "give up and undo if the switchover takes longer (60)", "SECONDS"},
         {"no-wait", 0, 0, G_OPTION_ARG_NONE, &options.no_wait,

@@ -40,6 +40,7 @@ typedef struct MigrationOptions {
     char *source_qmp;
     char *destination_qmp;
     char *destination; /* HOST:PORT */
+    char *transport;   /* auto, tcp, rdma; NULL: auto */
     int timeout_s;     /* until the switchover, and once more for it */
     gboolean json;
     gboolean no_wait;

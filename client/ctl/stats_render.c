@@ -3,6 +3,7 @@
 
 #include "client/ctl/format.h"
 #include "client/ctl/stats.h"
+#include "client/ctl/transport.h"
 #include "protocol/qmp/json.h"
 
 enum {
@@ -84,6 +85,14 @@ static void append_stream(JsonObject *import, GString *text)
                                                bytes_s ? limit : "none", bytes_s ? "/s" : "");
 
     append_figures(text, "stream", figures);
+}
+
+/* Takes the line; NULL: none. */
+static void append_transport(GString *text, const char *word, char *line)
+{
+    if (line)
+        append_figures(text, word, line);
+    g_free(line);
 }
 
 static void append_faults(JsonObject *import, GString *text)
@@ -208,6 +217,7 @@ static void append_import(JsonObject *import, gboolean ascii, GString *text)
     append_traffic(import, text);
     append_pages(import, text);
     append_stream(import, text);
+    append_transport(text, "transport", transport_import_line(import));
     append_faults(import, text);
     append_vcpus(member_array(import, "vcpus"), text);
     append_channels(member_array(import, "channels"), text);
@@ -227,6 +237,7 @@ static void append_export(JsonObject *export, GString *text)
 
     append_title(text, export, "to", "destination");
     append_figures(text, "reads", figures);
+    append_transport(text, "RDMA", transport_export_line(export));
     append_channels(member_array(export, "channels"), text);
 }
 

@@ -4,6 +4,7 @@
 
 #include "client/ctl/command.h"
 #include "client/ctl/format.h"
+#include "client/ctl/transport.h"
 #include "client/operator/daemon.h"
 #include "protocol/qmp/json.h"
 
@@ -34,8 +35,9 @@ static void add_mode(Table *table, JsonObject *object)
     table_add(table, g_strdup(*mode ? mode : "direct"));
 }
 
-static void add_session(Table *table, JsonObject *session)
+static void add_session(Table *table, JsonObject *status, JsonObject *session)
 {
+    (void)status;
     add_text(table, session, "vm");
     add_text(table, session, "role");
     add_text(table, session, "state");
@@ -48,8 +50,10 @@ static void add_session(Table *table, JsonObject *session)
     table_add(table, g_strdup(member_string(session, "problem")));
 }
 
-static void add_import(Table *table, JsonObject *import)
+static void add_import(Table *table, JsonObject *status, JsonObject *import)
 {
+    const char *text = member_string(import, "text");
+    g_autofree char *remark = transport_remark(status, import);
     guint64 present = (guint64)member_int(import, "present_bytes");
     guint64 populated = (guint64)member_int(import, "populated_bytes");
     g_autofree char *rate = format_bytes((guint64)member_int(import, "rate_bytes_s"));
@@ -59,17 +63,19 @@ static void add_import(Table *table, JsonObject *import)
     add_text(table, import, "state");
     add_number(table, import, "pid");
     add_text(table, import, "source");
+    table_add(table, transport_word(import));
     add_bytes(table, import, "memory_bytes");
     table_add(table, format_percent(present, populated));
     table_add(table, g_strconcat(rate, "/s", NULL));
     add_number(table, import, "faults");
-    table_add(table, g_strdup(member_string(import, "text")));
+    table_add(table, g_strconcat(text, *text && *remark ? "; " : "", remark, NULL));
 }
 
-static void add_export(Table *table, JsonObject *export)
+static void add_export(Table *table, JsonObject *status, JsonObject *export)
 {
     JsonObject *progress = member_object(export, "progress");
 
+    (void)status;
     add_text(table, export, "vm");
     add_mode(table, export);
     add_text(table, export, "state");
@@ -82,15 +88,17 @@ static void add_export(Table *table, JsonObject *export)
     table_add(table, g_strdup(member_bool(export, "fenced") ? "fenced" : ""));
 }
 
-static void print_section(const char *title, Table *table, JsonArray *rows,
-                          void (*add)(Table *, JsonObject *))
+/* rows: the name of the status's member. */
+static void print_section(const char *title, Table *table, JsonObject *status, const char *rows,
+                          void (*add)(Table *, JsonObject *, JsonObject *))
 {
+    JsonArray *array = member_array(status, rows);
     g_autofree char *text = NULL;
 
-    if (element_count(rows) == 0)
+    if (element_count(array) == 0)
         return;
-    for (guint i = 0; i < element_count(rows); i++)
-        add(table, element_object(rows, i));
+    for (guint i = 0; i < element_count(array); i++)
+        add(table, status, element_object(array, i));
     text = table_render(table, "  ");
     printf("\n%s\n%s", title, text);
 }
@@ -116,14 +124,15 @@ static void print_status(JsonObject *status)
     g_autoptr(Table) sessions =
         table_new((const char *const[]){"VM", "ROLE", "STATE", ">PID", ">UID", ">MEMORY",
                                         ">REGIONS", ">VCPUS", ">CONNECTED", "PROBLEM", NULL});
-    g_autoptr(Table) imports =
-        table_new((const char *const[]){"VM", "MODE", "STATE", ">PID", "SOURCE", ">MEMORY",
-                                        ">PROGRESS", ">RATE", ">FAULTS", "REMARK", NULL});
+    g_autoptr(Table) imports = table_new(
+        (const char *const[]){"VM", "MODE", "STATE", ">PID", "SOURCE", "TRANSPORT", ">MEMORY",
+                              ">PROGRESS", ">RATE", ">FAULTS", "REMARK", NULL});
     g_autoptr(Table) exports =
         table_new((const char *const[]){"VM", "MODE", "STATE", ">PID", "DESTINATION", ">READS",
                                         ">BYTES", ">PROGRESS", "REMARK", NULL});
     guint n = element_count(member_array(status, "sessions"));
     guint64 limit = (guint64)member_int(status, "limit_bytes_s");
+    g_autofree char *rdma = transport_host_line(status);
 
     printf("postcopyd %s, pid %" G_GINT64_FORMAT, member_string(status, "version"),
            member_int(status, "pid"));
@@ -132,9 +141,11 @@ static void print_status(JsonObject *status)
         g_autofree char *rate = format_bytes(limit);
         printf("memory arrives at no more than %s/s\n", rate);
     }
-    print_section("Virtual machines", sessions, member_array(status, "sessions"), add_session);
-    print_section("Imports", imports, member_array(status, "imports"), add_import);
-    print_section("Exports", exports, member_array(status, "exports"), add_export);
+    if (rdma)
+        puts(rdma);
+    print_section("Virtual machines", sessions, status, "sessions", add_session);
+    print_section("Imports", imports, status, "imports", add_import);
+    print_section("Exports", exports, status, "exports", add_export);
     if (n == 0)
         puts("no virtual machines are connected");
 }

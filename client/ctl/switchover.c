@@ -48,6 +48,8 @@ static JsonObject *prepare_request(Migration *m)
     if (vcpus)
         json_object_set_array_member(request, "destination_vcpus", vcpus);
     json_object_set_boolean_member(request, "relay", TRUE);
+    if (m->options->transport)
+        json_object_set_string_member(request, "transport", m->options->transport);
     return request;
 }
 

@@ -14,6 +14,7 @@
 #include "daemon/control/arrival_steps.h"
 #include "daemon/control/ignore_shared.h"
 #include "daemon/control/limits.h"
+#include "daemon/control/transport_choice.h"
 #include "daemon/core/log.h"
 
 enum { RELEASE_RETRY_MS = 50 };
@@ -396,6 +397,7 @@ static gboolean adopt(Connection *connection, const ClientHello *hello, int tabl
 {
     Control *control = connection->control;
     Arrival *arrival = arrival_new(connection, ret_text);
+    ImportConfig config = control->settings->import;
     ImportIdentity identity;
     int error = -EPROTO;
     Shard *shards;
@@ -405,14 +407,14 @@ static gboolean adopt(Connection *connection, const ClientHello *hello, int tabl
         return FALSE;
     }
     identity = arrival_identity(connection, arrival);
+    transport_configure_adopted(control, table, &config);
     shards = arrival_take_shards(connection, hello->shards, hello->n_shards, hello->table_fd + 1);
     arrival->stage = ARRIVAL_READY;
     arrival->n_shards = hello->n_shards;
     memcpy(arrival->shards, hello->shards, hello->n_shards * sizeof hello->shards[0]);
     if (shards)
-        arrival->import =
-            import_adopt(&control->settings->import, &identity, &connection->regions, table, shards,
-                         hello->n_shards, arrival_notify, control, &error);
+        arrival->import = import_adopt(&config, &identity, &connection->regions, table, shards,
+                                       hello->n_shards, arrival_notify, control, &error);
     else
         close(table);
     if (!arrival->import) {

@@ -6,6 +6,7 @@
 #include "daemon/control/arrival_steps.h"
 #include "daemon/control/awaited.h"
 #include "daemon/control/limits.h"
+#include "daemon/control/transport_choice.h"
 #include "daemon/core/log.h"
 #include "daemon/transport/address.h"
 
@@ -129,12 +130,15 @@ static Import *make_import(Arrival *arrival, Invitation *invitation, char *ret_t
                              invitation->message->invite.n_vcpus);
         identity = arrival_identity(arrival->connection, arrival);
     }
+    transport_configure(control, source, invitation->message->invite.flags, &config);
     config.minor = (control->uffd_features & UFFD_FEATURE_MINOR_SHMEM) != 0;
     import = import_new(&config, &identity, &arrival->connection->regions, source,
                         invitation->message->invite.token, arrival_notify, control, &error);
     if (!import)
         g_strlcpy(ret_text, strerror(-error), LIMIT_TEXT + 1);
-    else if (arrival->managed)
+    else
+        transport_remember(&import->table, invitation->message->invite.flags);
+    if (import && arrival->managed)
         page_table_set(&import->table, PAGE_TABLE_MANAGED);
     return import;
 }
@@ -195,8 +199,13 @@ void arrival_invite(Control *control, gpointer data)
     const PeerMessage *message = invitation->message;
     Connection *connection;
     const char *reason = "";
+    char text[LIMIT_TEXT + 1];
     PeerErrorCode code;
 
+    if (!transport_accept(control, invitation, text)) {
+        refuse(control, invitation, NULL, PEER_ERROR_REFUSED, text);
+        return;
+    }
     if (message->invite.flags & PEER_INVITE_AWAIT) {
         awaited_invite(control, invitation);
         return;

@@ -290,6 +290,7 @@ Control *control_new(const Settings *settings, GError **error)
     thread_catch_signal();
     control->settings = settings;
     control->limit = settings->limit;
+    control->rdma_budget.most = settings->rdma_pinned;
     control->client_listener = control->peer_listener = control->lock_fd = -1;
     control->base = event_base_new();
     pthread_mutex_init(&control->posted_lock, NULL);

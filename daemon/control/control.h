@@ -16,6 +16,7 @@
 #include "daemon/control/settings.h"
 #include "daemon/core/log.h"
 #include "daemon/qemu/guest.h"
+#include "daemon/transport/rdma_device.h"
 #include "protocol/client.h"
 
 typedef struct Control {
@@ -46,7 +47,10 @@ typedef struct Control {
     gboolean stopping;      /* as soon as no VM is lost by it */
     struct Agent *agent; /* libvirt's; NULL: none; stays until exit, threads of peers may ask it */
     PeerCrowd peers;     /* connections of other daemons; their threads count too */
-    guint64 limit;       /* bytes/s at which memory may arrive; 0: none */
+    RdmaBudget rdma_budget;            /* of all imports and exports; outlives them */
+    char rdma_devices[LIMIT_TEXT + 1]; /* of this host, as last looked for, */
+    gint64 rdma_looked_us;             /* then */
+    guint64 limit;                     /* bytes/s at which memory may arrive; 0: none */
     guint64 next_id;
     guint64 ticks;
     gint64 started_us;

@@ -36,12 +36,13 @@ typedef struct Asker {
     ClientMessageType answer; /* OFFERED, SEALED, OK; REPLY for an operator */
 } Asker;
 
-/* What the driver of a QEMU found out about its regions at both monitors. */
+/* What the driver of a QEMU says: about its regions, as it found them at both monitors, and what it wants. */
 typedef struct DriverRegions {
     PeerRegions names;                            /* address_hint: in the source's client */
     guint64 destination_addresses[LIMIT_REGIONS]; /* in the destination's */
     guint32 n_destination_vcpus;
     guint32 destination_vcpus[LIMIT_VCPUS]; /* thread ids there */
+    unsigned transport;                     /* an ImportTransport; AUTO: none in particular */
 } DriverRegions;
 
 typedef enum DepartureMode {

@@ -11,6 +11,7 @@
 #include "daemon/control/departure_libvirt.h"
 #include "daemon/control/departure_relay.h"
 #include "daemon/control/departure_steps.h"
+#include "daemon/control/transport_choice.h"
 #include "daemon/core/log.h"
 #include "daemon/transport/address.h"
 
@@ -28,6 +29,7 @@ typedef struct InviteJob {
     guint64 departure;
     char destination[LIMIT_ADDRESS + 1];
     PeerMessage *message; /* the INVITE; then the INVITED */
+    unsigned transport;   /* ImportTransport that was asked for */
     int answer_ms;
     int withdraw_fd; /* readable: nobody waits for it any more; -1: it cannot be taken back */
     int error;
@@ -73,8 +75,16 @@ static void run_invite(InviteJob *job)
     PeerSocket *peer = peer_socket_connect(job->destination, INVITE_DEAD_MS, -1, job->message,
                                            &job->error, job->text);
 
+    guint32 flags;
+
     if (!peer)
         return;
+    if (!transport_invite(job->control->settings, job->transport, peer, &flags, job->text)) {
+        job->error = -EINVAL;
+        peer_socket_free(peer);
+        return;
+    }
+    invite->invite.flags |= flags;
     job->error = peer_socket_send(peer, invite);
     peer->cancel_fd = job->withdraw_fd;
     if (!job->error)
@@ -128,6 +138,7 @@ void departure_invite(Departure *departure)
     job->control = control;
     job->departure = departure->id;
     job->message = message;
+    job->transport = departure->driver.transport;
     g_strlcpy(job->destination, departure->destination, sizeof job->destination);
     message->type = PEER_INVITE;
     memcpy(message->invite.uuid, departure->export->uuid, LIMIT_UUID);

@@ -13,6 +13,7 @@
 #include "daemon/control/limits.h"
 #include "daemon/control/operator_lend.h"
 #include "daemon/control/report.h"
+#include "daemon/control/transport_choice.h"
 #include "protocol/qmp/json_depth.h"
 #include "protocol/rate_text.h"
 
@@ -25,50 +26,6 @@ typedef struct Request {
 } Request;
 
 /* --- answers ------------------------------------------------------------------------------- */
-
-/* The generator copies strings as they are, and reasons were cut to fit wherever that happened to be. */
-static char *to_text(JsonNode *node)
-{
-    char *text = json_to_string(node, FALSE);
-
-    if (!g_utf8_validate(text, -1, NULL)) {
-        char *valid = g_utf8_make_valid(text, -1);
-
-        g_free(text);
-        text = valid;
-    }
-    json_node_unref(node);
-    return text;
-}
-
-void operator_reply(Connection *connection, guint32 serial, JsonNode *node)
-{
-    g_autofree char *text = to_text(node);
-    ClientMessage *reply = connection->control->reply;
-    gsize length = strlen(text), at = 0;
-
-    do {
-        gsize part = MIN(length - at, CLIENT_JSON_MAX);
-        reply->type = CLIENT_REPLY;
-        reply->serial = serial;
-        reply->json.flags = at + part < length ? CLIENT_REPLY_MORE : 0;
-        reply->json.length = (guint32)part;
-        memcpy(reply->json.text, text + at, part);
-        connection_send(connection, NULL, 0);
-        at += part;
-    } while (at < length);
-}
-
-void operator_reply_error(Connection *connection, guint32 serial, int status, const char *text)
-{
-    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
-    JsonObject *object = json_object_new();
-
-    json_object_set_string_member(object, "error", text);
-    json_object_set_int_member(object, "errno", -status);
-    json_node_take_object(node, object);
-    operator_reply(connection, serial, node);
-}
 
 static void refuse(const Request *request, int status, const char *text)
 {
@@ -213,11 +170,25 @@ static gboolean parse_vcpus(JsonObject *object, const char *name, guint32 *ret_t
     return TRUE;
 }
 
+/* FALSE: it was refused. */
+static gboolean take_transport(const Request *request, DriverRegions *driver)
+{
+    char text[LIMIT_TEXT + 1];
+    gboolean sound =
+        transport_asked(request->connection->control, request->object, &driver->transport, text);
+
+    if (!sound)
+        refuse(request, -EINVAL, text);
+    return sound;
+}
+
 /* The VM is libvirt's, and no client of ours. */
 static void on_prepare_libvirt(const Request *request)
 {
     g_autofree DriverRegions *driver = g_new0(DriverRegions, 1);
 
+    if (!take_transport(request, driver))
+        return;
     if (parse_regions(request->object, driver) &&
         parse_vcpus(request->object, "destination_vcpus", driver->destination_vcpus,
                     &driver->n_destination_vcpus))
@@ -234,7 +205,7 @@ static void on_prepare(const Request *request)
     Connection *vm = vm_field(request);
     guint64 pid = number_field(request->object, "pid", 0);
 
-    if (!vm)
+    if (!vm || !take_transport(request, driver))
         return;
     if (pid != 0 && pid != (guint64)vm->peer.pid) {
         g_autofree char *text = g_strdup_printf(

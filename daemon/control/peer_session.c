@@ -180,10 +180,33 @@ static void make_blocking(int fd)
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
 }
 
+/* Who reads by RDMA is trusted as the network is; NULL: that host may. */
+static const char *rdma_refusal(const PeerSession *session, char *text, gsize size)
+{
+    const NetworkList *trusted = &session->control->settings->rdma_networks;
+
+    if (networks_match(trusted->parsed, session->host))
+        return NULL;
+    if (networks_is_empty(trusted->parsed))
+        g_snprintf(text, size, "RDMA is off at the source: [rdma] networks there lists nothing");
+    else
+        g_snprintf(text, size, "%s is in none of the source's [rdma] networks", session->host);
+    return text;
+}
+
 static void serve_channel(PeerSession *session, Export *export, ExportChannel *channel,
                           uint32_t number, uint32_t generation)
 {
+    char refusal[LIMIT_TEXT + 1];
     int fd = session->peer->fd;
+    ServerLink link = {
+        .fd = fd,
+        .session = number,
+        .generation = generation,
+        .features = session->peer->features,
+        .budget = &session->control->rdma_budget,
+        .rdma_refusal = rdma_refusal(session, refusal, sizeof refusal),
+    };
 
     if (channel->kind == PEER_CHANNEL_RELAY) {
         export->notify(export->owner, export, EXPORT_RELAYED);
@@ -194,7 +217,7 @@ static void serve_channel(PeerSession *session, Export *export, ExportChannel *c
     address_prioritise(fd, channel->kind == PEER_CHANNEL_URGENT);
     if (channel->kind == PEER_CHANNEL_BULK)
         address_bound_unsent(fd, BULK_UNSENT);
-    server_run(export, channel, fd, number, generation);
+    server_run(export, channel, &link);
 }
 
 static void on_join(PeerSession *session)

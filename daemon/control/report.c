@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "daemon/control/assist.h"
+#include "daemon/control/report_rdma.h"
 #include "daemon/core/clock.h"
 #include "daemon/qemu/agent.h"
 #include "version.h"
@@ -276,6 +277,7 @@ static JsonObject *import_object(Import *import, int pid, guint64 limit, gboolea
     set_number(object, "vm_limit_bytes_s", limit);
     set_count(object, "faults", &import->counters.faults);
     set_count(object, "faults_present", &import->counters.faults_present);
+    report_rdma_import(import, object);
     if (full)
         import_details(object, import);
     pthread_mutex_lock(&import->text_lock);
@@ -337,6 +339,7 @@ static JsonObject *export_object(const Departure *departure)
     set_count(object, "zero_pages", &export->zero_pages);
     set_count(object, "bytes", &export->bytes);
     set_count(object, "urgent_reads", &export->urgent_reads);
+    report_rdma_export(export, object);
     pthread_mutex_lock(&export->lock);
     json_object_set_array_member(object, "channels", export_channels(export));
     json_object_set_object_member(object, "progress", progress_object(&export->progress));
@@ -452,6 +455,7 @@ JsonNode *report_all(Control *control, const char *vm, int pid, gboolean full)
                (guint64)(g_get_monotonic_time() - control->started_us) / G_USEC_PER_SEC);
     set_number(object, "limit_bytes_s", control->limit);
     json_object_set_object_member(object, "libvirt", libvirt(control));
+    report_rdma_host(control, object);
     json_object_set_array_member(object, "sessions", sessions(control, vm, pid));
     json_object_set_array_member(object, "imports", imports(control, vm, pid, full));
     json_object_set_array_member(object, "exports", exports(control, vm, pid));

@@ -6,6 +6,7 @@
 #include <glib.h>
 
 #include "daemon/fault/import.h"
+#include "daemon/transport/networks.h"
 
 /* Which libvirt domains are ours to help. */
 typedef enum LibvirtEnable {
@@ -13,6 +14,12 @@ typedef enum LibvirtEnable {
     LIBVIRT_ENABLE_ALL,   /* all but those whose metadata says no */
     LIBVIRT_ENABLES
 } LibvirtEnable;
+
+/* A list of networks as it was written, and as it is asked. */
+typedef struct NetworkList {
+    char *text;       /* NULL: empty */
+    Networks *parsed; /* NULL: empty */
+} NetworkList;
 
 typedef struct Settings {
     char *socket;         /* [daemon] socket */
@@ -24,6 +31,10 @@ typedef struct Settings {
     char *listen;                  /* [peer] listen, HOST:PORT */
     char *advertise;               /* [peer] advertise, HOST:PORT or NULL */
     gboolean insecure_plaintext;   /* [peer] */
+    unsigned transport;            /* [peer] transport, an ImportTransport */
+    NetworkList rdma_networks;     /* [rdma] networks: where RDMA may be used at all */
+    NetworkList rdma_peers;        /* [rdma] peers: an ImportTransport for each */
+    guint64 rdma_pinned;           /* [rdma] pinned, bytes */
     ImportConfig import;           /* [import] */
     guint64 limit;                 /* [import] limit: bytes/s of all VMs together; 0: none */
     guint64 vm_limit;              /* [import] vm_limit: of each; 0: none */

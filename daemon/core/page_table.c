@@ -158,6 +158,26 @@ uint64_t page_table_find_missing(const PageTable *table, uint32_t region, uint64
     return end;
 }
 
+uint64_t page_table_find_unplaced(const PageTable *table, uint32_t region, uint64_t page,
+                                  uint64_t end)
+{
+    if (end > table->pages[region])
+        end = table->pages[region];
+    while (page < end) {
+        uint64_t word = atomic_load_explicit(word_of(table, region, page), memory_order_acquire);
+        uint64_t bits = (state_bits(word, PAGE_MISSING) | state_bits(word, PAGE_REQUESTED) |
+                         state_bits(word, PAGE_RECEIVED)) >>
+                        shift_of(page);
+
+        if (bits) {
+            page += (uint64_t)__builtin_ctzll(bits) / PAGE_TABLE_BITS;
+            return page < end ? page : end;
+        }
+        page = (page / PAGE_TABLE_PAGES_PER_WORD + 1) * PAGE_TABLE_PAGES_PER_WORD;
+    }
+    return end;
+}
+
 /* What a word's nibbles, one bit each in nibbles, become. */
 typedef uint64_t (*NextWord)(uint64_t word, uint64_t nibbles);
 

@@ -104,6 +104,10 @@ void page_table_found(PageTable *table, uint32_t region, uint64_t page, uint64_t
 uint64_t page_table_find_missing(const PageTable *table, uint32_t region, uint64_t page,
                                  uint64_t end);
 
+/* The first page in [page, end) that is still to come or on its way (MISSING, REQUESTED, RECEIVED), or end. */
+uint64_t page_table_find_unplaced(const PageTable *table, uint32_t region, uint64_t page,
+                                  uint64_t end);
+
 /*
  * REQUESTED or RECEIVED -> PRESENT for a run, after the placing ioctl succeeded; REMOVED stays, for
  * it is terminal.  waited is called for each page that had the mark: its caller wakes it.

@@ -85,8 +85,14 @@ void hotplug_retire(Import *import, uint32_t region)
 
 void hotplug_settled(Import *import)
 {
-    if (atomic_fetch_sub_explicit(&import->unsettled, 1, memory_order_acq_rel) == 1)
+    switch (atomic_fetch_sub_explicit(&import->unsettled, 1, memory_order_acq_rel)) {
+    case 1:
         import->notify(import->owner, import, IMPORT_SETTLED, "");
+        break;
+    case 2:
+        stream_wake(&import->stream); /* it may have to be the last */
+        break;
+    }
 }
 
 static void forget_waiter(void *owner, uint32_t vcpu, uint64_t since_ns)

@@ -25,6 +25,8 @@
 #include "daemon/core/region.h"
 #include "daemon/core/vcpu_table.h"
 #include "daemon/core/waiters.h"
+#include "daemon/fault/keys.h"
+#include "daemon/fault/landing.h"
 #include "daemon/fault/link.h"
 #include "daemon/fault/mirror.h"
 #include "daemon/fault/resolver.h"
@@ -41,6 +43,17 @@ typedef enum ImportDispatch {
     IMPORT_DISPATCHES,
 } ImportDispatch;
 
+/* How pages come: what an import is to use, by configuration or by the word of whoever drives it. */
+typedef enum ImportTransport {
+    IMPORT_TRANSPORT_AUTO, /* RDMA where both ends can and may, TCP otherwise */
+    IMPORT_TRANSPORT_TCP,
+    IMPORT_TRANSPORT_RDMA, /* or not at all */
+    IMPORT_TRANSPORTS,
+} ImportTransport;
+
+struct Networks;
+struct RdmaBudget;
+
 typedef struct ImportConfig {
     unsigned resolvers;       /* 1 to IMPORT_RESOLVERS_MAX */
     unsigned dispatch;        /* ImportDispatch */
@@ -55,6 +68,9 @@ typedef struct ImportConfig {
     int preallocate;          /* boolean: memory expected to have content is allocated before ARM */
     bool minor;               /* this kernel's userfaultfds know MINOR faults of shared memory */
     bool assist;              /* QEMU's own post-copy brings the memory too: rule 9, assist.h */
+    unsigned transport;       /* ImportTransport, of this import */
+    const struct Networks *rdma_networks; /* that are trusted; outlives the import; NULL: none */
+    struct RdmaBudget *rdma_budget;       /* the daemon's; outlives the import; NULL: no RDMA */
 } ImportConfig;
 
 typedef enum ImportEvent {
@@ -103,6 +119,8 @@ struct Import {
     uint32_t wire_regions[LIMIT_REGIONS]; /* the source's numbers; set by the first attach */
     bool minor[LIMIT_REGIONS]; /* registered MINOR too, so that it may be placed by CONTINUE */
     Mirror mirror;
+    Keys keys;       /* of this connection; of an import without RDMA all zero, as is landing */
+    Landing landing; /* what is pinned of the mirror */
     PageTable table;
     /* Also in the table's header, for a successor only: the client can write there. */
     char source[LIMIT_ADDRESS + 1]; /* HOST:PORT of the source's daemon */

@@ -299,9 +299,24 @@ static int take_shards(Import *import, Shard *shards, uint32_t n)
     return error;
 }
 
+/* Nothing of it outlives a daemon, or a connection: an adopted import begins anew, too. */
+static int ready_rdma(Import *import)
+{
+    int error;
+
+    if (!link_rdma_is_possible(import))
+        return 0;
+    error = keys_init(&import->keys, import->table.pages, import->page_sizes, import->regions.n);
+    return error ? error
+                 : landing_init(&import->landing, &import->table, &import->mirror, &import->regions,
+                                import->present);
+}
+
 static int start_data(Import *import)
 {
     int error = page_table_keep_chunks(&import->table);
+    if (!error)
+        error = ready_rdma(import);
     if (error)
         return error;
     for (unsigned i = 0; i < import->config.resolvers && !error; i++) {
@@ -427,6 +442,9 @@ void import_stop_data(Import *import)
     stream_stop(&import->stream);
     for (unsigned i = 0; i < import->n_resolvers; i++)
         resolver_deinit(&import->resolvers[i]);
+    /* Behind the channels, whose lanes are gone with them. */
+    landing_deinit(&import->landing);
+    keys_deinit(&import->keys);
     link_deinit(&import->link);
 }
 

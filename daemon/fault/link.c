@@ -17,9 +17,10 @@
 #include "daemon/fault/assist.h"
 #include "daemon/fault/import.h"
 #include "daemon/fault/link_attach.h"
+#include "daemon/fault/link_channels.h"
+#include "daemon/fault/link_rdma.h"
 #include "daemon/fault/link_relay.h"
 #include "daemon/fault/link_report.h"
-#include "daemon/transport/address.h"
 
 enum {
     LINK_PAUSE_MIN_MS = 50,
@@ -70,32 +71,12 @@ unsigned link_dead_ms(const Link *link)
     return 3 * link->import->config.ping_ms;
 }
 
-static Offer *channel_offer(Import *import, unsigned index)
-{
-    return index < import->n_resolvers
-               ? &import->resolvers[index].offer
-               : &import->stream.channels[index - import->n_resolvers].offer;
-}
-
-/* The data threads are there for good once the link was told so. */
-static unsigned channel_count(Link *link)
-{
-    Import *import = link->import;
-
-    return atomic_load(&link->armed) ? import->n_resolvers + import->stream.n_channels : 0;
-}
-
 /* --- taking it down ------------------------------------------------------------------------ */
 
-static bool all_idle(Link *link)
-{
-    for (unsigned i = 0; i < channel_count(link); i++)
-        if (!offer_is_idle(channel_offer(link->import, i)))
-            return false;
-    return true;
-}
-
-/* Channels may be joined anew only when their threads have let go of the old connections. */
+/*
+ * Channels may be joined anew only when their threads have let go of the old connections.  By then no
+ * device writes any more on behalf of these (rule 4), and nothing of RDMA survives them.
+ */
 static void disconnect(Link *link, const char *reason)
 {
     Import *import = link->import;
@@ -111,10 +92,11 @@ static void disconnect(Link *link, const char *reason)
     peer_socket_free(link->control);
     link->control = NULL;
     if (link->joined)
-        for (unsigned i = 0; i < channel_count(link); i++)
-            offer_revoke(channel_offer(import, i));
-    while (link->joined && !all_idle(link) && !atomic_load(&link->stop))
+        link_channels_revoke(link);
+    while (link->joined && !link_channels_are_idle(link) && !atomic_load(&link->stop))
         poll(&none, 0, 1);
+    if (!link->joined || link_channels_are_idle(link))
+        link_rdma_down(link);
     link->joined = link->ready_told = false;
     link->seal_asked_ns = 0;
     link->told_release = false;
@@ -136,26 +118,6 @@ void link_take_fence(Link *link, const char *text)
 }
 
 /* --- building it up ------------------------------------------------------------------------ */
-
-/* Before the gate opens already: the first faults after it should not wait for handshakes. */
-static int join_channels(Link *link, char *ret_text)
-{
-    Import *import = link->import;
-
-    for (unsigned i = 0; i < channel_count(link); i++) {
-        bool urgent = i < import->n_resolvers;
-        int fd = link_join(link, &link->lease, link->message,
-                           urgent ? PEER_CHANNEL_URGENT : PEER_CHANNEL_BULK,
-                           urgent ? i : i - import->n_resolvers, ret_text);
-        if (fd < 0)
-            return fd;
-        address_prioritise(fd, urgent);
-        link->joined = true;
-        offer_put(channel_offer(import, i), fd, link->lease.session, import->generation, NULL);
-    }
-    link->joined = true;
-    return 0;
-}
 
 /* --- what the source says ------------------------------------------------------------------ */
 
@@ -298,8 +260,14 @@ static void build_up(Link *link)
 {
     Import *import = link->import;
     char text[LIMIT_TEXT + 1] = "";
-    int error = link_attach(link, text);
+    unsigned pause_ms = link_rdma_pause_ms(link);
+    int error;
 
+    if (pause_ms > 0)
+        wait_for_something(link, (int)pause_ms);
+    if (atomic_load(&link->stop))
+        return;
+    error = link_attach(link, text);
     if (error) {
         attach_failed(link, error, text);
         return;
@@ -322,11 +290,12 @@ static int join_if_due(Link *link)
 
     if (link->joined || !atomic_load(&link->armed) || atomic_load(&link->released))
         return 0;
-    error = join_channels(link, text);
+    error = link_channels_join(link, text);
     if (error) {
         log_warning("%s: %s", import->name, text);
         return error;
     }
+    link->joined = true;
     open_gate_if_due(link);
     if (import_state(import) == CLIENT_STATE_PAUSED) {
         import_set_state(import, CLIENT_STATE_RUNNING, "");
@@ -395,6 +364,7 @@ static void serve(Link *link)
     }
     if (!error)
         error = keep_up(link);
+    link_rdma_goes_on(link);
     if (error)
         disconnect(link, error == -ETIMEDOUT ? "the source's daemon does not answer"
                                              : strerrordesc_np(-error));
@@ -423,6 +393,7 @@ static void *run(void *argument)
 int link_init(Link *link, Import *import)
 {
     *link = (Link){.import = import, .pause_ms = LINK_PAUSE_MIN_MS};
+    link_rdma_init(link);
     link->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     link->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     link->message = calloc(1, sizeof *link->message);
@@ -454,6 +425,7 @@ void link_deinit(Link *link)
 {
     peer_socket_free(link->control);
     link->control = NULL;
+    link_rdma_deinit(link);
     if (link->wake_fd >= 0)
         close(link->wake_fd);
     if (link->stop_fd >= 0)

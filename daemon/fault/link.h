@@ -19,6 +19,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "daemon/fault/link_rdma.h"
 #include "daemon/transport/peer_socket.h"
 #include "daemon/transport/relay.h"
 
@@ -57,6 +58,7 @@ typedef struct Link {
     _Atomic bool connected; /* for the statistics */
     _Atomic uint32_t reconnects;
     char reason[LIMIT_TEXT + 1]; /* of the last loss */
+    LinkRdma rdma;
 
     pthread_t relay_thread;
     bool relay_started;

@@ -7,6 +7,7 @@
 
 #include "daemon/core/clock.h"
 #include "daemon/fault/import.h"
+#include "daemon/fault/link_rdma.h"
 
 /* The first attach tells the source's order of regions; later ones must tell the same. */
 static int map_regions(Link *link, const PeerRegions *theirs, char *ret_text)
@@ -117,6 +118,8 @@ int link_attach(Link *link, char *ret_text)
             snprintf(ret_text, LIMIT_TEXT + 1, "asking for its memory's extent: %s",
                      strerror(-error));
     }
+    if (!error)
+        error = link_rdma_attached(link, ret_text);
     if (error) {
         peer_socket_free(link->control);
         link->control = NULL;
@@ -129,11 +132,13 @@ int link_attach(Link *link, char *ret_text)
 }
 
 int link_join(Link *link, const LinkLease *lease, PeerMessage *message, PeerChannelKind kind,
-              uint32_t index, char *ret_text)
+              uint32_t index, RdmaLane **ret_lane, char *ret_text)
 {
     PeerSocket *peer;
     int error;
 
+    if (ret_lane)
+        *ret_lane = NULL;
     peer = peer_socket_connect(link->import->source, (int)link_dead_ms(link), link->stop_fd,
                                message, &error, ret_text);
     if (!peer)
@@ -149,6 +154,9 @@ int link_join(Link *link, const LinkLease *lease, PeerMessage *message, PeerChan
     if (!error)
         error = peer_socket_receive(peer, message, PEER_HANDSHAKE_MS);
     error = check_answer(message, PEER_JOINED, error, "joining a channel", ret_text);
+    if (!error && ret_lane)
+        error =
+            link_rdma_lane(link, peer, message, kind == PEER_CHANNEL_URGENT, ret_lane, ret_text);
     if (!error)
         return peer_socket_steal(peer);
     peer_socket_free(peer);

@@ -11,9 +11,12 @@
 /* The control connection. 0, or negative errno with a line in ret_text. Link thread. */
 int link_attach(Link *link, char *ret_text);
 
-/* A joined connection (the caller's), or negative errno with a line in ret_text. */
+/*
+ * A joined connection (the caller's), or negative errno with a line in ret_text.  ret_lane: where its lane
+ * goes, the caller's too, if this connection is to have one, else NULL; itself NULL for a relay.
+ */
 int link_join(Link *link, const LinkLease *lease, PeerMessage *message, PeerChannelKind kind,
-              uint32_t index, char *ret_text);
+              uint32_t index, RdmaLane **ret_lane, char *ret_text);
 
 /* The link's: after how long a peer that says nothing is dead, and what is said on the way. */
 unsigned link_dead_ms(const Link *link);

@@ -91,7 +91,7 @@ static void *run(void *argument)
         snprintf(text, sizeof text, "the destination's incoming socket %s: %s", import->incoming,
                  strerror(-client));
     else
-        channel = link_join(link, &link->relay_lease, message, PEER_CHANNEL_RELAY, 0, text);
+        channel = link_join(link, &link->relay_lease, message, PEER_CHANNEL_RELAY, 0, NULL, text);
     if (channel >= 0)
         relay_run(&link->relay, client, channel);
     else

@@ -17,6 +17,7 @@
 #include "daemon/fault/dispatch.h"
 #include "daemon/fault/hotplug.h"
 #include "daemon/fault/import.h"
+#include "daemon/fault/import_transport.h"
 #include "daemon/fault/placement.h"
 #include "daemon/fault/resolver_watch.h"
 #include "daemon/fault/uffd.h"
@@ -84,6 +85,22 @@ static bool place(void *owner, const Fetch *fetch, uint32_t first, uint32_t coun
     return import_place(resolver->import, fetch, first, count, ret_place);
 }
 
+static uint32_t source(void *owner, uint32_t region, uint64_t page, uint32_t count,
+                       FetchSource *ret_source)
+{
+    Resolver *resolver = owner;
+
+    return import_source(resolver->import, region, page, count, ret_source);
+}
+
+static uint32_t land(void *owner, const Fetch *fetch, uint32_t first, uint32_t count,
+                     FetchLanding *ret_landing)
+{
+    Resolver *resolver = owner;
+
+    return import_land(resolver->import, fetch, first, count, ret_landing);
+}
+
 static bool page_failed(void *owner, Fetch *fetch, PeerErrorCode code)
 {
     Resolver *resolver = owner;
@@ -116,6 +133,8 @@ static void channel_down(void *owner, const char *reason)
 static const FetchSink resolver_sink = {
     .pages = pages_arrived,
     .place = place,
+    .source = source,
+    .land = land,
     .failed = page_failed,
     .down = channel_down,
 };

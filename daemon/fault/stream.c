@@ -12,6 +12,7 @@
 #include "daemon/fault/assist.h"
 #include "daemon/fault/hotplug.h"
 #include "daemon/fault/import.h"
+#include "daemon/fault/import_transport.h"
 #include "daemon/fault/placement.h"
 
 enum {
@@ -74,6 +75,13 @@ static void map_arrived(void *owner, uint32_t region, const PeerMessage *map)
     advance_map(stream, map->map.next);
 }
 
+static void keys_arrived(void *owner, uint32_t region, const PeerMessage *keys)
+{
+    StreamChannel *channel = owner;
+
+    stream_keys_arrived(channel->stream, region, keys);
+}
+
 /* --- what comes back ----------------------------------------------------------------------- */
 
 /* The answer to a request begins: how long that took tells how full the link is. */
@@ -129,6 +137,22 @@ static bool place(void *owner, const Fetch *fetch, uint32_t first, uint32_t coun
     return import_place(channel->stream->import, fetch, first, count, ret_place);
 }
 
+static uint32_t source(void *owner, uint32_t region, uint64_t page, uint32_t count,
+                       FetchSource *ret_source)
+{
+    StreamChannel *channel = owner;
+
+    return import_source(channel->stream->import, region, page, count, ret_source);
+}
+
+static uint32_t land(void *owner, const Fetch *fetch, uint32_t first, uint32_t count,
+                     FetchLanding *ret_landing)
+{
+    StreamChannel *channel = owner;
+
+    return import_land(channel->stream->import, fetch, first, count, ret_landing);
+}
+
 static bool pages_failed(void *owner, Fetch *fetch, PeerErrorCode code)
 {
     StreamChannel *channel = owner;
@@ -156,8 +180,10 @@ static void channel_down(void *owner, const char *reason)
 {
     StreamChannel *channel = owner;
 
-    if (channel == &channel->stream->channels[0])
+    if (channel == &channel->stream->channels[0]) {
         channel->stream->map_asked = false;
+        stream_keys_down(channel->stream);
+    }
     /* First the word, then the offer: once it is idle the link takes no word of it for new. */
     link_channel_down(&channel->stream->import->link, reason);
     offer_lost(&channel->offer);
@@ -166,8 +192,11 @@ static void channel_down(void *owner, const char *reason)
 static const FetchSink stream_sink = {
     .pages = pages_arrived,
     .place = place,
+    .source = source,
+    .land = land,
     .failed = pages_failed,
     .map = map_arrived,
+    .keys = keys_arrived,
     .down = channel_down,
 };
 
@@ -223,8 +252,11 @@ static void fetch_more(Stream *stream)
         uint64_t page = 0;
         uint64_t count = stream_walk_claim(&stream->walk, chunk_bytes(stream), &region, &page);
 
+        stream_keys_claimed(stream, count > 0, now);
         if (count == 0)
             return;
+        if (stream->keys.on)
+            landing_reach(&import->landing, import->name, region, page);
         channel_fetch(channel, region, page, (uint32_t)count)->since_ns = now;
         stream->in_flight += count * import->page_sizes[region];
         rate_take(&stream->rate, count * import->page_sizes[region]);
@@ -262,6 +294,7 @@ static void check_complete(Stream *stream)
         import_is_halted(import))
         return;
     stream->complete = true;
+    landing_tidy(&import->landing);
     atomic_store_explicit(&import->link_rate, 0, memory_order_relaxed);
     atomic_store(&import->complete_ns, clock_ns());
     import_set_state(import, CLIENT_STATE_COMPLETE, "");
@@ -279,6 +312,12 @@ static void heed_retirement(Stream *stream)
     for (unsigned i = 0; i < stream->n_channels; i++)
         if (channel_is_landing(&stream->channels[i].channel, import->retiring))
             return;
+    /* What is pinned of it goes when nobody's READ lands there: the last to settle, then (hotplug.h). */
+    if (landing_has(&import->landing, import->retiring)) {
+        if (atomic_load_explicit(&import->unsettled, memory_order_acquire) > 1)
+            return;
+        landing_forget(&import->landing, import->retiring);
+    }
     stream->settled = retired;
     hotplug_settled(import);
 }
@@ -308,11 +347,14 @@ static void step(Stream *stream)
         if (!stream->populating)
             link_populated(&import->link);
     }
+    if (!stream->open)
+        stream->preparing = !stream->populating && landing_prepare(&import->landing, import->name);
     if (import->config.assist && !stream->noted) {
         stream->noted = true;
         stream_walk_note_missing(&stream->walk);
     }
     ask_for_map(stream);
+    stream_keys_step(stream, clock_ns());
     stream->held_ns = 0;
     if (may_run(stream))
         fetch_more(stream);
@@ -327,7 +369,7 @@ static int wait_ms(Stream *stream)
     Import *import = stream->import;
 
     if (!import_gate_is_open(import))
-        return stream->populating ? 0 : -1;
+        return stream->populating || stream->preparing ? 0 : -1;
     if (stream->complete || import_is_halted(import))
         return -1;
     for (unsigned i = 0; i < stream->n_channels; i++)

@@ -16,6 +16,7 @@
 #include "daemon/fault/offer.h"
 #include "daemon/fault/pace.h"
 #include "daemon/fault/rate.h"
+#include "daemon/fault/stream_keys.h"
 #include "daemon/fault/stream_walk.h"
 #include "daemon/transport/channel.h"
 #include "protocol/limits.h"
@@ -41,6 +42,7 @@ typedef struct Stream {
     _Atomic bool stop;
     bool open;       /* the gate is, as far as this thread knows */
     bool populating; /* the mirror, while the gate is shut */
+    bool preparing;  /* blocks of it to land in, likewise */
     bool noted;      /* assist mode: what the client marked MISSING */
 
     /* The map: what is known of it. */
@@ -56,6 +58,7 @@ typedef struct Stream {
     uint64_t urgent_seen; /* bytes that faults took, as far as rate knows of them */
     uint64_t held_ns;     /* rate holds it back for so long */
     StreamWalk walk;
+    StreamKeys keys;
     bool complete;
     _Atomic uint64_t wakeups;
     _Atomic uint64_t window, chunk; /* as last used; for reports */

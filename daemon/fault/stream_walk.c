@@ -45,6 +45,12 @@ static void follow_faults(StreamWalk *walk)
         walk->near_end = walk->import->table.pages[walk->near_region];
 }
 
+static uint64_t earlier(uint64_t one, uint64_t other)
+{
+    return one < other ? one : other;
+}
+
+/* From *page on, which moves on to what was claimed; end is not behind what is held. */
 static uint64_t claim_at(StreamWalk *walk, uint32_t region, uint64_t *page, uint64_t end,
                          uint64_t most)
 {
@@ -52,20 +58,26 @@ static uint64_t claim_at(StreamWalk *walk, uint32_t region, uint64_t *page, uint
     uint64_t limit = most / import->page_sizes[region];
 
     *page = page_table_find_missing(&import->table, region, *page, end);
-    return *page < end ? page_table_claim_run(&import->table, region, *page, limit ? limit : 1) : 0;
+    if (*page >= end)
+        return 0;
+    limit = limit ? limit : 1;
+    if (limit > walk->held[region] - *page)
+        limit = walk->held[region] - *page;
+    return page_table_claim_run(&import->table, region, *page, limit);
 }
 
 static uint64_t claim_near(StreamWalk *walk, uint64_t most, uint32_t *ret_region,
                            uint64_t *ret_page)
 {
-    uint64_t count = 0;
+    uint64_t count = 0, end;
 
     follow_faults(walk);
     if (!import_wants(walk->import, walk->near_region))
         return 0;
-    while (count == 0 && walk->near_page < walk->near_end) {
+    end = earlier(walk->near_end, walk->held[walk->near_region]);
+    while (count == 0 && walk->near_page < end) {
         *ret_region = walk->near_region;
-        count = claim_at(walk, walk->near_region, &walk->near_page, walk->near_end, most);
+        count = claim_at(walk, walk->near_region, &walk->near_page, end, most);
         *ret_page = walk->near_page;
         walk->near_page += count;
     }
@@ -99,10 +111,12 @@ bool stream_walk_has_missing(const StreamWalk *walk)
     return false;
 }
 
-static void next_chunk(StreamWalk *walk)
+/* True if it came to another region. */
+static bool next_chunk(StreamWalk *walk)
 {
     const PageTable *table = &walk->import->table;
-    uint64_t chunks = (table->pages[walk->cursor_region] + WALK_CHUNK_PAGES - 1) / WALK_CHUNK_PAGES;
+    uint64_t pages = earlier(table->pages[walk->cursor_region], walk->held[walk->cursor_region]);
+    uint64_t chunks = (pages + WALK_CHUNK_PAGES - 1) / WALK_CHUNK_PAGES;
 
     /* Whole words of chunks without content are passed over at once. */
     if (++walk->cursor_chunk % 64 == 0)
@@ -110,36 +124,72 @@ static void next_chunk(StreamWalk *walk)
                walk->chunks[walk->cursor_region][walk->cursor_chunk / 64] == 0)
             walk->cursor_chunk += 64;
     if (walk->cursor_chunk < chunks)
-        return;
+        return false;
     next_region(walk);
+    return true;
 }
 
 /*
- * The next run in a chunk that still holds MISSING pages.  A chunk without any never gets one again
- * (its part of the map is known), so its bit goes, and the loop ends.
+ * The next run in the chunk at the cursor.  A chunk without any MISSING page never gets one again (its part
+ * of the map is known), so its bit goes, unless a part of it is held.
  */
+static uint64_t claim_in_chunk(StreamWalk *walk, uint64_t most, uint64_t *ret_page)
+{
+    uint32_t region = walk->cursor_region;
+    uint64_t page = walk->cursor_chunk * WALK_CHUNK_PAGES;
+    uint64_t last = earlier(page + WALK_CHUNK_PAGES, walk->import->table.pages[region]);
+    uint64_t end = earlier(last, walk->held[region]);
+
+    while (page < end && may_hold_missing(walk, region, walk->cursor_chunk)) {
+        uint64_t count = claim_at(walk, region, &page, end, most);
+        if (count > 0) {
+            *ret_page = page;
+            return count;
+        }
+        if (page >= last)
+            clear_chunk(walk, region, walk->cursor_chunk);
+        /* else a resolver was quicker at that page: look again */
+    }
+    return 0;
+}
+
+/* Once around at most: what is held keeps its bits. */
 static uint64_t claim_anywhere(StreamWalk *walk, uint64_t most, uint32_t *ret_region,
                                uint64_t *ret_page)
 {
-    while (stream_walk_has_chunks(walk)) {
-        uint32_t region = walk->cursor_region;
-        uint64_t page = walk->cursor_chunk * WALK_CHUNK_PAGES;
-        uint64_t end = page + WALK_CHUNK_PAGES;
+    uint32_t regions = 0;
 
-        while (may_hold_missing(walk, region, walk->cursor_chunk)) {
-            uint64_t count = claim_at(walk, region, &page, end, most);
-            if (count > 0) {
-                *ret_region = region;
-                *ret_page = page;
-                return count;
-            }
-            if (page >= end || page >= walk->import->table.pages[region])
-                clear_chunk(walk, region, walk->cursor_chunk);
-            /* else a resolver was quicker at that page: look again */
-        }
-        next_chunk(walk);
+    while (regions <= walk->import->regions.n && stream_walk_has_chunks(walk)) {
+        uint64_t count = claim_in_chunk(walk, most, ret_page);
+
+        *ret_region = walk->cursor_region;
+        if (count > 0)
+            return count;
+        regions += next_chunk(walk);
     }
     return 0;
+}
+
+uint64_t stream_walk_next(const StreamWalk *walk, uint32_t region, uint64_t page)
+{
+    uint64_t pages = walk->import->table.pages[region];
+
+    while (page < pages) {
+        uint64_t chunk = page / WALK_CHUNK_PAGES;
+
+        if (may_hold_missing(walk, region, chunk)) {
+            uint64_t end = earlier((chunk + 1) * WALK_CHUNK_PAGES, pages);
+
+            page = page_table_find_missing(&walk->import->table, region, page, end);
+            if (page < end)
+                return page;
+        } else if (walk->chunks[region][chunk / 64] >> (chunk % 64) == 0) {
+            page = (chunk / 64 + 1) * 64 * WALK_CHUNK_PAGES;
+        } else {
+            page = (chunk + 1) * WALK_CHUNK_PAGES;
+        }
+    }
+    return pages;
 }
 
 static void set_chunk_of(void *user, uint32_t region, uint64_t page)
@@ -157,6 +207,7 @@ int stream_walk_init(StreamWalk *walk, Import *import)
     *walk = (StreamWalk){.import = import};
     for (uint32_t i = 0; i < import->regions.n; i++) {
         uint64_t chunks = import->table.pages[i] / WALK_CHUNK_PAGES + 1;
+        walk->held[i] = UINT64_MAX;
         walk->chunks[i] = calloc(chunks / 64 + 1, sizeof(uint64_t));
         if (!walk->chunks[i])
             return -ENOMEM;

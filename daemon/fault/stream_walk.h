@@ -24,6 +24,7 @@ typedef struct StreamWalk {
     uint64_t near_seen; /* the fault last followed */
     uint32_t near_region;
     uint64_t near_page, near_end;
+    uint64_t held[LIMIT_REGIONS]; /* from this page on nothing is claimed for now; the owner's */
 } StreamWalk;
 
 /* Of an adopted import too, whose MISSING pages are in no map.  0 or -ENOMEM.  Control thread, before
@@ -37,9 +38,13 @@ void stream_walk_note_missing(StreamWalk *walk);
 /* These pages may be MISSING. */
 void stream_walk_note(StreamWalk *walk, uint32_t region, uint64_t page, uint64_t count);
 
-/* Claims a run of at most so many bytes, and at least a page: how many pages.  0: none is left. */
+/* Claims a run of at most so many bytes, and at least a page: how many pages.  0: none is left, or what is
+ * left is held. */
 uint64_t stream_walk_claim(StreamWalk *walk, uint64_t most, uint32_t *ret_region,
                            uint64_t *ret_page);
+
+/* The first page from this one on that may be MISSING, or the region's page count. */
+uint64_t stream_walk_next(const StreamWalk *walk, uint32_t region, uint64_t page);
 
 /* True if there is a chunk to look at in a region that may be asked for. */
 bool stream_walk_has_chunks(StreamWalk *walk);

@@ -11,6 +11,7 @@
 
 #include "daemon/core/clock.h"
 #include "daemon/core/log.h"
+#include "daemon/source/export_rdma.h"
 #include "daemon/source/forecast.h"
 
 enum {
@@ -148,6 +149,7 @@ void export_unref(Export *export)
  */
 static void end_connections(Export *export, int how)
 {
+    export_rdma_break(export);
     if (export->control)
         shutdown(export->control->fd, how);
     export->control = NULL;
@@ -291,6 +293,7 @@ static bool fence(Export *export, const char *reason)
         return false;
     snprintf(export->reason, sizeof export->reason, "%s", reason);
     atomic_store_explicit(&export->fenced, true, memory_order_release);
+    export_rdma_break(export);
     return true;
 }
 

@@ -41,6 +41,8 @@ typedef struct ExportChannel {
     PeerChannelKind kind;
     uint32_t index;
     _Atomic uint64_t requests, bytes;
+    struct ExportRdma *rdma; /* its thread's; NULL: no pair */
+    struct RdmaPair *pair;   /* its thread frees it; anybody breaks it, under the export's lock */
 } ExportChannel;
 
 typedef struct ExportProgress {
@@ -69,6 +71,7 @@ struct Export {
     bool
         asked_for; /* by a destination that may know it by another name; set before its token is told */
     _Atomic uint64_t reads, urgent_reads, pages_read, zero_pages, bytes;
+    _Atomic uint64_t rdma_spans; /* told; export_rdma.h has the rest */
 
     pthread_mutex_t lock; /* of all below */
     uint32_t session;     /* 0: no lease yet */
@@ -80,6 +83,8 @@ struct Export {
     char reason[LIMIT_TEXT + 1]; /* why it was fenced */
     int relay_listener;          /* for the source's QEMU; -1 */
     Relay relay;
+    struct ExportRdma *rdma;           /* the lease's; NULL: none of its channels has a pair */
+    char rdma_refusal[LIMIT_TEXT + 1]; /* why the last channel that wanted a pair got none; "" */
 };
 
 /* A new export of these regions, known to export_find_*(). NULL with *ret_error. */

@@ -105,6 +105,40 @@ uint32_t memory_hole(const Memory *memory, uint32_t region, uint64_t page, uint3
     return fstat(from->fd, &status) || (uint64_t)status.st_size < end ? 0 : count;
 }
 
+int memory_next_data(const Memory *memory, uint32_t region, uint64_t page, uint64_t *ret_page)
+{
+    const Region *from = &memory->regions.regions[region];
+    uint64_t end = from->fd_offset + from->length;
+    uint64_t at = from->fd_offset + (page << from->page_shift);
+    off_t data = lseek(from->fd, (off_t)at, SEEK_DATA);
+    bool none = data < 0 && errno == ENXIO;
+    struct stat status;
+
+    /* Looked at afterwards: what was cut off meanwhile looked like a hole. */
+    if (fstat(from->fd, &status) || (uint64_t)status.st_size < end)
+        return -EIO;
+    if (none || (data >= 0 && (uint64_t)data >= end))
+        *ret_page = region_pages(from);
+    else if (data < 0)
+        *ret_page = page; /* a file that does not tell */
+    else
+        *ret_page = ((uint64_t)data - from->fd_offset) >> from->page_shift;
+    return 0;
+}
+
+bool memory_is_zero(const void *data, uint64_t size)
+{
+    const uint64_t *words = data;
+
+    for (uint64_t i = 0; i < size / sizeof *words; i += 8) {
+        uint64_t any = words[i] | words[i + 1] | words[i + 2] | words[i + 3] | words[i + 4] |
+                       words[i + 5] | words[i + 6] | words[i + 7];
+        if (any)
+            return false;
+    }
+    return true;
+}
+
 static int map_by_fd(const Region *region, uint64_t page, PeerExtent *ret_extents, uint32_t max,
                      uint32_t *ret_n, uint64_t *ret_next)
 {

@@ -34,6 +34,13 @@ int memory_read(const Memory *memory, uint32_t region, uint64_t page, uint32_t c
  * zero, and not to be read.  Shared memory only, else 0. */
 uint32_t memory_hole(const Memory *memory, uint32_t region, uint64_t page, uint32_t count);
 
+/* The first page from page on, which must lie in the region, that is not known to be a hole; the
+ * region's page count: there is none.  Shared memory only.  0; -EIO: the file is shorter than the region. */
+int memory_next_data(const Memory *memory, uint32_t region, uint64_t page, uint64_t *ret_page);
+
+/* Whether so many bytes, a multiple of 64, are zero. */
+bool memory_is_zero(const void *data, uint64_t size);
+
 /*
  * Which pages from page on have content: at most max extents, at least a little progress.
  * *ret_next is where to go on; the region's page count: complete.  0 or negative errno.

@@ -10,6 +10,7 @@
 #include <sys/uio.h>
 
 #include "daemon/core/log.h"
+#include "daemon/source/export_rdma.h"
 
 enum {
     SERVER_IN = PEER_HEADER_SIZE + PEER_CONTROL_MAX,
@@ -21,13 +22,14 @@ enum {
     SERVER_REPLY_HEAD = PEER_HEADER_SIZE + PEER_PLACEMENT_SIZE,
 };
 
+_Static_assert(SCAN_PIECE <= PEER_READ_MAX, "a scan's piece fits where pages are read to");
 _Static_assert(SERVER_PIECE / LIMIT_PAGE_SIZE_MIN <= 64, "a piece's pages fit a mask");
 
 typedef struct Server {
     Export *export;
     ExportChannel *channel;
-    int fd;
-    uint32_t session, generation;
+    const ServerLink *link;
+    bool begun; /* its first frame was served */
     PeerMessage *request;
     PeerMessage *reply;
     size_t head, tail;
@@ -58,7 +60,7 @@ static int flush(Server *server)
     struct msghdr message = {.msg_iov = server->iov, .msg_iovlen = server->n_iov};
 
     while (message.msg_iovlen > 0) {
-        ssize_t sent = sendmsg(server->fd, &message, MSG_NOSIGNAL);
+        ssize_t sent = sendmsg(server->link->fd, &message, MSG_NOSIGNAL);
         if (sent < 0 && errno == EINTR)
             continue;
         if (sent < 0)
@@ -90,8 +92,8 @@ static int append(Server *server, PeerMessageType type, uint32_t count, PeerErro
     int error;
 
     m->type = type;
-    m->session = server->session;
-    m->generation = server->generation;
+    m->session = server->link->session;
+    m->generation = server->link->generation;
     m->cookie = server->item->cookie;
     m->placement = (PeerPlacement){
         .seal = atomic_load_explicit(&server->export->seal, memory_order_relaxed),
@@ -157,25 +159,13 @@ static int append_refusal(Server *server, PeerErrorCode code)
     return append(server, PEER_ERROR, rest ? rest : 1, code, NULL, 0);
 }
 
-static bool is_zero(const uint8_t *page, uint64_t size)
-{
-    const uint64_t *words = (const void *)page;
-
-    for (uint64_t i = 0; i < size / sizeof *words; i += 8) {
-        uint64_t any = words[i] | words[i + 1] | words[i + 2] | words[i + 3] | words[i + 4] |
-                       words[i + 5] | words[i + 6] | words[i + 7];
-        if (any)
-            return false;
-    }
-    return true;
-}
-
 /* How a page of a piece is answered. */
 static PeerMessageType answer_to(const Piece *piece, uint32_t page)
 {
     if (piece->bad >> page & 1)
         return PEER_ERROR;
-    return is_zero(piece->data + page * piece->page_size, piece->page_size) ? PEER_ZERO : PEER_DATA;
+    return memory_is_zero(piece->data + page * piece->page_size, piece->page_size) ? PEER_ZERO
+                                                                                   : PEER_DATA;
 }
 
 /* The pages of a piece, split into runs that are answered alike. */
@@ -299,50 +289,127 @@ static int serve_read(Server *server)
     return error;
 }
 
-static int serve_map(Server *server)
+/* Sends server->reply behind what waits to be sent. 0 or negative errno. */
+static int send_reply(Server *server)
 {
-    PeerMessage *m = server->reply;
-    uint32_t region = server->request->map_request.region;
-    uint64_t page = server->request->map_request.page;
-    const Memory *memory = &server->export->memory;
     uint8_t frame[SERVER_IN];
     ssize_t length;
-    int error;
 
-    if (export_refuses(server->export) != PEER_ERROR_NONE || region >= memory->regions.n ||
-        page >= region_pages(&memory->regions.regions[region]))
-        return -EPROTO;
-    m->type = PEER_MAP;
-    m->session = server->session;
-    m->generation = server->generation;
-    m->cookie = 0;
-    m->map.region = region;
-    m->map.seal = atomic_load(&server->export->seal);
-    error =
-        memory_map(memory, region, page, m->map.extents, PEER_MAP_EXTENTS, &m->map.n, &m->map.next);
-    if (error)
-        return error;
-    length = peer_message_encode(m, frame, sizeof frame);
+    server->reply->session = server->link->session;
+    server->reply->generation = server->link->generation;
+    server->reply->cookie = 0;
+    length = peer_message_encode(server->reply, frame, sizeof frame);
     if (length < 0)
         return (int)length;
     server->iov[server->n_iov++] = (struct iovec){.iov_base = frame, .iov_len = (size_t)length};
     return flush(server);
 }
 
-static int serve_frame(Server *server, const PeerHeader *header, const uint8_t *body)
+static bool is_readable(const Server *server, uint32_t region, uint64_t page)
 {
-    int error = peer_message_decode(header, body, server->request);
+    const RegionSet *regions = &server->export->memory.regions;
 
-    if (error || header->session != server->session || header->generation != server->generation)
+    return export_refuses(server->export) == PEER_ERROR_NONE && region < regions->n &&
+           page < region_pages(&regions->regions[region]);
+}
+
+static int serve_map(Server *server)
+{
+    PeerMessage *m = server->reply;
+    uint32_t region = server->request->map_request.region;
+    uint64_t page = server->request->map_request.page;
+    int error;
+
+    if (!is_readable(server, region, page))
         return -EPROTO;
+    m->type = PEER_MAP;
+    m->map.region = region;
+    m->map.seal = atomic_load(&server->export->seal);
+    error = memory_map(&server->export->memory, region, page, m->map.extents, PEER_MAP_EXTENTS,
+                       &m->map.n, &m->map.next);
+    return error ? error : send_reply(server);
+}
+
+/* --- the destination reads by itself ------------------------------------------------------- */
+
+/* Before anything else, so that what is broken with it was never in use. */
+static int serve_connect(Server *server)
+{
+    const ServerLink *link = server->link;
+
+    if (server->begun)
+        return -EPROTO;
+    server->reply->rdma_connect = server->request->rdma_connect;
+    export_rdma_connect(server->export, server->channel, link->fd, link->session, link->budget,
+                        link->rdma_refusal, server->reply);
+    return send_reply(server);
+}
+
+static int serve_keys(Server *server, Spans *spans)
+{
+    PeerMessage *m = server->reply;
+    uint32_t region = server->request->keys_request.region;
+    uint64_t page = server->request->keys_request.page;
+    int error;
+
+    if (!is_readable(server, region, page))
+        return -EPROTO;
+    error = flush(server); /* its pages lie where the scan reads to */
+    if (error)
+        return error;
+    spans_find(spans, region, page, server->pages, m);
+    m->keys.seal = atomic_load(&server->export->seal);
+    /* Asked again after the work, as for a READ: the key would be of a guest that ran meanwhile. */
+    if (export_refuses(server->export) != PEER_ERROR_NONE)
+        return -ECANCELED;
+    if (m->keys.state == PEER_KEYS_SPAN)
+        atomic_fetch_add_explicit(&server->export->rdma_spans, 1, memory_order_relaxed);
+    return send_reply(server);
+}
+
+/* What only a channel with a queue pair says. */
+static int serve_spans(Server *server)
+{
+    const ExportRdma *rdma = server->channel->rdma;
+
+    if (!rdma || server->channel->kind != PEER_CHANNEL_BULK)
+        return -EPROTO;
+    if (server->request->type == PEER_KEYS_REQUEST)
+        return serve_keys(server, rdma->spans);
+    return spans_retire(rdma->spans, server->request->keys_done.id) ? -EPROTO : 0;
+}
+
+/* --- frames -------------------------------------------------------------------------------- */
+
+static int serve_request(Server *server)
+{
+    bool rdma = server->link->features & PEER_FEATURE_RDMA;
+
     switch (server->request->type) {
     case PEER_READ:
         return serve_read(server);
     case PEER_MAP_REQUEST:
         return serve_map(server);
+    case PEER_RDMA_CONNECT:
+        return rdma ? serve_connect(server) : -EPROTO;
+    case PEER_KEYS_REQUEST:
+    case PEER_KEYS_DONE:
+        return rdma ? serve_spans(server) : -EPROTO;
     default:
         return -EPROTO;
     }
+}
+
+static int serve_frame(Server *server, const PeerHeader *header, const uint8_t *body)
+{
+    int error = peer_message_decode(header, body, server->request);
+
+    if (error || header->session != server->link->session ||
+        header->generation != server->link->generation)
+        return -EPROTO;
+    error = serve_request(server);
+    server->begun = true;
+    return error;
 }
 
 /* All whole frames in the buffer, then what their answers leave to send. 0 or negative errno. */
@@ -372,7 +439,7 @@ static int serve(Server *server)
 
     while (!error) {
         ssize_t n =
-            recv(server->fd, server->in + server->tail, sizeof server->in - server->tail, 0);
+            recv(server->link->fd, server->in + server->tail, sizeof server->in - server->tail, 0);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
@@ -383,8 +450,7 @@ static int serve(Server *server)
     return error;
 }
 
-void server_run(Export *export, ExportChannel *channel, int fd, uint32_t session,
-                uint32_t generation)
+void server_run(Export *export, ExportChannel *channel, const ServerLink *link)
 {
     Server *server = calloc(1, sizeof *server);
     void *pages = mmap(NULL, PEER_READ_MAX + SERVER_FLUSH, PROT_READ | PROT_WRITE,
@@ -395,9 +461,7 @@ void server_run(Export *export, ExportChannel *channel, int fd, uint32_t session
     if (server && pages != MAP_FAILED) {
         server->export = export;
         server->channel = channel;
-        server->fd = fd;
-        server->session = session;
-        server->generation = generation;
+        server->link = link;
         server->pages = pages;
         server->request = calloc(1, sizeof *server->request);
         server->reply = calloc(1, sizeof *server->reply);
@@ -406,6 +470,7 @@ void server_run(Export *export, ExportChannel *channel, int fd, uint32_t session
         free(server->request);
         free(server->reply);
     }
+    export_rdma_disconnect(export, channel);
     if (error && error != -ECONNRESET && error != -EPIPE)
         log_warning("%s: channel %u ended: %s", export->name, channel->index,
                     error == -EPROTO ? "the destination sent a malformed or unexpected frame"

@@ -14,6 +14,9 @@
 #include "daemon/transport/address.h"
 #include "version.h"
 
+/* What this daemon can do beyond the version; it requires none of it of others. */
+#define FEATURES PEER_FEATURE_RDMA
+
 PeerSocket *peer_socket_new(int fd)
 {
     PeerSocket *peer = malloc(sizeof *peer);
@@ -25,6 +28,7 @@ PeerSocket *peer_socket_new(int fd)
     peer->fd = fd;
     peer->cancel_fd = -1;
     peer->timeout_ms = PEER_HANDSHAKE_MS;
+    peer->features = 0;
     return peer;
 }
 
@@ -164,6 +168,7 @@ static int send_hello(PeerSocket *peer, PeerMessage *message)
     message->type = PEER_HELLO;
     message->hello.version_lowest = PEER_VERSION_LOWEST;
     message->hello.version_highest = PEER_VERSION_HIGHEST;
+    message->hello.features_optional = FEATURES;
     message->hello.page_size = (uint64_t)sysconf(_SC_PAGESIZE);
     if (uname(&name) == 0)
         snprintf(message->hello.machine, sizeof message->hello.machine, "%s", name.machine);
@@ -183,7 +188,7 @@ static int check_hello(const PeerMessage *message, char *ret_text)
                  message->hello.version_highest, PEER_VERSION_LOWEST, PEER_VERSION_HIGHEST);
         return -EPROTONOSUPPORT;
     }
-    if (message->hello.features_required != 0) {
+    if (message->hello.features_required & ~FEATURES) {
         snprintf(ret_text, LIMIT_TEXT + 1, "%s requires features this daemon does not have",
                  message->hello.agent);
         return -EPROTONOSUPPORT;
@@ -206,7 +211,12 @@ static int exchange_hellos(PeerSocket *peer, PeerMessage *message, char *ret_tex
         return error;
     }
     error = expect(peer, message, PEER_HELLO, ret_text);
-    return error ? error : check_hello(message, ret_text);
+    if (!error)
+        error = check_hello(message, ret_text);
+    if (!error)
+        peer->features =
+            (message->hello.features_optional | message->hello.features_required) & FEATURES;
+    return error;
 }
 
 static int send_start(PeerSocket *peer, PeerMessage *message, PeerMessageType type)

@@ -13,9 +13,10 @@
 enum { PEER_HANDSHAKE_MS = 10000 };
 
 typedef struct PeerSocket {
-    int fd;         /* owned; non-blocking */
-    int cancel_fd;  /* the owner's; once it is readable every wait ends with -ECANCELED; -1 */
-    int timeout_ms; /* how long a send may take; 0: it never waits */
+    int fd;            /* owned; non-blocking */
+    int cancel_fd;     /* the owner's; once it is readable every wait ends with -ECANCELED; -1 */
+    int timeout_ms;    /* how long a send may take; 0: it never waits */
+    uint64_t features; /* PEER_FEATURE_*: what both sides have; known once they have greeted */
     uint8_t frame[PEER_HEADER_SIZE + PEER_CONTROL_MAX];
 } PeerSocket;
 

@@ -83,7 +83,12 @@ static _Noreturn void serve(int listener, int ready, uint64_t length, int cpu)
     export = make_export(length);
     if (write(ready, "", 1) != 1)
         _exit(2);
-    server_run(export, &channel, bench_accept(listener), SESSION, GENERATION);
+    server_run(export, &channel,
+               &(ServerLink){
+                   .fd = bench_accept(listener),
+                   .session = SESSION,
+                   .generation = GENERATION,
+               });
     _exit(0);
 }
 

@@ -44,6 +44,33 @@ static void check_map(const PeerMessage *message)
     }
 }
 
+static void check_keys(const PeerMessage *message)
+{
+    const PeerSpan *span = &message->keys.span;
+    uint64_t end = span->page;
+
+    check(message->keys.region < LIMIT_REGIONS && message->keys.state <= PEER_KEYS_LAST);
+    if (message->keys.state != PEER_KEYS_SPAN) {
+        check(span->count == 0 && message->keys.n == 0);
+        return;
+    }
+    check(message->keys.seal != 0 && message->keys.n <= PEER_MAP_EXTENTS);
+    check(span->count > 0 && span->count * LIMIT_PAGE_SIZE_MIN <= PEER_SPAN_MAX);
+    check(span->page + span->count > span->page && span->page + span->count <= message->keys.next);
+    for (uint32_t i = 0; i < message->keys.n; i++) {
+        const PeerExtent *extent = &message->keys.zeroes[i];
+        check(extent->page >= end && extent->count > 0);
+        end = extent->page + extent->count;
+        check(end > extent->page && end <= span->page + span->count);
+    }
+}
+
+static void check_end(const PeerRdmaEnd *end)
+{
+    check(end->qpn < 1 << 24 && end->psn < 1 << 24);
+    check(end->mtu >= 1 && end->mtu <= 5 && end->reads > 0);
+}
+
 static void check_message(const PeerHeader *header, const uint8_t *frame, size_t length)
 {
     static PeerMessage message;
@@ -54,6 +81,12 @@ static void check_message(const PeerHeader *header, const uint8_t *frame, size_t
         return;
     if (message.type == PEER_MAP)
         check_map(&message);
+    if (message.type == PEER_KEYS)
+        check_keys(&message);
+    if (message.type == PEER_RDMA_CONNECT)
+        check_end(&message.rdma_connect.end);
+    if (message.type == PEER_RDMA_CONNECTED && message.rdma_connected.code == PEER_ERROR_NONE)
+        check_end(&message.rdma_connected.end);
     check(peer_message_encode(&message, again, sizeof again) == (ssize_t)length);
     if (message.type == PEER_START || message.type == PEER_STARTED)
         length--; /* a flag: any value but 0 is true */

@@ -69,6 +69,16 @@ def config_mistakes():
                 ("peer", "advertise", "::1:5", "advertise", "HOST:PORT"),
                 ("peer", "advertise", "localhost:5", "advertise", "numeric"),
                 ("peer", "listen", "", "empty"),
+                ("peer", "transport", "roce", "transport = roce", "auto, tcp or rdma"),
+                ("rdma", "networks", "10.1.2.3/8", "[rdma] networks", "10.0.0.0/8"),
+                ("rdma", "networks", "10.0.0.0/8 storage", "[rdma] networks", "0 to 32"),
+                ("rdma", "networks", "10.0.0.0/8=rdma", "nothing may follow"),
+                ("rdma", "peers", "10.0.0.0/8", "[rdma] peers", "auto, tcp or rdma"),
+                ("rdma", "peers", "10.0.0.0/8=tcp, 10.0.0.0/8=rdma", "already"),
+                ("rdma", "pinned", "1M", "pinned", "8388608"),
+                ("rdma", "pinned", "513G", "pinned", "G are understood"),
+                ("rdma", "pinned", "1048577T", "pinned"),
+                ("rdma", "device", "rxe0", "no key 'device'"),
                 ("libvirt", "enable", "some", "enable", "opted or all"),
                 ("libvirt", "start_postcopy", "1001", "start_postcopy", "1000"),
                 ("libvirt", "source_port", "0", "source_port", "65535"),
@@ -78,6 +88,10 @@ def config_mistakes():
             path = _config(folder, f"c{number}", **{section: {key: value}})
             _fails(["--config", path, "--check"], *words)
             said = _fails(["--config", path], *words)
+        path = _config(folder, "good", peer={"transport": "rdma"}, rdma={
+            "networks": "10.1.0.0/16, fd00::/8,127.0.0.1", "peers": "10.1.2.0/24 = tcp, ::/0=auto",
+            "pinned": "2G"})
+        expect(_run(["--config", path, "--check"]).returncode == 0, "a good one is refused")
         for text in ("socket = x\n", "[daemon\n", "noise\n", "[daemon]\nsocket\n"):
             path = folder / "noise.conf"
             path.write_text(text)

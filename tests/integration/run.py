@@ -31,12 +31,13 @@ import rules
 import severed
 import size
 import transfer
+import transport
 import vcpus
 from world import host
 
 MODULES = (transfer, restart, severed, size, limit, lent, pace, bad_client, bad_hello, bad_peer, bad_setup, domains,
            removed, rules, regions, vcpus, answers, assist, awaited, hook, kept,
-           ctl_host)
+           ctl_host, transport)
 SKIPPED = 77
 
 

@@ -4,10 +4,10 @@
  *
  *   vmm source|destination --socket PATH --name NAME --mem MIB --fill MIB
  *       [--backing anonymous|memfd|unsealed|private|hugetlb|file:PATH] [--regions N] [--threads N]
- *       [--uuid 16CHARACTERS] [--seed N] [--sparse] [--read-only] [--reverse] [--removable] [--pause US]
+ *       [--zeroed MIB] [--uuid 16CHARACTERS] [--seed N] [--sparse] [--read-only] [--reverse] [--removable] [--pause US]
  *       [--pluggable] [--absent] [--churn] [--destination HOST:PORT]
  *
- * --reverse names the regions in the opposite order.
+ * --reverse names the regions in the opposite order; --zeroed writes zeroes to so much of what has no content.
  *
  * It prints "READY pid" when the daemon has welcomed it, and "EVENT name …" whenever the library
  * tells of one.  Each line on stdin is a command, answered by "OK command" or "ERR command reason":
@@ -62,6 +62,7 @@ typedef struct Vmm {
     const char *uuid; /* 16 characters, taken as they are */
     const char *destination;
     VmmShape shape;
+    uint64_t n_zeroed; /* pages, at the source */
     unsigned n_threads;
     bool sparse;
     bool read_only;
@@ -117,10 +118,11 @@ static void notify(void *user, const struct postcopy_notification *n)
 
 static void usage(void)
 {
-    fprintf(stderr, "usage: vmm source|destination --socket PATH --name NAME --mem MIB "
-                    "--fill MIB [--backing KIND] [--regions N] [--threads N] [--seed N] "
-                    "[--sparse] [--read-only] [--reverse] [--removable] [--pause US] "
-                    "[--pluggable] [--absent] [--churn] [--destination HOST:PORT]\n");
+    fprintf(stderr,
+            "usage: vmm source|destination --socket PATH --name NAME --mem MIB "
+            "--fill MIB [--zeroed MIB] [--backing KIND] [--regions N] [--threads N] [--seed N] "
+            "[--sparse] [--read-only] [--reverse] [--removable] [--pause US] "
+            "[--pluggable] [--absent] [--churn] [--destination HOST:PORT]\n");
     exit(2);
 }
 
@@ -153,6 +155,9 @@ static void parse_option(Vmm *vmm, int option)
         break;
     case 'f':
         vmm->shape.n_filled = number(optarg) * (1 << 20) / VMM_PAGE;
+        break;
+    case 'z':
+        vmm->n_zeroed = number(optarg) * (1 << 20) / VMM_PAGE;
         break;
     case 'b':
         vmm->shape.backing = optarg;
@@ -206,6 +211,7 @@ static void parse(Vmm *vmm, int argc, char **argv)
         {"uuid", required_argument, NULL, 'U'},
         {"mem", required_argument, NULL, 'm'},
         {"fill", required_argument, NULL, 'f'},
+        {"zeroed", required_argument, NULL, 'z'},
         {"backing", required_argument, NULL, 'b'},
         {"regions", required_argument, NULL, 'r'},
         {"threads", required_argument, NULL, 't'},
@@ -226,7 +232,8 @@ static void parse(Vmm *vmm, int argc, char **argv)
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1)
         parse_option(vmm, option);
     if (optind != argc - 1 || !vmm->name || !vmm->shape.n_pages || !vmm->shape.n_filled ||
-        vmm->n_threads < 1 || vmm->n_threads > VMM_THREADS || vmm->shape.n_regions < 1 ||
+        vmm->n_zeroed > vmm->shape.n_pages - vmm->shape.n_filled || vmm->n_threads < 1 ||
+        vmm->n_threads > VMM_THREADS || vmm->shape.n_regions < 1 ||
         vmm->shape.n_regions > VMM_REGIONS)
         usage();
     if (strcmp(argv[optind], "source") == 0)
@@ -542,7 +549,7 @@ int main(int argc, char **argv)
     if (!vmm_memory_init(&vmm.memory, &vmm.shape))
         return 2;
     if (vmm.role == POSTCOPY_SOURCE)
-        vmm_memory_fill(&vmm.memory);
+        vmm_memory_fill(&vmm.memory, vmm.n_zeroed);
     if (!connect_daemon(&vmm))
         return 2;
     obey(&vmm);

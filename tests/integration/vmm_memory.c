@@ -158,8 +158,12 @@ void vmm_memory_write(const VmmMemory *memory, uint64_t page, uint32_t generatio
         __atomic_store_n(&words[i], vmm_word(key, i), __ATOMIC_RELAXED);
 }
 
-void vmm_memory_fill(const VmmMemory *memory)
+void vmm_memory_fill(const VmmMemory *memory, uint64_t n_zeroed)
 {
-    for (uint64_t place = 0; place < memory->shape.n_filled; place++)
+    const uint64_t n_filled = memory->shape.n_filled;
+
+    for (uint64_t place = 0; place < n_filled; place++)
         vmm_memory_write(memory, vmm_memory_page(memory, place), 0);
+    for (uint64_t place = n_filled; place < n_filled + n_zeroed; place++)
+        memset(vmm_memory_words(memory, vmm_memory_page(memory, place)), 0, VMM_PAGE);
 }

@@ -69,7 +69,7 @@ static inline uint64_t vmm_key(const VmmMemory *memory, uint64_t page, uint32_t 
 
 void vmm_memory_write(const VmmMemory *memory, uint64_t page, uint32_t generation);
 
-/* Writes all pages that have content. */
-void vmm_memory_fill(const VmmMemory *memory);
+/* Writes all pages that have content, and zeroes to so many of the others. */
+void vmm_memory_fill(const VmmMemory *memory, uint64_t n_zeroed);
 
 #endif

@@ -95,7 +95,7 @@ static void the_encoder_never_writes_beyond_the_frame(void **state)
 
 static void an_unknown_type_is_skipped_whole(void **state)
 {
-    PeerHeader header = {.length = 100, .type = PEER_AWAITED + 1, .cookie = 5};
+    PeerHeader header = {.length = 100, .type = PEER_KEYS_DONE + 1, .cookie = 5};
 
     (void)state;
     assert_int_equal(decode(&header), 0);
@@ -121,7 +121,7 @@ static void the_header_bounds_the_body(void **state)
     (void)state;
     assert_int_equal(header_of(PEER_READ, PEER_CONTROL_MAX, 0), 0);
     assert_int_equal(header_of(PEER_READ, PEER_CONTROL_MAX + 1, 0), -EPROTO);
-    assert_int_equal(header_of(PEER_AWAITED + 1, PEER_CONTROL_MAX + 1, 0), -EPROTO);
+    assert_int_equal(header_of(PEER_KEYS_DONE + 1, PEER_CONTROL_MAX + 1, 0), -EPROTO);
     assert_int_equal(header_of(PEER_DATA, PEER_PLACEMENT_SIZE + PEER_DATA_MAX, 0), 0);
     assert_int_equal(header_of(PEER_DATA, PEER_PLACEMENT_SIZE + PEER_DATA_MAX + 1, 0), -EPROTO);
     assert_int_equal(header_of(PEER_PING, 0, 1), -EPROTO);
@@ -200,6 +200,127 @@ static void map_extents_ascend_and_end_before_next(void **state)
     assert_int_equal(peer_message_encode(&in, frame, sizeof frame), -EMSGSIZE);
 }
 
+static void an_end_keeps_its_bounds(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 5; i++) {
+        PeerRdmaEnd *end = &in.rdma_connect.end;
+
+        sample("rdma_connect");
+        assert_int_equal(pass(), 0);
+        assert_memory_equal(&out.rdma_connect.end.gid, end->gid, sizeof end->gid);
+        if (i == 0)
+            end->qpn = 1 << 24;
+        else if (i == 1)
+            end->psn = 1 << 24;
+        else if (i == 2)
+            end->mtu = 0;
+        else if (i == 3)
+            end->mtu = 6;
+        else
+            end->reads = 0;
+        assert_int_equal(pass(), -EPROTO);
+        sample("rdma_connected");
+        in.rdma_connected.end.psn = UINT32_MAX;
+        assert_int_equal(pass(), -EPROTO);
+    }
+}
+
+/* What a refusal would otherwise leave from the message before it. */
+static void a_refusal_has_no_end(void **state)
+{
+    PeerRdmaEnd none = {0};
+
+    (void)state;
+    sample("rdma_connected");
+    assert_int_equal(pass(), 0);
+    sample("rdma_refused");
+    assert_int_equal(pass(), 0);
+    assert_int_equal(out.rdma_connected.code, PEER_ERROR_REFUSED);
+    assert_string_equal(out.rdma_connected.text, in.rdma_connected.text);
+    assert_memory_equal(&out.rdma_connected.end, &none, sizeof none);
+    in.rdma_connected.code = PEER_ERROR_LAST + 1;
+    assert_int_equal(pass(), -EPROTO);
+}
+
+static int pass_keys(uint64_t page, uint64_t count, uint64_t next)
+{
+    sample("keys");
+    in.keys.n = 0;
+    in.keys.span.page = page;
+    in.keys.span.count = count;
+    in.keys.next = next;
+    return pass();
+}
+
+static void a_span_keeps_its_bounds(void **state)
+{
+    const uint64_t most = PEER_SPAN_MAX / LIMIT_PAGE_SIZE_MIN;
+
+    (void)state;
+    assert_int_equal(pass_keys(5, 1, 6), 0);
+    assert_int_equal(out.keys.span.page, 5);
+    assert_int_equal(pass_keys(5, 2, 6), -EPROTO); /* beyond where to go on */
+    assert_int_equal(pass_keys(5, 0, 6), -EPROTO);
+    assert_int_equal(pass_keys(0, most, most), 0);
+    assert_int_equal(pass_keys(0, most + 1, most + 1), -EPROTO);
+    assert_int_equal(pass_keys(UINT64_MAX, 2, UINT64_MAX), -EPROTO);
+    sample("keys");
+    in.keys.span.address = UINT64_MAX - PEER_SPAN_MAX + 1;
+    assert_int_equal(pass(), -EPROTO);
+    sample("keys");
+    in.keys.region = LIMIT_REGIONS;
+    assert_int_equal(pass(), -EPROTO);
+    sample("keys");
+    in.keys.seal = 0;
+    assert_int_equal(pass(), -EPROTO);
+    sample("keys_full");
+    in.keys.state = PEER_KEYS_LAST + 1;
+    assert_int_equal(pass(), -EPROTO);
+    sample("keys_request");
+    in.keys_request.region = LIMIT_REGIONS;
+    assert_int_equal(pass(), -EPROTO);
+}
+
+/* The sample's span is pages 100 to 1100. */
+static int pass_zeroes(uint64_t first, uint64_t first_count, uint64_t second, uint64_t second_count)
+{
+    sample("keys");
+    in.keys.zeroes[0] = (PeerExtent){.page = first, .count = first_count};
+    in.keys.zeroes[1] = (PeerExtent){.page = second, .count = second_count};
+    return pass();
+}
+
+static void zeroes_ascend_inside_their_span(void **state)
+{
+    (void)state;
+    assert_int_equal(pass_zeroes(100, 500, 600, 500), 0);
+    assert_int_equal(out.keys.zeroes[1].count, 500);
+    assert_int_equal(pass_zeroes(99, 1, 600, 1), -EPROTO);
+    assert_int_equal(pass_zeroes(100, 1, 1099, 2), -EPROTO);
+    assert_int_equal(pass_zeroes(100, 500, 599, 1), -EPROTO);
+    assert_int_equal(pass_zeroes(600, 1, 100, 1), -EPROTO);
+    assert_int_equal(pass_zeroes(100, 0, 600, 1), -EPROTO);
+    assert_int_equal(pass_zeroes(100, 1, 600, UINT64_MAX), -EPROTO);
+    sample("keys");
+    in.keys.n = PEER_MAP_EXTENTS + 1;
+    assert_int_equal(peer_message_encode(&in, frame, sizeof frame), -EMSGSIZE);
+}
+
+/* One answer's span is not the next one's. */
+static void keys_without_a_span_have_none(void **state)
+{
+    (void)state;
+    sample("keys");
+    assert_int_equal(pass(), 0);
+    sample("keys_full");
+    assert_int_equal(pass(), 0);
+    assert_int_equal(out.keys.state, PEER_KEYS_FULL);
+    assert_int_equal(out.keys.next, 2000);
+    assert_int_equal(out.keys.n, 0);
+    assert_int_equal(out.keys.span.count, 0);
+}
+
 static void the_largest_messages_fit_a_frame(void **state)
 {
     (void)state;
@@ -208,6 +329,13 @@ static void the_largest_messages_fit_a_frame(void **state)
     in.map.next = UINT64_C(2) * PEER_MAP_EXTENTS;
     for (uint32_t i = 0; i < in.map.n; i++)
         in.map.extents[i] = (PeerExtent){.page = 2 * i, .count = 1};
+    assert_int_equal(pass(), 0);
+    sample("keys");
+    in.keys.span.page = 0;
+    in.keys.span.count = in.keys.next = UINT64_C(2) * PEER_MAP_EXTENTS;
+    in.keys.n = PEER_MAP_EXTENTS;
+    for (uint32_t i = 0; i < in.keys.n; i++)
+        in.keys.zeroes[i] = (PeerExtent){.page = 2 * i, .count = 1};
     assert_int_equal(pass(), 0);
     sample("invite");
     in.invite.regions.n = LIMIT_REGIONS;
@@ -301,6 +429,11 @@ int main(void)
         cmocka_unit_test(a_placement_agrees_with_its_length),
         cmocka_unit_test(a_data_frame_counts_its_pages),
         cmocka_unit_test(map_extents_ascend_and_end_before_next),
+        cmocka_unit_test(an_end_keeps_its_bounds),
+        cmocka_unit_test(a_refusal_has_no_end),
+        cmocka_unit_test(a_span_keeps_its_bounds),
+        cmocka_unit_test(zeroes_ascend_inside_their_span),
+        cmocka_unit_test(keys_without_a_span_have_none),
         cmocka_unit_test(the_largest_messages_fit_a_frame),
         cmocka_unit_test(regions_keep_their_bounds),
         cmocka_unit_test(codes_and_kinds_keep_their_bounds),

@@ -343,6 +343,79 @@ static void peer_placement(PeerMessage *m)
     };
 }
 
+static PeerRdmaEnd rdma_end(void)
+{
+    PeerRdmaEnd end = {
+        .qpn = 0xfedcba,
+        .psn = 0x123456,
+        .lid = 7,
+        .link_layer = 2,
+        .mtu = 3,
+        .reads = 16,
+    };
+
+    fill_bytes(end.gid, sizeof end.gid, 60);
+    return end;
+}
+
+static void peer_keys(PeerMessage *m)
+{
+    m->keys.region = 1;
+    m->keys.seal = 42;
+    m->keys.next = 2000;
+    m->keys.span = (PeerSpan){
+        .page = 100,
+        .count = 1000,
+        .address = UINT64_C(0x7f1234567000),
+        .rkey = 0xdeadbeef,
+        .id = 9,
+    };
+    m->keys.n = 2;
+    m->keys.zeroes[0] = (PeerExtent){.page = 100, .count = 1};
+    m->keys.zeroes[1] = (PeerExtent){.page = 1000, .count = 100};
+}
+
+/* Those of the same types that are shorter. */
+static void peer_keys_full(PeerMessage *m)
+{
+    m->type = PEER_KEYS;
+    m->keys.region = 1;
+    m->keys.state = PEER_KEYS_FULL;
+    m->keys.seal = 42;
+    m->keys.next = 2000;
+}
+
+static void peer_rdma_refused(PeerMessage *m)
+{
+    m->type = PEER_RDMA_CONNECTED;
+    m->rdma_connected.code = PEER_ERROR_REFUSED;
+    strcpy(m->rdma_connected.text, "no device has the address 192.0.2.1");
+}
+
+static void peer_rdma_body(PeerMessage *m)
+{
+    switch (m->type) {
+    case PEER_RDMA_CONNECT:
+        m->rdma_connect.end = rdma_end();
+        break;
+    case PEER_RDMA_CONNECTED:
+        m->rdma_connected.end = rdma_end();
+        break;
+    case PEER_KEYS_REQUEST:
+        m->keys_request.region = 1;
+        m->keys_request.page = 2000;
+        break;
+    case PEER_KEYS:
+        peer_keys(m);
+        break;
+    case PEER_KEYS_DONE:
+        m->keys_done.id = 9;
+        break;
+    default:
+        break;
+    }
+}
+
 static void peer_body(PeerMessage *m)
 {
     switch (m->type) {
@@ -410,6 +483,7 @@ static void peer_body(PeerMessage *m)
         peer_placement(m);
         break;
     default:
+        peer_rdma_body(m);
         break;
     }
 }
@@ -417,21 +491,44 @@ static void peer_body(PeerMessage *m)
 const char *peer_sample(unsigned number, PeerMessage *ret_message)
 {
     static const char *const names[] = {
-        "start",       "started",
-        "hello",       "invite",
-        "invited",     "attach",
-        "attached",    "join",
-        "joined",      "sealed",
-        "relay",       "running",
-        "cancel",      "fenced",
-        "progress",    "released",
-        "map_request", "map",
-        "read",        "data",
-        "zero",        "error",
-        "ping",        "pong",
-        "bye",         "forecast_request",
-        "forecast",    "ask",
-        "asked",       "seal",
+        "start",
+        "started",
+        "hello",
+        "invite",
+        "invited",
+        "attach",
+        "attached",
+        "join",
+        "joined",
+        "sealed",
+        "relay",
+        "running",
+        "cancel",
+        "fenced",
+        "progress",
+        "released",
+        "map_request",
+        "map",
+        "read",
+        "data",
+        "zero",
+        "error",
+        "ping",
+        "pong",
+        "bye",
+        "forecast_request",
+        "forecast",
+        "ask",
+        "asked",
+        "seal",
+        "awaited",
+        "rdma_connect",
+        "rdma_connected",
+        "keys_request",
+        "keys",
+        "keys_done",
+        "keys_full",
+        "rdma_refused",
     };
 
     if (number >= sizeof names / sizeof names[0])
@@ -440,6 +537,11 @@ const char *peer_sample(unsigned number, PeerMessage *ret_message)
     ret_message->type = PEER_START + number;
     ret_message->session = 3;
     ret_message->generation = 1;
-    peer_body(ret_message);
+    if (strcmp(names[number], "keys_full") == 0)
+        peer_keys_full(ret_message);
+    else if (strcmp(names[number], "rdma_refused") == 0)
+        peer_rdma_refused(ret_message);
+    else
+        peer_body(ret_message);
     return names[number];
 }

@@ -27,7 +27,10 @@ static void ignore(void *owner, Export *of, ExportEvent event)
 static void *run(void *argument)
 {
     (void)argument;
-    server_run(reader.export, &reader.channel, reader.pair[1], SESSION, GENERATION);
+    reader.link.fd = reader.pair[1];
+    reader.link.session = SESSION;
+    reader.link.generation = GENERATION;
+    server_run(reader.export, &reader.channel, &reader.link);
     shutdown(reader.pair[1], SHUT_RDWR);
     return NULL;
 }

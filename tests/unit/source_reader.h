@@ -5,7 +5,7 @@
 
 #include <pthread.h>
 
-#include "daemon/source/export.h"
+#include "daemon/source/server.h"
 
 enum {
     PAGE = 4096,
@@ -21,6 +21,7 @@ enum {
 typedef struct Reader {
     Export *export;
     ExportChannel channel;
+    ServerLink link;
     int ram[2];     /* of regions 0 and 1; of 0 the odd pages have content, of 1 the page 1 */
     int pair[2];    /* the connection; 0 is the destination's end */
     uint8_t *alien; /* region 2: read through its process, which is this one; full */

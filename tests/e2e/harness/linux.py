@@ -12,6 +12,7 @@ from .postcopyd import BUILD, expect
 from .vm import Spec
 
 MAKER = host.TOP / "tests" / "guest" / "linux" / "mkimage.py"
+KERNEL = MAKER.with_name("debian_kernel.py")
 SKIPPED = 77
 MIB = 1 << 20
 
@@ -22,7 +23,7 @@ def image():
     folder = BUILD / "tests" / "guest" / "linux-image"
     if not init.is_file():
         raise host.Unavailable(f"{init} is not built (target linuxguest)")
-    sources = max(path.stat().st_mtime for path in (init, MAKER))
+    sources = max(path.stat().st_mtime for path in (init, MAKER, KERNEL))
     made = folder / "initramfs.cpio"
     if not made.is_file() or made.stat().st_mtime < sources:
         done = subprocess.run([sys.executable, "-B", MAKER, init, folder],

@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/fault/link_rdma.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "daemon/core/clock.h"
+#include "daemon/core/log.h"
+#include "daemon/fault/import.h"
+#include "daemon/fault/import_transport.h"
+#include "daemon/transport/networks.h"
+
+enum {
+    LANE_DEPTH_URGENT = 128,
+    LANE_DEPTH_BULK = 256,
+    LANE_STAGING_URGENT = 1 << 20,
+    LANE_STAGING_BULK = 4 << 20,
+};
+
+_Static_assert(LANE_STAGING_BULK >= 2 * PEER_READ_MAX, "a lane stages at most half of it at once");
+
+static void say(Link *link, bool active, const char *name, const char *reason)
+{
+    LinkRdma *rdma = &link->rdma;
+    bool news;
+
+    pthread_mutex_lock(&rdma->lock);
+    news = strcmp(rdma->reason, reason) != 0 || strcmp(rdma->name, name) != 0;
+    rdma->active = active;
+    snprintf(rdma->name, sizeof rdma->name, "%s", name);
+    snprintf(rdma->reason, sizeof rdma->reason, "%s", reason);
+    pthread_mutex_unlock(&rdma->lock);
+    if (!news)
+        return;
+    if (active)
+        log_info("%s: pages come by RDMA (%s)", link->import->name, name);
+    else if (reason[0])
+        log_info("%s: pages come by TCP: %s", link->import->name, reason);
+}
+
+bool link_rdma_is_possible(const Import *import)
+{
+    return import->config.transport != IMPORT_TRANSPORT_TCP && !import->config.assist &&
+           import->config.rdma_budget && !networks_is_empty(import->config.rdma_networks);
+}
+
+void link_rdma_init(Link *link)
+{
+    LinkRdma *rdma = &link->rdma;
+
+    *rdma = (LinkRdma){0};
+    pthread_mutex_init(&rdma->lock, NULL);
+    rdma_policy_init(&rdma->policy, link->import->config.transport == IMPORT_TRANSPORT_RDMA);
+}
+
+void link_rdma_deinit(Link *link)
+{
+    rdma_device_unref(link->rdma.device);
+    link->rdma.device = NULL;
+}
+
+/* --- may this connection have it? ---------------------------------------------------------- */
+
+static bool peer_is_trusted(const Link *link, char *ret_host, size_t size)
+{
+    struct sockaddr_storage address;
+    socklen_t length = sizeof address;
+
+    return getpeername(link->control->fd, (struct sockaddr *)&address, &length) == 0 &&
+           getnameinfo((struct sockaddr *)&address, length, ret_host, (socklen_t)size, NULL, 0,
+                       NI_NUMERICHOST) == 0 &&
+           networks_match(link->import->config.rdma_networks, ret_host);
+}
+
+/* NULL with a line in ret_reason, which is empty if nobody asked for RDMA. */
+static RdmaDevice *open_device(Link *link, char *ret_reason)
+{
+    const ImportConfig *config = &link->import->config;
+    char host[NI_MAXHOST] = "";
+
+    ret_reason[0] = '\0';
+    if (config->transport == IMPORT_TRANSPORT_TCP)
+        return NULL;
+    if (config->assist)
+        snprintf(ret_reason, LIMIT_TEXT + 1, "assist mode has no RDMA");
+    else if (!link_rdma_is_possible(link->import))
+        snprintf(ret_reason, LIMIT_TEXT + 1, "[rdma] networks names no network for RDMA");
+    else if (!peer_is_trusted(link, host, sizeof host))
+        snprintf(ret_reason, LIMIT_TEXT + 1,
+                 "the source's address %s is in none of [rdma] networks", host);
+    else if (!(link->control->features & PEER_FEATURE_RDMA))
+        snprintf(ret_reason, LIMIT_TEXT + 1, "the source's daemon knows no RDMA");
+    else if (!rdma_policy_may_try(&link->rdma.policy, clock_ns()))
+        snprintf(ret_reason, LIMIT_TEXT + 1,
+                 "RDMA failed %d times in a row; it is tried again at a reconnect in a minute",
+                 RDMA_POLICY_FAILURES);
+    else
+        return rdma_device_open(link->control->fd, config->rdma_budget, ret_reason);
+    return NULL;
+}
+
+int link_rdma_attached(Link *link, char *ret_text)
+{
+    LinkRdma *rdma = &link->rdma;
+    char reason[LIMIT_TEXT + 1];
+
+    rdma->failed = false;
+    rdma->staging = 0;
+    rdma->device = open_device(link, reason);
+    if (rdma->device)
+        return 0;
+    say(link, false, "", reason);
+    if (!rdma->policy.insists)
+        return 0;
+    snprintf(ret_text, LIMIT_TEXT + 1, "RDMA cannot be used: %.900s", reason);
+    (void)rdma_policy_ends(&rdma->policy, clock_ns(), 0, true);
+    return -EOPNOTSUPP;
+}
+
+bool link_rdma_is_on(const Link *link)
+{
+    return link->rdma.device != NULL;
+}
+
+/* --- lanes --------------------------------------------------------------------------------- */
+
+/* Not on this connection.  An import that may choose goes on by TCP. */
+static int give_up(Link *link, bool failed, const char *reason, char *ret_text)
+{
+    LinkRdma *rdma = &link->rdma;
+    Import *import = link->import;
+
+    rdma->failed = rdma->failed || failed || rdma->policy.insists;
+    rdma_device_unref(rdma->device);
+    rdma->device = NULL;
+    say(link, false, "", reason);
+    if (!rdma->policy.insists)
+        return 0;
+    snprintf(ret_text, LIMIT_TEXT + 1, "RDMA cannot be used: %.900s", reason);
+    if (!import_gate_is_open(import) && !import->adopted)
+        import->notify(import->owner, import, IMPORT_CANCELLED, ret_text);
+    else if (import_state(import) == CLIENT_STATE_PAUSED)
+        import_set_state(import, CLIENT_STATE_PAUSED, ret_text);
+    return -EOPNOTSUPP;
+}
+
+/* A page that is wanted fits in however large it is. */
+static size_t staging_of(const Import *import, bool urgent)
+{
+    size_t size = urgent ? LANE_STAGING_URGENT : LANE_STAGING_BULK;
+
+    for (uint32_t i = 0; i < import->regions.n; i++)
+        if (size < 2 * import->page_sizes[i])
+            size = 2 * import->page_sizes[i];
+    return size;
+}
+
+/* What the source says to our end.  0, or negative errno: the connection is of no use. */
+static int exchange(Link *link, PeerSocket *peer, PeerMessage *m, const RdmaLane *lane)
+{
+    int error;
+
+    memset(m, 0, sizeof *m);
+    m->type = PEER_RDMA_CONNECT;
+    m->session = link->lease.session;
+    m->generation = link->import->generation;
+    rdma_pair_describe(rdma_lane_pair(lane), &m->rdma_connect.end);
+    error = peer_socket_send(peer, m);
+    if (!error)
+        error = peer_socket_receive(peer, m, PEER_HANDSHAKE_MS);
+    if (!error && m->type != PEER_RDMA_CONNECTED)
+        error = -EPROTO;
+    return error;
+}
+
+int link_rdma_lane(Link *link, PeerSocket *peer, PeerMessage *scratch, bool urgent,
+                   RdmaLane **ret_lane, char *ret_text)
+{
+    size_t staging = staging_of(link->import, urgent);
+    char reason[LIMIT_TEXT + 1] = "";
+    RdmaLane *lane;
+    int error;
+
+    *ret_lane = NULL;
+    if (!link_rdma_is_on(link))
+        return 0;
+    lane = rdma_lane_new(link->rdma.device, staging, urgent ? LANE_DEPTH_URGENT : LANE_DEPTH_BULK,
+                         reason);
+    if (!lane)
+        return give_up(link, false, reason, ret_text);
+    error = exchange(link, peer, scratch, lane);
+    if (error) {
+        snprintf(ret_text, LIMIT_TEXT + 1, "setting up RDMA: %s", strerror(-error));
+        rdma_lane_free(lane);
+        return error;
+    }
+    if (scratch->rdma_connected.code != PEER_ERROR_NONE) {
+        snprintf(reason, sizeof reason, "the source refused it: %.900s",
+                 scratch->rdma_connected.text);
+        rdma_lane_free(lane);
+        return give_up(link, false, reason, ret_text);
+    }
+    if (rdma_pair_connect(rdma_lane_pair(lane), &scratch->rdma_connected.end, reason)) {
+        rdma_lane_free(lane);
+        return give_up(link, true, reason, ret_text);
+    }
+    link->rdma.staging += rdma_lane_pinned(lane);
+    *ret_lane = lane;
+    return 0;
+}
+
+/* --- a connection's life ------------------------------------------------------------------- */
+
+typedef struct ChannelSums {
+    uint64_t bytes, failures;
+} ChannelSums;
+
+static void add_channel(ChannelSums *sums, const Channel *channel)
+{
+    sums->bytes += atomic_load_explicit(&channel->rdma_bytes, memory_order_relaxed);
+    sums->failures += atomic_load_explicit(&channel->rdma_failures, memory_order_relaxed);
+}
+
+static ChannelSums add_up(const Link *link)
+{
+    const Import *import = link->import;
+    ChannelSums sums = {0};
+
+    if (!atomic_load(&link->armed))
+        return sums;
+    for (unsigned i = 0; i < import->n_resolvers; i++)
+        add_channel(&sums, &import->resolvers[i].channel);
+    for (unsigned i = 0; i < import->stream.n_channels; i++)
+        add_channel(&sums, &import->stream.channels[i].channel);
+    return sums;
+}
+
+void link_rdma_joined(Link *link, unsigned n)
+{
+    LinkRdma *rdma = &link->rdma;
+
+    if (!link_rdma_is_on(link))
+        return;
+    landing_begin(&link->import->landing, rdma->device);
+    rdma->begun = true;
+    atomic_store(&rdma->lanes, n);
+    atomic_store(&rdma->staged, rdma->staging);
+    rdma_policy_begins(&rdma->policy, clock_ns(), add_up(link).bytes);
+    say(link, true, rdma_device_name(rdma->device), "");
+}
+
+void link_rdma_goes_on(Link *link)
+{
+    if (link->rdma.policy.up)
+        rdma_policy_goes_on(&link->rdma.policy, clock_ns(), add_up(link).bytes);
+}
+
+/* Each connection counts once, however many of its channels say that their lanes failed. */
+void link_rdma_down(Link *link)
+{
+    LinkRdma *rdma = &link->rdma;
+    ChannelSums sums = add_up(link);
+    bool failed = rdma->failed || sums.failures != rdma->failures_seen;
+
+    rdma->failures_seen = sums.failures;
+    if (failed)
+        atomic_fetch_add(&rdma->failures, 1);
+    if (rdma_policy_ends(&rdma->policy, clock_ns(), sums.bytes, failed))
+        log_warning("%s: RDMA failed %d times in a row: it goes on by TCP for a minute at least",
+                    link->import->name, RDMA_POLICY_FAILURES);
+    rdma->failed = false;
+    if (rdma->begun) {
+        keys_forget(&link->import->keys);
+        landing_end(&link->import->landing);
+        rdma->begun = false;
+    }
+    atomic_store(&rdma->lanes, 0);
+    atomic_store(&rdma->staged, 0);
+    rdma_device_unref(rdma->device);
+    rdma->device = NULL;
+}
+
+unsigned link_rdma_pause_ms(const Link *link)
+{
+    return rdma_policy_pause_ms(&link->rdma.policy);
+}
+
+void link_rdma_report(Link *link, ImportTransportReport *ret_report)
+{
+    LinkRdma *rdma = &link->rdma;
+
+    pthread_mutex_lock(&rdma->lock);
+    ret_report->kind = rdma->active ? "rdma" : "tcp";
+    snprintf(ret_report->device, sizeof ret_report->device, "%s", rdma->name);
+    memcpy(ret_report->reason, rdma->reason, sizeof ret_report->reason);
+    pthread_mutex_unlock(&rdma->lock);
+    ret_report->pairs = atomic_load(&rdma->lanes);
+    ret_report->pinned_bytes = atomic_load(&rdma->staged);
+    ret_report->failures = atomic_load(&rdma->failures);
+}

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""RDMA fails while memory is on its way: what was lost is asked for again, and nothing is wrong or missing."""
+
+import time
+
+from soft_roce import (BY_RDMA, DEVICE, LIBRARY, RoceWorld, by_rdma, came_by_rdma, merged, remove_device,
+                       told)
+from world import MIB, expect, fetched
+
+# The stream takes seconds, and threads that want pages wait between them.
+SLOWLY = {"import": {"limit": "16M", "around": "4K", "stream_delay_ms": 0}}
+SHAPE = {"mem": 48, "fill": 48}
+TOUCH = "touch threads=2,think=10000,pages=400"
+
+
+class Trouble(RoceWorld):
+    """One of its daemons is preloaded with what makes trouble (verbs_trouble.c)."""
+
+    def __init__(self, who):
+        self._who = who
+        super().__init__(destination=SLOWLY)
+
+    def make(self, name, settings):
+        if name == self._who:
+            self._asked().mkdir()
+            self._prefixes[name] = ("env", f"LD_PRELOAD={LIBRARY}", f"VERBS_TROUBLE={self._asked()}")
+        return super().make(name, settings)
+
+    def _asked(self):
+        return self.folder / "trouble"
+
+    def break_pairs(self):
+        """All that work now."""
+        (self._asked() / "break").touch()
+
+    def wrong_keys(self, count):
+        """So many of the next ones."""
+        (self._asked() / "keys").write_text(f"{count}\n")
+
+
+def _begin(world, **shape):
+    """A migration under way, with threads that want pages; what ends them is the third."""
+    source, destination = world.vms(**{**SHAPE, **shape})
+    world.offer(source)
+    source.do("seal")
+    destination.do("running")
+    return source, destination, destination.begin(TOUCH)
+
+
+def _under_way(world, mib=8):
+    """Waits until so much has come, by RDMA; the import."""
+    found = world.destination.wait_import(
+        "vm", lambda i: i["present_bytes"] > mib * MIB and i["transport"]["reads"] > 20)
+    expect(found["missing_bytes"] > 0, f"complete already: {found['present_bytes']}")
+    return found
+
+
+def _finish(world, source, destination, touching):
+    """All else comes, every word is right, and no page was placed twice; the import's figures."""
+    expect(world.destination.ctl("limit", "none").returncode == 0, "no limit")
+    expect(destination.answered(touching) is None, "the threads did not end")
+    destination.do("run")
+    arrived, _ = world.complete(source, destination, passes=1)
+    expect(arrived["present_bytes"] == arrived["populated_bytes"], arrived)
+    pages = arrived["pages"]
+    expect(pages["eexist"] == pages["poisoned"] == 0, pages)
+    expect(fetched(pages) == source.populated, pages)
+    return arrived
+
+
+def _resumed(arrived, populated, failures):
+    """By RDMA, after so many failures."""
+    figures = arrived["transport"]
+    expect(figures["kind"] == "rdma" and figures["device"] == DEVICE, figures)
+    expect(figures["failures"] == failures, figures)
+    expect(arrived["reconnects"] >= 1, arrived)
+    expect(came_by_rdma(arrived) >= 0.9 * populated, figures)
+    return f"{arrived['reconnects']} reconnects; {told(figures)}"
+
+
+def _broken(who, **to):
+    with Trouble(who) as world:
+        source, destination, touching = _begin(world, to=to)
+        _under_way(world)
+        world.break_pairs()
+        destination.wait_event("paused")
+        arrived = _finish(world, source, destination, touching)
+        return _resumed(arrived, source.populated, 1)
+
+
+def destination_breaks():
+    """The destination's queue pairs fail under READs that are to land in the guest's memory."""
+    return _broken("b")
+
+
+def destination_breaks_staged():
+    """The same, where pages are copied."""
+    return _broken("b", backing="anonymous")
+
+
+def source_breaks():
+    """The source's queue pairs fail: nobody answers READs any more."""
+    return _broken("a")
+
+
+def wrong_key():
+    """A key that the source's device does not know: refused by the device, and asked for again."""
+    with Trouble("a") as world:
+        world.wrong_keys(1)
+        source, destination, touching = _begin(world)
+        destination.wait_event("paused")
+        _under_way(world)
+        arrived = _finish(world, source, destination, touching)
+        return _resumed(arrived, source.populated, 1)
+
+
+def wrong_keys():
+    """Keys are wrong whenever they are told: after three times TCP takes over, and says so."""
+    with Trouble("a") as world:
+        world.wrong_keys(1000)
+        source, destination, touching = _begin(world)
+        found = world.destination.wait_import("vm", lambda i: i["transport"]["kind"] == "tcp"
+                                              and i["present_bytes"] > 8 * MIB)
+        expect(found["transport"]["failures"] == 3, found["transport"])
+        line = world.destination.wait_log("RDMA", "TCP")
+        arrived = _finish(world, source, destination, touching)
+        figures = arrived["transport"]
+        expect(figures["kind"] == "tcp" and figures["reason"], figures)
+        expect(figures["landed_pages"] == figures["staged_pages"] == 0, figures)
+        return f"{figures['reason']} | {line}"
+
+
+def source_killed():
+    """The source's daemon is killed under READs and started again."""
+    with RoceWorld(destination=SLOWLY) as world:
+        source, destination, touching = _begin(world)
+        _under_way(world)
+        world.source.restart()
+        destination.wait_event("paused")
+        arrived = _finish(world, source, destination, touching)
+        expect(arrived["reconnects"] >= 1, arrived)
+        expect(arrived["transport"]["kind"] == "rdma", arrived["transport"])
+        expect(came_by_rdma(arrived) >= 0.9 * source.populated, arrived["transport"])
+        return told(arrived["transport"])
+
+
+def destination_killed():
+    """The destination's daemon is killed: its device writes nowhere any more, and the next one goes on."""
+    with RoceWorld(destination=SLOWLY) as world:
+        source, destination, touching = _begin(world)
+        found = _under_way(world)
+        world.destination.restart()
+        destination.wait_event("connected", count=2)
+        expect(world.destination.ctl("limit", "none").returncode == 0, "no limit")
+        expect(destination.answered(touching) is None, "the threads did not end")
+        destination.do("run")
+        arrived, _ = world.complete(source, destination, passes=1)
+        expect(arrived["adopted"], arrived)
+        expect(arrived["transport"]["kind"] == "rdma", arrived["transport"])
+        left = source.populated - found["present_bytes"] // 4096
+        expect(came_by_rdma(arrived) >= 0.9 * BY_RDMA * left - 200, arrived["transport"])
+        return told(arrived["transport"])
+
+
+def fenced():
+    """A sealed source that runs again: its device answers no more, and the destination is stopped."""
+    with RoceWorld(destination=SLOWLY) as world:
+        source, destination, _ = _begin(world)
+        _under_way(world)
+        source.do("running")
+        destination.wait_event("fenced")
+        before = world.destination.imported("vm")
+        expect(before["state"] == "fenced", before["state"])
+        expect(world.source.exported("vm")["fenced"], "the export is not fenced")
+        expect(world.destination.ctl("limit", "none").returncode == 0, "no limit")
+        time.sleep(1)
+        after = world.destination.imported("vm")
+        expect(fetched(after["pages"]) == fetched(before["pages"]), "pages came after the fence")
+        expect(came_by_rdma(after) == came_by_rdma(before), after["transport"])
+        destination.no_bad_word()
+        destination.kill()
+        source.do("run")
+        source.verified(1)
+        return f"{after['missing_bytes'] // MIB} MiB were missing"
+
+
+def device_removed():
+    """The device goes while it is used: the rest comes by TCP."""
+    with RoceWorld(destination=SLOWLY) as world:
+        source, destination, touching = _begin(world)
+        _under_way(world)
+        removing = remove_device()
+        arrived = _finish(world, source, destination, touching)
+        expect(removing.wait(20) == 0, "the device is still in use")
+        figures = arrived["transport"]
+        expect(figures["kind"] == "tcp" and figures["reason"], figures)
+        return f"{came_by_rdma(arrived)} pages by RDMA; {figures['reason']}"
+
+
+def budget():
+    """No more is pinned than may be, and all the memory comes."""
+    limit = 24 * MIB
+    settings = {"rdma": {"pinned": "24M"}}
+    with RoceWorld(source=settings, destination=merged(settings, {"import": {"stream_delay_ms": 0}})) as world:
+        source, destination = world.vms(mem=128, fill=96, threads=2)
+        world.move(source, destination)
+        arrived, _ = world.complete(source, destination, passes=1)
+        pinned = [daemon.stats()["rdma"] for daemon in (world.source, world.destination)]
+        peaks = [figures["pinned_peak_bytes"] for figures in pinned]
+        expect(all(0 < peak <= limit for peak in peaks), pinned)
+        expect(all(figures["pinned_bytes"] == 0 for figures in pinned), f"still pinned: {pinned}")
+        by_rdma(arrived, source.populated)
+        return f"peaks {[peak // MIB for peak in peaks]} MiB of 24; {told(arrived['transport'])}"
