@@ -13,6 +13,7 @@ enum { FAKE_DEPTH = 256, FAKE_RKEY = 4711, FAKE_LKEY = 42, FAKE_LANDING_LKEY = 4
 typedef struct FakePair {
     bool there;      /* made and not freed */
     bool at_once;    /* READs complete within the post */
+    bool mute;       /* no completion makes the file readable */
     bool before_arm; /* what was posted completes just before the next arming */
     int refuse;      /* errno of the next post; 0: none */
     int fail_at;     /* READs until one fails; -1: none */

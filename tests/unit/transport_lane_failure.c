@@ -19,9 +19,8 @@ static uint32_t land_all(const Fetch *fetch, uint32_t first, uint32_t count,
     return count;
 }
 
-static int set_up_lane(void **state)
+static int attach_lane(void)
 {
-    set_up(state);
     channel_drop(&channel, "for another");
     while (channel.fd >= 0)
         turn();
@@ -31,6 +30,18 @@ static int set_up_lane(void **state)
     connect_source();
     source_of = fake_source;
     return 0;
+}
+
+static int set_up_lane(void **state)
+{
+    set_up(state);
+    return attach_lane();
+}
+
+static int set_up_urgent_lane(void **state)
+{
+    set_up_urgent(state);
+    return attach_lane();
 }
 
 static int tear_down_lane(void **state)
@@ -243,6 +254,65 @@ static void a_sink_may_drop_it_at_the_wake_up(void **state)
     a_sink_may_drop_it_meanwhile(false);
 }
 
+/* An urgent channel that expects nothing over its connection, and so does not listen there. */
+static void come_to_rest(void)
+{
+    PeerReadItem item;
+
+    source_of = NULL;
+    channel_fetch(&channel, 0, 200, 1);
+    read_request(PEER_READ);
+    item = request.read.items[0];
+    reply(PEER_DATA, &item, 0, 1);
+    for (int i = 0; i < 100 && channel.used > 0; i++)
+        turn();
+    assert_false(channel.receiving.busy);
+    source_of = fake_source;
+    memset(seen, 0, sizeof seen);
+}
+
+static void drop_at_once(Fetch *fetch, uint32_t first, uint32_t count)
+{
+    (void)fetch;
+    (void)first;
+    (void)count;
+    while_told = NULL;
+    channel_drop(&channel, "the sink would not have it");
+    assert_int_equal(downs, 0);
+    assert_true(fake.there);
+}
+
+/* Nothing but what is being handed over holds it up. */
+static void a_sink_may_drop_it_where_nothing_is_awaited(void **state)
+{
+    (void)state;
+    come_to_rest();
+    fake.at_once = true;
+    while_told = drop_at_once;
+    channel_fetch(&channel, 0, 30, 2);
+    channel_fetch(&channel, 0, 40, 2);
+    channel_flush(&channel);
+    assert_down("the sink would not have it");
+    assert_seen_once(0, 30, 2);
+    go_on_by_tcp(1);
+    assert_int_equal(seen[0][40], 1);
+}
+
+/* A device alone may be long in noticing. */
+static void the_connection_s_end_is_heard_while_it_reads(void **state)
+{
+    (void)state;
+    come_to_rest();
+    channel_fetch(&channel, 0, 30, 2);
+    turn();
+    assert_int_equal(fake_posted(), 1);
+    close(source);
+    source = -1;
+    assert_down("the source closed it");
+    go_on_by_tcp(1);
+    assert_seen_once(0, 30, 2);
+}
+
 /* A source that answers what it was not asked would have the pages placed twice. */
 static void an_answer_to_a_read_of_ours_is_nonsense(void **state)
 {
@@ -267,7 +337,8 @@ static void the_end_of_all(void **state)
     assert_int_equal(fake_posted(), 1);
 }
 
-#define LANE_TEST(name) cmocka_unit_test_setup_teardown(name, set_up_lane, tear_down_lane)
+#define LANE_TEST(name)   cmocka_unit_test_setup_teardown(name, set_up_lane, tear_down_lane)
+#define URGENT_TEST(name) cmocka_unit_test_setup_teardown(name, set_up_urgent_lane, tear_down_lane)
 
 int main(void)
 {
@@ -281,6 +352,8 @@ int main(void)
         LANE_TEST(who_waits_is_asked_again),
         LANE_TEST(a_sink_may_drop_it_within_the_post),
         LANE_TEST(a_sink_may_drop_it_at_the_wake_up),
+        URGENT_TEST(a_sink_may_drop_it_where_nothing_is_awaited),
+        URGENT_TEST(the_connection_s_end_is_heard_while_it_reads),
         LANE_TEST(an_answer_to_a_read_of_ours_is_nonsense),
         LANE_TEST(the_end_of_all),
     };
