@@ -441,66 +441,6 @@ static void a_ring_that_looks_finds_it(void **state)
     spin_init(&ring.spin, 0);
 }
 
-/* --- keys ------------------------------------------------------------------------------------ */
-
-static void keys_are_asked_for_and_given_back(void **state)
-{
-    PeerMessage answer = {
-        .type = PEER_KEYS,
-        .generation = 1,
-        .keys = {.region = SOURCE_REGION + 1,
-                 .state = PEER_KEYS_SPAN,
-                 .seal = SEAL,
-                 .next = 50,
-                 .span = {.page = 10, .count = 40, .address = 1 << 20, .rkey = 9, .id = 3}},
-    };
-    ssize_t length;
-
-    (void)state;
-    for (uint32_t i = 0; i < CHANNEL_KEYS_DONE; i++)
-        assert_true(channel_keys_done(&channel, 100 + i));
-    assert_false(channel_keys_done(&channel, 1));
-    channel_ask_keys(&channel, 1, 10);
-    for (uint32_t i = 0; i < CHANNEL_KEYS_DONE; i++) {
-        read_request(PEER_KEYS_DONE);
-        assert_int_equal(request.keys_done.id, 100 + i);
-    }
-    read_request(PEER_KEYS_REQUEST);
-    assert_int_equal(request.keys_request.region, SOURCE_REGION + 1);
-    assert_int_equal(request.keys_request.page, 10);
-    assert_true(channel_keys_done(&channel, 1));
-    read_request(PEER_KEYS_DONE);
-    answer.session = session;
-    length = peer_message_encode(&answer, bytes, sizeof bytes);
-    assert_true(length > 0);
-    write_all(bytes, (size_t)length);
-    turn_until(&keys, 1);
-    assert_int_equal(last_keys.keys.span.rkey, 9);
-    write_all(bytes, (size_t)length); /* nobody asked again */
-    turn_until(&downs, 1);
-    assert_int_equal(keys, 1);
-}
-
-static void keys_of_another_seal_end_the_connection(void **state)
-{
-    PeerMessage answer = {
-        .type = PEER_KEYS,
-        .session = session,
-        .generation = 1,
-        .keys = {.region = SOURCE_REGION + 1, .state = PEER_KEYS_NONE, .seal = SEAL + 1},
-    };
-    ssize_t length;
-
-    (void)state;
-    channel_ask_keys(&channel, 1, 0);
-    read_request(PEER_KEYS_REQUEST);
-    length = peer_message_encode(&answer, bytes, sizeof bytes);
-    assert_true(length > 0);
-    write_all(bytes, (size_t)length);
-    turn_until(&downs, 1);
-    assert_int_equal(keys, 0);
-}
-
 #define LANE_TEST(name) cmocka_unit_test_setup_teardown(name, set_up_lane, tear_down_lane)
 
 int main(void)
@@ -523,8 +463,6 @@ int main(void)
         LANE_TEST(an_event_may_come_late),
         LANE_TEST(more_may_be_fetched_meanwhile),
         LANE_TEST(a_ring_that_looks_finds_it),
-        LANE_TEST(keys_are_asked_for_and_given_back),
-        LANE_TEST(keys_of_another_seal_end_the_connection),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
