@@ -189,7 +189,7 @@ static void without_a_budget_there_is_no_rdma(void **state)
     reader.link.budget = NULL;
     export_seal(reader.export);
     ask_connect();
-    assert_refused("RDMA is off here");
+    assert_refused("RDMA is off at the source");
     assert_readable();
 }
 
@@ -201,6 +201,19 @@ static void without_a_device_there_is_no_rdma(void **state)
     ask_connect();
     assert_refused(NULL);
     assert_readable();
+}
+
+static void private_memory_is_refused(void **state)
+{
+    RegionSet *regions = &reader.export->memory.regions;
+
+    (void)state;
+    for (uint32_t i = 0; i < regions->n; i++)
+        regions->regions[i].kind = CLIENT_REGION_PRIVATE;
+    ask_connect();
+    take_message(PEER_RDMA_CONNECTED);
+    assert_int_equal(message.rdma_connected.code, PEER_ERROR_REFUSED);
+    assert_non_null(strstr(message.rdma_connected.text, "private"));
 }
 
 static void a_pair_is_asked_for_once(void **state)
@@ -345,6 +358,7 @@ int main(void)
         TEST(a_refused_destination_reads_as_before),
         TEST(without_a_budget_there_is_no_rdma),
         TEST(without_a_device_there_is_no_rdma),
+        TEST(private_memory_is_refused),
         TEST(a_pair_is_asked_for_once),
         TEST(a_pair_is_asked_for_first),
         TEST(keys_need_a_pair),
