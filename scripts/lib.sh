@@ -49,7 +49,7 @@ run_tests() {
     shift
     case $preset in
     asan | tsan | fuzz) command=(without_aslr "${command[@]}" -j3) ;; # many of theirs wait
-    *) command+=(-j2) ;;
+    *) command+=(-j3) ;;
     esac
 
     log "$preset: ctest $*"

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* postcopyctl check: whether memory can travel by RDMA, and what is missing if it is to. */
-#include <errno.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "client/ctl/format.h"
 #include "client/ctl/host_check.h"
@@ -40,17 +38,15 @@ static void check_pinned(HostCheck *check, JsonObject *rdma)
     guint64 most = (guint64)member_int(rdma, "pinned_most_bytes");
     g_autofree char *budget = format_bytes(most);
     g_autofree char *allowed = NULL;
-    struct rlimit limit;
+    guint64 limit;
 
-    if (prlimit(check->daemon, RLIMIT_MEMLOCK, NULL, &limit)) {
+    if (!host_memlock(check, &limit)) {
         host_say(check, "rdma-memory", HOST_WARN, "run this check as root",
-                 "whether the daemon may pin [rdma] pinned = %s cannot be told: %s", budget,
-                 g_strerror(errno));
+                 "whether the daemon may pin [rdma] pinned = %s cannot be told", budget);
         return;
     }
-    allowed = format_bytes(limit.rlim_cur);
-    if (limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= most ||
-        may_lock_anything(check->daemon))
+    allowed = format_bytes(limit);
+    if (limit >= most || may_lock_anything(check->daemon))
         host_say(check, "rdma-memory", HOST_OK, NULL,
                  "the daemon may pin [rdma] pinned = %s for the device", budget);
     else

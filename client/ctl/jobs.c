@@ -38,6 +38,8 @@ static void add_job(JsonArray *jobs, JsonObject *entry, gboolean arrives)
     add_word(job, "mode", *mode ? mode : "direct");
     add_word(job, "state", member_string(entry, "state"));
     add_word(job, "peer", member_string(entry, arrives ? "source" : "destination"));
+    if (arrives) /* the side that asks for the pages knows how they come */
+        add_word(job, "transport", member_string(member_object(entry, "transport"), "kind"));
     json_object_set_int_member(job, "populated_bytes", member_int(figures, "populated_bytes"));
     json_object_set_int_member(job, "present_bytes", member_int(figures, "present_bytes"));
     json_object_set_int_member(job, "faults", member_int(figures, "faults"));

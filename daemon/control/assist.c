@@ -200,7 +200,6 @@ static Import *make_import(const Assist *assist, const Expected *expected,
 
     memcpy(identity.uuid, expected->uuid, sizeof identity.uuid);
     config.assist = true;
-    config.transport = IMPORT_TRANSPORT_TCP;
     return import_new(&config, &identity, &expected->regions, found->source, found->token, notify,
                       assist->control, ret_error);
 }

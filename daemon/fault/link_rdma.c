@@ -2,15 +2,14 @@
 #include "daemon/fault/link_rdma.h"
 
 #include <errno.h>
-#include <netdb.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "daemon/core/clock.h"
 #include "daemon/core/log.h"
 #include "daemon/fault/import.h"
 #include "daemon/fault/import_transport.h"
+#include "daemon/transport/address.h"
 #include "daemon/transport/networks.h"
 
 enum {
@@ -66,12 +65,7 @@ void link_rdma_deinit(Link *link)
 
 static bool peer_is_trusted(const Link *link, char *ret_host, size_t size)
 {
-    struct sockaddr_storage address;
-    socklen_t length = sizeof address;
-
-    return getpeername(link->control->fd, (struct sockaddr *)&address, &length) == 0 &&
-           getnameinfo((struct sockaddr *)&address, length, ret_host, (socklen_t)size, NULL, 0,
-                       NI_NUMERICHOST) == 0 &&
+    return address_peer_host(link->control->fd, ret_host, size) == 0 &&
            networks_match(link->import->config.rdma_networks, ret_host);
 }
 
@@ -79,7 +73,7 @@ static bool peer_is_trusted(const Link *link, char *ret_host, size_t size)
 static RdmaDevice *open_device(Link *link, char *ret_reason)
 {
     const ImportConfig *config = &link->import->config;
-    char host[NI_MAXHOST] = "";
+    char host[LIMIT_ADDRESS + 1] = "";
 
     ret_reason[0] = '\0';
     if (config->transport == IMPORT_TRANSPORT_TCP)

@@ -2,9 +2,11 @@
 """The preloaded client: what it refuses, and that it otherwise stays out of the way."""
 
 import time
+from pathlib import Path
 
 from harness import host
-from harness.case import mentions, no_bad_word, pair, runs_on, small
+from harness.case import (capabilities, mentions, no_bad_word, pair, runs_on, small,
+                          verified)
 from harness.postcopyd import expect, preload
 from harness.vm import Vm
 
@@ -31,6 +33,29 @@ def unknown_vm():
         mentions(message, "other")
         runs_on(source)
         return message
+
+
+def transport_chosen():
+    """RDMA is insisted on where there is none: refused, both QEMUs as they were; then the same pair goes by TCP."""
+    if any(Path("/sys/class/infiniband").glob("*")):
+        raise host.Unavailable("this host has RDMA devices")
+    for settings, words in (({}, ("off at the source", "[rdma] networks")),
+                            ({"rdma": {"networks": "127.0.0.1"}}, ("source has no RDMA device",))):
+        with pair(source=settings) as both:
+            source = both.source_vm(small())
+            destination = both.destination_vm(source)
+            before = capabilities(source), capabilities(destination)
+            status, message = both.migrate(source, destination,
+                                           options=("--transport", "rdma")).fail(30)
+            expect(status == 1, f"exit {status}: {message}")
+            mentions(message, "RDMA", "--transport auto", *words)
+            expect((capabilities(source), capabilities(destination)) == before, "not undone")
+            both.migrate(source, destination, options=("--transport", "tcp")).succeed()
+            verified(destination)
+            arrived = both.destination.imported("vm")["transport"]
+            expect((arrived["kind"], arrived["wanted"], arrived["reason"]) == ("tcp", "tcp", ""),
+                   arrived)
+    return message
 
 
 def without_daemon():

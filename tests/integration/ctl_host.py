@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from hook_world import Site
-from world import World, expect, mentions, postcopyd
+from world import World, expect, host, mentions, postcopyd
 
 TEST = "test:///default"
 LEVELS = {"ok", "warn", "fail"}
@@ -104,6 +104,56 @@ def check_socket():
         expect(found()["level"] == "ok", found())
         qemu.write_text('user = "no-such-user"\n')
         expect(found()["level"] == "warn", found())
+
+
+def check_rdma():
+    """Whether memory can travel by RDMA, and what to do: with no device, and settings that want one."""
+    if any(Path("/sys/class/infiniband").glob("*")):
+        raise host.Unavailable("this host has RDMA devices")
+    named = {"networks": "198.51.100.0/24, 127.0.0.0/8", "pinned": "512G"}
+    for rdma, transport, wanted in (
+            ({}, "auto", {"rdma": ("ok", "travels over TCP", "")}),
+            ({}, "rdma", {"rdma": ("fail", "networks is empty", "both")}),
+            (named, "auto", {"rdma": ("warn", "no RDMA device", "rdma link show"),
+                             "rdma-network": ("warn", "no address of this host is in [rdma] networks"
+                                              " = 198.51.100.0/24, 127.0.0.0/8 (no RDMA device is "
+                                              "at a loopback address", "restart"),
+                             "rdma-memory": ("ok", "pinned = 512 GiB", "")}),
+            (named, "rdma", {"rdma": ("fail", "no VM can arrive", "driver")})):
+        with World(destination={"rdma": rdma, "peer": {"transport": transport}}) as world:
+            found = _findings(_check(world.destination.socket, world.folder / "none.conf"))
+            expect(("rdma-memory" in found) == bool(rdma), found)
+            for name, (level, said, advice) in wanted.items():
+                expect(found[name]["level"] == level, found[name])
+                mentions(found[name]["text"], said)
+                mentions(found[name]["advice"], advice)
+
+
+def check_memlock():
+    """A daemon without the right to lock as much as it may pin."""
+    with host.workdir() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        config = folder / "x.conf"
+        (folder / "run").mkdir()
+        shutil.chown(folder / "run", "nobody", "nogroup")
+        config.write_text(f"[daemon]\nsocket = {folder}/run/s\nruntime_dir = {folder}/run/r\n"
+                          f"[peer]\nlisten = 127.0.0.1:{postcopyd.free_port()}\n"
+                          "[rdma]\nnetworks = 198.51.100.0/24\npinned = 8M\n")
+        for limit, level in ((1 << 20, "warn"), (8 << 20, "ok")):
+            with subprocess.Popen(["prlimit", f"--memlock={limit}:{limit}", "setpriv", "--reuid",
+                                   "nobody", "--regid", "nogroup", "--clear-groups",
+                                   postcopyd.program("postcopyd"), "--config", config],
+                                  stderr=subprocess.PIPE, text=True) as daemon:
+                try:
+                    while "serving" not in daemon.stderr.readline():
+                        expect(daemon.poll() is None, "the daemon ended")
+                    found = _findings(_check(folder / "run/s", config))["rdma-memory"]
+                finally:
+                    daemon.terminate()
+            expect(found["level"] == level, found)
+            mentions(found["text"], "pinned = 8.00 MiB", "" if level == "ok" else "may lock 1.00 MiB")
+        return found["text"]
 
 
 def check_without_daemon():

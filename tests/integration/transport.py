@@ -139,6 +139,35 @@ def by_tcp():
     return "; ".join(said)
 
 
+def remembered():
+    """What its driver wanted counts for the next daemon too, which was told otherwise."""
+    _without_devices()
+    with World(source={"rdma": LOOPBACK}, destination={
+            "rdma": LOOPBACK, "import": {"stream_delay_ms": 60000}}) as world:
+        source, destination = world.vms()
+        answer = _prepare(world, transport="tcp")
+        expect("error" not in answer, answer)
+        source.do("seal")
+        wanted = [world.destination.imported("vm")["transport"]]
+        world.destination.restart()
+        wanted.append(world.destination.wait_import("vm", lambda i: i["adopted"])["transport"])
+        expect([w["wanted"] for w in wanted] == ["tcp"] * 2, wanted)
+        expect([w["reason"] for w in wanted] == [""] * 2, wanted)
+        destination.do("run")
+        world.complete(source, destination, passes=1)
+
+
+def bad_word():
+    """postcopyctl takes three words, and says so before it asks anybody."""
+    with World() as world:
+        for words in (("vm", "qemu+ssh://other/system"),
+                      ("--source-qmp", "x", "--destination-qmp", "x", "--destination", "x:1", "vm")):
+            done = world.source.ctl("migrate", "--transport", "infiniband", *words)
+            expect(done.returncode == 2, done)
+            mentions(done.stderr, "postcopyctl:", "infiniband", "auto, tcp or rdma")
+        return done.stderr.strip()
+
+
 def _host_says(world, rdma):
     """Of the host: no devices, nothing pinned, what was configured."""
     found = world.destination.stats()["rdma"]

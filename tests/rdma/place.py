@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A VM's memory goes over by RDMA, whole and once, in each way of placing it."""
 
-from soft_roce import PAGE, RoceWorld, by_rdma, by_tcp, told
+from soft_roce import PAGE, RoceWorld, by_rdma, came_by_rdma, told, with_keys
 from world import MIB, expect, fetched
 
 NOT_AHEAD = {"import": {"preallocate": "no"}}
@@ -21,8 +21,8 @@ def _once(figures, populated):
 def _moved(*, landed, settings=None, **shape):
     """A VM of half-filled memory goes over."""
     with RoceWorld(destination=settings) as world:
-        source, destination = world.vms(threads=2, **shape)
-        world.move(source, destination)
+        source, destination = world.vms(**{"mem": 48, "fill": 24, "threads": 2, **shape})
+        with_keys(world, source, destination)
         figures = world.complete(source, destination, passes=1)
         _once(figures, source.populated)
         by_tcp_pages = figures[1]["pages_read"]
@@ -42,7 +42,7 @@ def memfd():
 
 def allocated():
     """To a memfd that was allocated: pages land where they belong."""
-    return _moved(landed=True, fill=64)
+    return _moved(landed=True, mem=32, fill=32)
 
 
 def half_allocated():
@@ -50,10 +50,22 @@ def half_allocated():
     return _moved(landed=True)
 
 
+def at_once():
+    """The guest does not wait for keys: what it wants before goes by TCP, and the rest by RDMA."""
+    with RoceWorld() as world:
+        source, destination = world.vms(mem=64, fill=48, threads=4)
+        world.move(source, destination)
+        figures = world.complete(source, destination, passes=1)
+        _once(figures, source.populated)
+        share = came_by_rdma(figures[0]) / source.populated
+        expect(share >= 0.5, f"only {share:.0%} by RDMA: {figures[0]['transport']}")
+        return f"{share:.0%} by RDMA, {figures[1]['pages_read']} pages by TCP"
+
+
 def many_resolvers():
     """Several threads READ into one VM's memory, and no page comes twice."""
     settings = {"import": {"resolvers": 4, "shards": 4, "bulk_channels": 2}}
-    return _moved(landed=True, settings=settings, mem=128, fill=64)
+    return _moved(landed=True, settings=settings, mem=256, fill=32)
 
 
 def regions_reversed():
@@ -64,7 +76,7 @@ def regions_reversed():
 def zero_pages():
     """Pages that are zero, though they are allocated at the source, do not travel."""
     with RoceWorld(destination={"import": {"stream_delay_ms": 0}}) as world:
-        source, destination = world.vms(fill=16, zeroed=32)
+        source, destination = world.vms(mem=48, fill=8, zeroed=24)
         world.offer(source)
         source.do("seal")
         destination.wait_event("released")
@@ -89,6 +101,9 @@ def two_vms():
             world.offer(source)
         for source, destination in pairs:
             source.do("seal")
+            destination.do("running")
+        for source, destination in pairs:
+            world.destination.wait_import(source.vm, lambda i: i["transport"]["spans"] > 0)
             destination.do("run")
         for source, destination in pairs:
             figures = world.complete(source, destination, passes=1)
@@ -99,8 +114,11 @@ def two_vms():
 def source_anonymous():
     """Memory that the source's daemon cannot map goes by TCP, and so it is said."""
     with RoceWorld() as world:
-        source, destination = world.vms(backing="anonymous")
+        source, destination = world.vms(mem=32, fill=16, backing="anonymous")
         world.move(source, destination)
         figures = world.complete(source, destination, passes=1)
         _once(figures, source.populated)
-        return by_tcp(figures[0])["reason"]
+        transport = figures[0]["transport"]
+        expect(came_by_rdma(figures[0]) == transport["reads"] == 0, transport)
+        expect(transport["reason"], f"no reason: {transport}")
+        return transport["reason"]

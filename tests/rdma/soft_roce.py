@@ -13,7 +13,7 @@ DEVICE = "rxe0"
 # What makes trouble in a daemon's device.
 LIBRARY = postcopyd.BUILD / "tests" / "rdma" / "libverbs_trouble.so"
 
-# Faults before the first keys are there go by TCP.
+# What is wanted before the first keys are there goes by TCP.
 BY_RDMA = 0.95
 
 
@@ -49,6 +49,15 @@ class RoceWorld(World):
         ours = {"peer": {"insecure_plaintext": "yes"}, "rdma": {"networks": NETWORK}}
         return PrefixedDaemon(self.folder, name, self._prefixes.get(name, ()), host_address=address,
                               **merged(ours, settings))
+
+
+def with_keys(world, source, destination):
+    """Moves a VM: its guest runs once the first keys are there.  What it wants before goes by TCP."""
+    world.offer(source)
+    source.do("seal")
+    destination.do("running")
+    world.destination.wait_import(source.vm, lambda i: i["transport"]["spans"] > 0)
+    destination.do("run")
 
 
 def came_by_rdma(arrived):

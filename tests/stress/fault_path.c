@@ -34,7 +34,10 @@ void *__libc_malloc(size_t size);
 void *__libc_calloc(size_t n, size_t size);
 void *__libc_realloc(void *memory, size_t size);
 
-/* The C library's own, found before main(). */
+/*
+ * The C library's own.  Found by whoever is first: libraries lock in their constructors, which may run before
+ * any of ours, and a lock that was not taken must not be let go of.  By then there is one thread.
+ */
 static int (*real_mutex_lock)(pthread_mutex_t *mutex);
 static int (*real_rdlock)(pthread_rwlock_t *lock);
 static int (*real_wrlock)(pthread_rwlock_t *lock);
@@ -86,19 +89,25 @@ void *realloc(void *memory, size_t size)
 int pthread_mutex_lock(pthread_mutex_t *mutex)
 {
     count(locks);
-    return real_mutex_lock ? real_mutex_lock(mutex) : 0; /* before main() there is one thread */
+    if (!real_mutex_lock)
+        find_real();
+    return real_mutex_lock(mutex);
 }
 
 int pthread_rwlock_rdlock(pthread_rwlock_t *lock)
 {
     count(locks);
-    return real_rdlock ? real_rdlock(lock) : 0;
+    if (!real_rdlock)
+        find_real();
+    return real_rdlock(lock);
 }
 
 int pthread_rwlock_wrlock(pthread_rwlock_t *lock)
 {
     count(locks);
-    return real_wrlock ? real_wrlock(lock) : 0;
+    if (!real_wrlock)
+        find_real();
+    return real_wrlock(lock);
 }
 
 void __real_placement_put(Import *import, const Placement *placement);

@@ -449,7 +449,10 @@ static void what_the_daemon_is_placing_is_waited_for(void **state)
     end(&world);
 }
 
-/* A page that is there wakes who waits for it, though the kernel does not. */
+/*
+ * A page that is there wakes who waits for it, though the kernel does not, once any fault was QEMU's: those
+ * that the daemon keeps are woken by the daemon.
+ */
 static void who_waits_is_woken_by_a_page_that_is_there(void **state)
 {
     pthread_t thread;
@@ -468,6 +471,7 @@ static void who_waits_is_woken_by_a_page_that_is_there(void **state)
                                 .len = PLAN_PAGE,
                                 .mode = UFFDIO_COPY_MODE_DONTWAKE};
     assert_int_equal(listen_ioctl(world.proxy, UFFDIO_COPY, &quiet), 0);
+    world.listen->counts.passed_on = true;
     assert_int_equal(copy(&world, page, PLAN_PAGE, &copied), 0);
     pthread_join(thread, &seen);
     assert_int_equal((uintptr_t)seen, 'q');
@@ -522,8 +526,10 @@ static void planned_faults_reach_qemu_only_when_they_are_old(void **state)
         faults_tick(&world.faults, now, true);
         assert_int_equal(header->relaying, 0);
     }
+    assert_false(world.listen->counts.passed_on);
     faults_tick(&world.faults, now, true);
     assert_int_equal(header->relaying, 1);
+    assert_true(world.listen->counts.passed_on);
     assert_int_equal(read_fault(&world, true), (uintptr_t)page);
     assert_int_equal(copy(&world, page, PLAN_PAGE, &copied), 0);
     pthread_join(thread, &seen);

@@ -110,6 +110,20 @@ def destination_refuses():
         return said
 
 
+def transport_refused():
+    """RDMA or nothing, by the driver's word and by the destination's configuration: nothing begins."""
+    with direct() as case:
+        case.destination.stop()
+        case.destination.configure(peer={"transport": "rdma"})
+        case.destination.start()
+        with Drive(case, "--transport", "rdma") as drive:
+            said = drive.fail("RDMA", "source")
+        with Drive(case) as drive:
+            drive.fail("off at the destination", "[rdma] networks")
+        once_more(case.domain.here)
+        return f"{said}; {goes(case, '--transport', 'tcp')}"
+
+
 def interrupted():
     """Ctrl-C before the switchover."""
     with direct() as case:
