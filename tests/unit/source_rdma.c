@@ -48,25 +48,40 @@ static void unpin(void *pinned)
     atomic_fetch_sub(&device.pinned, 1);
 }
 
-static int set_up(void **state)
+static int prepare(void **state, bool bulk)
 {
+    reader.bulk = bulk;
     atomic_store(&device.fences, false);
     budget.most = UINT64_C(1) << 30;
     reader.link = (ServerLink){.features = PEER_FEATURE_RDMA, .budget = &budget};
     return reader_set_up(state);
 }
 
-/* A bulk channel as it is once it has its queue pair. */
-static int set_up_connected(void **state)
+static int set_up(void **state)
+{
+    return prepare(state, true);
+}
+
+static int connected(void **state, bool bulk)
 {
     const SpanPins pins = {.room = room, .pin = pin, .unpin = unpin};
-    int failed = set_up(state);
+    int failed = prepare(state, bulk);
 
     if (failed)
         return failed;
-    reader.channel.kind = PEER_CHANNEL_BULK;
     reader.channel.rdma = export_rdma_new(reader.export, NULL, NULL, &pins);
     return !reader.channel.rdma;
+}
+
+/* A bulk channel as it is once it has its queue pair. */
+static int set_up_connected(void **state)
+{
+    return connected(state, true);
+}
+
+static int set_up_urgent(void **state)
+{
+    return connected(state, false);
 }
 
 static int tear_down(void **state)
@@ -238,7 +253,6 @@ static void keys_need_a_pair(void **state)
 {
     (void)state;
     export_seal(reader.export);
-    reader.channel.kind = PEER_CHANNEL_BULK;
     ask_keys(0, 0);
     assert_ended();
 }
@@ -247,7 +261,6 @@ static void keys_come_on_bulk_channels(void **state)
 {
     (void)state;
     export_seal(reader.export);
-    reader.channel.kind = PEER_CHANNEL_URGENT;
     ask_keys(0, 0);
     assert_ended();
 }
@@ -362,7 +375,7 @@ int main(void)
         TEST(a_pair_is_asked_for_once),
         TEST(a_pair_is_asked_for_first),
         TEST(keys_need_a_pair),
-        CONNECTED(keys_come_on_bulk_channels),
+        cmocka_unit_test_setup_teardown(keys_come_on_bulk_channels, set_up_urgent, tear_down),
         CONNECTED(keys_before_the_seal_end_it),
         CONNECTED(keys_after_a_fence_end_it),
         CONNECTED(a_fence_while_it_pins_ends_it),
