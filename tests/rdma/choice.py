@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which way memory travels: what was asked for, where it can be, and why it is not."""
 
+import json
+
 from soft_roce import RoceWorld, by_rdma, by_tcp, remove_device, with_keys
+from wire import Client
 from world import expect, mentions
 
 
@@ -91,3 +94,39 @@ def locked_memory():
         reason = by_tcp(arrived, "memlock")["reason"]
         world.destination.wait_log("memlock")
         return reason
+
+
+def _prepared(world, transport):
+    """A VM whose driver wants this transport, moved; its import."""
+    source, destination = world.vms(mem=32, fill=16)
+    driver = world.add(Client(world.source.socket, timeout=60))
+    answer = driver.ask(op="prepare", vm="vm", destination=world.destination.address,
+                        transport=transport)
+    expect("error" not in answer, answer)
+    source.do("seal")
+    destination.do("run")
+    return world.complete(source, destination, passes=1)[0]
+
+
+def driver_decides():
+    """What whoever drives the migration wants counts before the configurations of both hosts."""
+    tcp = {"peer": {"transport": "tcp"}}
+    with RoceWorld(source=tcp, destination=tcp) as world:
+        arrived = _prepared(world, "rdma")
+        expect(arrived["transport"]["kind"] == arrived["transport"]["wanted"] == "rdma"
+               and arrived["transport"]["reads"] > 0, arrived["transport"])
+    rdma = {"peer": {"transport": "rdma"}}
+    with RoceWorld(source=rdma, destination=rdma) as world:
+        by_tcp(_prepared(world, "tcp"))
+        return world.destination.ctl("status").stdout
+
+
+def host_is_checked():
+    """postcopyctl check finds the device, the host's address in the network, and the right to pin."""
+    with RoceWorld() as world:
+        done = world.destination.ctl("check", "--json", "--connect", "test:///default")
+        found = {f["id"]: f for f in json.loads(done.stdout)["checks"]}
+        for name, word in (("rdma", "rxe0"), ("rdma-network", "10.99."), ("rdma-memory", "pin")):
+            expect(found[name]["level"] == "ok", found[name])
+            mentions(found[name]["text"], word)
+        return found["rdma-network"]["text"]
