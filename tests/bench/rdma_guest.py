@@ -27,7 +27,7 @@ EVENTS = ("raw_syscalls:sys_enter", "context-switches")
 ATTACH_S = 1.0
 TICKS = os.sysconf("SC_CLK_TCK")
 # Of the guest's thread and the destination's daemon; -1: wherever the kernel likes.
-PINNINGS = {"on one core": 0, "free": -1}
+PINNINGS = {"a core each": (0, 1), "on one core": (0, 0), "free": (-1, -1)}
 
 
 class Counter:
@@ -132,21 +132,21 @@ def report_transfers(part, samples):
 def demand(rounds, samples):
     """One thread that faults; ours and the floor with the same pinning, in turns."""
     for _ in range(rounds):
-        for title, cpu in PINNINGS.items():
-            _ours(title, cpu, samples)
-            uffd = run_program("floor_uffd", "continue", cpu, cpu, FAULTS)["all"]
-            read = run_program("floor_rdma", *ADDRESSES, cpu, FAULTS)
+        for title, (guest, daemon) in PINNINGS.items():
+            _ours(title, guest, daemon, samples)
+            uffd = run_program("floor_uffd", "continue", guest, daemon, FAULTS)["all"]
+            read = run_program("floor_rdma", *ADDRESSES, daemon, FAULTS)
             samples.add(("uffd", title), uffd["p50_us"])
             samples.add(("read", title), read["p50_us"])
             samples.add(("floor", title), uffd["p50_us"] + read["p50_us"])
 
 
-def _ours(title, cpu, samples):
-    with Session(mem=ROOM, cpus=(cpu, -1), settings={"around": "4K"}, world=world_of("rdma")) as session:
+def _ours(title, guest, daemon, samples):
+    with Session(mem=ROOM, cpus=(daemon, -1), settings={"around": "4K"}, world=world_of("rdma")) as session:
         session.seal()
         session.world.destination.wait_import("vm", lambda i: i["transport"]["spans"] > 0)
-        session.touch(WARM_UP, cpu=cpu)
-        found = session.touch(FAULTS, cpu=cpu)
+        session.touch(WARM_UP, cpu=guest)
+        found = session.touch(FAULTS, cpu=guest)
         figures = session.figures()
         if figures["transport"]["landed_pages"] + figures["transport"]["staged_pages"] < FAULTS:
             raise Failure(f"faults did not go by RDMA: {figures['transport']}")
@@ -162,8 +162,8 @@ def report_demand(part, samples):
         ours, uffd, read, floor, p99 = (samples.median((who, title)) for who in
                                         ("ours", "uffd", "read", "floor", "ours p99"))
         rows.append([title, ours, uffd, read, floor, divided(ours, floor), p99])
-    part.ratios["demand_vs_floor"] = rows[0][5]
-    part.ratios["demand_vs_floor_free"] = rows[1][5]
+    for row, name in zip(rows, ("", "_one_core", "_free")):
+        part.ratios[f"demand_vs_floor{name}"] = row[5]
     part.table("one remote demand fault by RDMA, as the guest's thread sees it",
                ["", "ours p50 us", "bare uffd", "bare READ", "floor", "ours / floor", "ours p99 us"], rows)
     part.notes.append("demand_vs_floor is that with the guest's thread and the destination's daemon on one "
