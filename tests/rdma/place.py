@@ -65,7 +65,7 @@ def at_once():
 def many_resolvers():
     """Several threads READ into one VM's memory, of several spans, and no page comes twice."""
     settings = {"import": {"resolvers": 4, "shards": 4, "bulk_channels": 2}}
-    return _moved(landed=BOTH, settings=settings, share=0.7, mem=256, fill=64)
+    return _moved(landed=True, settings=settings, share=0.6, mem=128, fill=96)
 
 
 def regions_reversed():
