@@ -8,7 +8,7 @@ set -euo pipefail
 
 base=(
     gcc libc6-dev cmake ninja-build pkg-config
-    liburing-dev libibverbs-dev librdmacm-dev ibverbs-providers libevent-dev libglib2.0-dev libjson-glib-dev libcmocka-dev libsystemd-dev
+    liburing-dev libibverbs-dev ibverbs-providers libevent-dev libglib2.0-dev libjson-glib-dev libcmocka-dev libsystemd-dev
     libvirt-dev libxml2-dev libvirt-daemon-system libvirt-clients
     libvirt-daemon-driver-qemu qemu-system-x86 python3 iproute2 iptables util-linux spin groff-base
 )

@@ -148,6 +148,22 @@ static const char *take_span(Stream *stream, const PeerMessage *message)
     return NULL;
 }
 
+/* Nothing but zeroes, as far as the source looked: that is soon asked for by TCP. */
+static const char *take_end(Stream *stream, const PeerMessage *message)
+{
+    StreamKeys *keys = &stream->keys;
+    uint64_t pages = stream->import->table.pages[keys->region];
+
+    if (message->keys.next <= keys->page || message->keys.next > pages)
+        return "the source's keys make no sense";
+    keys->page = message->keys.next;
+    if (keys->page == pages)
+        next_region(stream);
+    else if (!keys->unheld)
+        hold_from(stream, keys->region, keys->page);
+    return NULL;
+}
+
 static const char *take(Stream *stream, uint32_t region, const PeerMessage *message)
 {
     StreamKeys *keys = &stream->keys;
@@ -163,6 +179,7 @@ static const char *take(Stream *stream, uint32_t region, const PeerMessage *mess
         keys->full = true;
         return NULL;
     case PEER_KEYS_END:
+        return take_end(stream, message);
     case PEER_KEYS_NONE:
         keys->refused = keys->refused || message->keys.state == PEER_KEYS_NONE;
         next_region(stream);

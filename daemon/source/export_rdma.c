@@ -206,6 +206,14 @@ static void note(Export *export, const char *refusal)
         log_info("%s: its memory is read by TCP, not by RDMA: %s", export->name, refusal);
 }
 
+static bool any_shared(const RegionSet *regions)
+{
+    for (uint32_t i = 0; i < regions->n; i++)
+        if (regions->regions[i].kind == CLIENT_REGION_SHARED)
+            return true;
+    return false;
+}
+
 void export_rdma_connect(Export *export, ExportChannel *channel, int fd, uint32_t session,
                          RdmaBudget *budget, const char *refusal, PeerMessage *message)
 {
@@ -215,8 +223,13 @@ void export_rdma_connect(Export *export, ExportChannel *channel, int fd, uint32_
 
     message->type = PEER_RDMA_CONNECTED;
     memset(&message->rdma_connected, 0, sizeof message->rdma_connected);
-    if (refusal || !budget)
-        snprintf(text, LIMIT_TEXT + 1, "%s", refusal ? refusal : "RDMA is off here");
+    if (!refusal && !budget)
+        refusal = "RDMA is off at the source";
+    if (!refusal && !any_shared(&export->memory.regions))
+        refusal = "the VM's memory is private to its process: only what is shared, as of a memfd, "
+                  "can be read by RDMA";
+    if (refusal)
+        snprintf(text, LIMIT_TEXT + 1, "%s", refusal);
     else
         connected = connect_channel(export, channel, fd, session, budget, &theirs, text);
     if (connected) {

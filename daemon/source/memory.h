@@ -6,7 +6,7 @@
  * /proc/PID/mem.  A short read is an error, never zeroes.  Rule 13: only system calls touch it, so a
  * client that truncates its memfd gets errors and we no signal.  Any thread.
  *
- * Nothing is mapped even where that were safe: a page is read once, and what a mapping's page table
+ * Nothing is mapped for it even where that were safe: a page is read once, and what a mapping's page table
  * costs for it is more than the copy it saves.  A read of a hole allocates nothing, as the read
  * fault of a mapping would.
  */

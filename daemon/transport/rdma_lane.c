@@ -222,6 +222,8 @@ void rdma_lane_pop(RdmaLane *lane)
 {
     lane->returned = rdma_lane_oldest(lane)->staged_end;
     lane->popped++;
+    if (lane->popped == lane->posted) /* so that few pages at a time stay in the core's cache */
+        lane->given = lane->returned = 0;
 }
 
 bool rdma_lane_is_landing(const RdmaLane *lane, uint32_t region)

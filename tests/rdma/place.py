@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A VM's memory goes over by RDMA, whole and once, in each way of placing it."""
 
-from soft_roce import PAGE, RoceWorld, by_rdma, by_tcp, told
+from soft_roce import BOTH, PAGE, RoceWorld, by_rdma, came_by_rdma, told, with_keys
 from world import MIB, expect, fetched
 
 NOT_AHEAD = {"import": {"preallocate": "no"}}
@@ -18,16 +18,16 @@ def _once(figures, populated):
     expect(0 <= holes <= pages["zero"], f"{fetched(pages)} pages came, {populated} have content")
 
 
-def _moved(*, landed, settings=None, **shape):
+def _moved(*, landed, settings=None, share=0.95, **shape):
     """A VM of half-filled memory goes over."""
     with RoceWorld(destination=settings) as world:
-        source, destination = world.vms(threads=2, **shape)
-        world.move(source, destination)
+        source, destination = world.vms(**{"mem": 48, "fill": 24, "threads": 2, **shape})
+        with_keys(world, source, destination)
         figures = world.complete(source, destination, passes=1)
         _once(figures, source.populated)
         by_tcp_pages = figures[1]["pages_read"]
-        expect(by_tcp_pages <= 0.05 * source.populated, f"{by_tcp_pages} pages were read by TCP")
-        return told(by_rdma(figures[0], source.populated, landed=landed))
+        expect(by_tcp_pages <= (1 - share) * source.populated, f"{by_tcp_pages} pages were read by TCP")
+        return told(by_rdma(figures[0], source.populated, landed=landed, share=share))
 
 
 def anonymous():
@@ -42,29 +42,41 @@ def memfd():
 
 def allocated():
     """To a memfd that was allocated: pages land where they belong."""
-    return _moved(landed=True, fill=64)
+    return _moved(landed=True, mem=32, fill=32)
 
 
 def half_allocated():
-    """Half filled, with holes in every chunk: pages land, and holes are zero."""
-    return _moved(landed=True)
+    """Half filled, with holes in every chunk: some chunks were allocated, and holes are zero."""
+    return _moved(landed=BOTH)
+
+
+def at_once():
+    """The guest does not wait for keys: what it wants before goes by TCP, and the rest by RDMA."""
+    with RoceWorld() as world:
+        source, destination = world.vms(mem=64, fill=48, threads=4)
+        world.move(source, destination)
+        figures = world.complete(source, destination, passes=1)
+        _once(figures, source.populated)
+        share = came_by_rdma(figures[0]) / source.populated
+        expect(share >= 0.5, f"only {share:.0%} by RDMA: {figures[0]['transport']}")
+        return f"{share:.0%} by RDMA, {figures[1]['pages_read']} pages by TCP"
 
 
 def many_resolvers():
-    """Several threads READ into one VM's memory, and no page comes twice."""
+    """Several threads READ into one VM's memory, of several spans, and no page comes twice."""
     settings = {"import": {"resolvers": 4, "shards": 4, "bulk_channels": 2}}
-    return _moved(landed=True, settings=settings, mem=128, fill=64)
+    return _moved(landed=True, settings=settings, share=0.6, mem=128, fill=96)
 
 
 def regions_reversed():
     """The two sides number their regions differently."""
-    return _moved(landed=True, regions=4, to={"reverse": True})
+    return _moved(landed=BOTH, share=0.7, regions=4, to={"reverse": True})
 
 
 def zero_pages():
     """Pages that are zero, though they are allocated at the source, do not travel."""
     with RoceWorld(destination={"import": {"stream_delay_ms": 0}}) as world:
-        source, destination = world.vms(fill=16, zeroed=32)
+        source, destination = world.vms(mem=48, fill=8, zeroed=24)
         world.offer(source)
         source.do("seal")
         destination.wait_event("released")
@@ -89,6 +101,9 @@ def two_vms():
             world.offer(source)
         for source, destination in pairs:
             source.do("seal")
+            destination.do("running")
+        for source, destination in pairs:
+            world.destination.wait_import(source.vm, lambda i: i["transport"]["spans"] > 0)
             destination.do("run")
         for source, destination in pairs:
             figures = world.complete(source, destination, passes=1)
@@ -99,8 +114,11 @@ def two_vms():
 def source_anonymous():
     """Memory that the source's daemon cannot map goes by TCP, and so it is said."""
     with RoceWorld() as world:
-        source, destination = world.vms(backing="anonymous")
+        source, destination = world.vms(mem=32, fill=16, backing="anonymous")
         world.move(source, destination)
         figures = world.complete(source, destination, passes=1)
         _once(figures, source.populated)
-        return by_tcp(figures[0])["reason"]
+        transport = figures[0]["transport"]
+        expect(came_by_rdma(figures[0]) == transport["reads"] == 0, transport)
+        expect(transport["reason"], f"no reason: {transport}")
+        return transport["reason"]

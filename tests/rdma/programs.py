@@ -18,3 +18,8 @@ def _run(name, *words):
 def transport():
     """Devices, memory, pairs and READs by themselves."""
     return _run("rdma_transport", *ADDRESSES)
+
+
+def source():
+    """What an export lets a device READ, and when no more."""
+    return _run("rdma_source", *ADDRESSES)

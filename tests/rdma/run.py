@@ -24,11 +24,16 @@ import choice  # noqa: E402
 import place  # noqa: E402
 import programs  # noqa: E402
 import trouble  # noqa: E402
+from soft_roce import DEVICE  # noqa: E402
 from world import SLOW, host  # noqa: E402
+
+# They take the device away.
+ALONE = ("choice.auto", "trouble.device_removed")
+AT_ONCE = 2
 
 MODULES = (programs, place, choice, trouble)
 LIMIT_SECONDS = 45 * SLOW
-SKIPPED = 77
+SKIPPED, TOO_LONG = 77, 124
 
 
 def scenarios():
@@ -58,59 +63,75 @@ def perform(scenario, output):
     sys.exit(status)
 
 
-def await_child(pid, seconds):
-    """Its exit status; None if it had to be ended."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
+class Running:
+    """A scenario under way."""
+
+    def __init__(self, name, scenario):
+        self.name = name
+        self.begin = time.monotonic()
+        self._output = tempfile.TemporaryFile()  # pylint: disable=consider-using-with
+        self.pid = os.fork()
+        if not self.pid:
+            perform(scenario, self._output)
+
+    def poll(self):
+        """Its status once it has ended, or is too late; None before."""
+        done, status = os.waitpid(self.pid, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
-        time.sleep(0.02)
-    os.kill(pid, signal.SIGTERM)
-    time.sleep(1)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return None
+        if time.monotonic() - self.begin < LIMIT_SECONDS:
+            return None
+        os.kill(self.pid, signal.SIGTERM)
+        time.sleep(1)
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        return TOO_LONG
 
-
-def end_left_over(group):
-    """What a scenario started and did not end."""
-    try:
-        os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+    def finish(self, status, results):
+        """Ends what it left over, and says and keeps how it went."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self._output.seek(0)
+        said = self._output.read().decode(errors="replace").strip()
+        self._output.close()
+        if status == TOO_LONG:
+            said = f"{said}\nno end after {LIMIT_SECONDS:.0f} s"
+        seconds = time.monotonic() - self.begin
+        verdict = {0: "ok", SKIPPED: "skipped"}.get(status, "FAILED")
+        print(f"{verdict:8}{self.name:36}{seconds:6.1f} s  {said if status else said[-200:]}", flush=True)
+        if results:
+            kept = {"status": status, "seconds": seconds, "output": said}
+            (results / f"{self.name}.json").write_text(json.dumps(kept), encoding="utf-8")
 
 
 def restore_network():
     """The device, as network.sh made it."""
     links = subprocess.run(["rdma", "link"], capture_output=True, text=True, check=False).stdout
-    subprocess.run(["ip", "link", "set", "dummy0", "up", "mtu", "9000"], check=True)
-    if "rxe0" not in links:
-        subprocess.run(["rdma", "link", "add", "rxe0", "type", "rxe", "netdev", "dummy0"], check=True)
+    if DEVICE not in links:
+        subprocess.run(["rdma", "link", "add", DEVICE, "type", "rxe", "netdev", "dummy0"], check=True)
 
 
-def run(name, scenario, results):
-    """One scenario; its status."""
-    begin = time.monotonic()
-    with tempfile.TemporaryFile() as output:
-        pid = os.fork()
-        if not pid:
-            perform(scenario, output)
-        status = await_child(pid, LIMIT_SECONDS)
-        end_left_over(pid)
-        output.seek(0)
-        said = output.read().decode(errors="replace").strip()
-    if status is None:
-        said, status = f"{said}\nno end after {LIMIT_SECONDS:.0f} s", 1
-    seconds = time.monotonic() - begin
-    verdict = {0: "ok", SKIPPED: "skipped"}.get(status, "FAILED")
-    print(f"{verdict:8}{name:36}{seconds:6.1f} s  {said if status else said[-200:]}", flush=True)
-    if results:
-        made = results / f"{name}.json"
-        made.write_text(json.dumps({"status": status, "seconds": seconds, "output": said}),
-                        encoding="utf-8")
-    restore_network()
-    return status
+def run_all(wanted, known, results):
+    """Two at a time, but for those that change the network of all; their statuses."""
+    waiting = sorted(wanted, key=lambda name: name in ALONE)
+    running, statuses = [], []
+    while waiting or running:
+        alone = waiting and waiting[0] in ALONE
+        if waiting and len(running) < (1 if alone else AT_ONCE):
+            name = waiting.pop(0)
+            running.append(Running(name, known[name]))
+        for scenario in list(running):
+            status = scenario.poll()
+            if status is not None:
+                scenario.finish(status, results)
+                running.remove(scenario)
+                statuses.append(status)
+                if scenario.name in ALONE:
+                    restore_network()
+        time.sleep(0.02)
+    return statuses
 
 
 def main(words):
@@ -134,7 +155,7 @@ def main(words):
     if not os.environ.get("RDMA_GUEST"):
         print("run.py: only in the soft-RoCE guest: tests/guest/rdma/boot.py", file=sys.stderr)
         return 2
-    statuses = [run(name, known[name], results) for name in wanted]
+    statuses = run_all(wanted, known, results)
     return 1 if not results and any(status not in (0, SKIPPED) for status in statuses) else 0
 
 

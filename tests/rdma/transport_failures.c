@@ -5,7 +5,9 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -182,6 +184,18 @@ static unsigned take_all(Rig *rig, unsigned n, uint64_t *ret_ms)
     return failed;
 }
 
+/* New ends in the place of those that broke. */
+static void renew(Rig *rig)
+{
+    rdma_pair_free(rig->reader);
+    rig->reader = NULL;
+    rdma_pair_free(rig->answerer);
+    rig->answerer = NULL;
+    rig->reader = rig_pair(rig->near, RIG_DEPTH);
+    rig->answerer = rig_pair(rig->far, 0);
+    rig_connect(rig->reader, rig->answerer);
+}
+
 static void *break_it(void *pair)
 {
     pause_ms(2);
@@ -204,11 +218,7 @@ static uint64_t break_under_way(Rig *rig, bool own)
         if (failed)
             return ms;
         /* All was done before: once more, now that one end is new. */
-        rdma_pair_free(rig->reader);
-        rdma_pair_free(rig->answerer);
-        rig->reader = rig_pair(rig->near, RIG_DEPTH);
-        rig->answerer = rig_pair(rig->far, 0);
-        rig_connect(rig->reader, rig->answerer);
+        renew(rig);
     }
     fail_msg("no READ was under way when the pair was broken");
     return 0;
@@ -256,36 +266,45 @@ static void a_broken_pair_takes_nothing(void **state)
 }
 
 /* Soft RoCE READs from its own host within the post: so it takes another thread to cut that short. */
-static void *break_soon(void *pair)
+typedef struct Breaker {
+    RdmaPair *pair;
+    atomic_uint posted;
+} Breaker;
+
+static void *break_soon(void *opaque)
 {
-    pause_ms(20);
-    rdma_pair_break(pair);
+    Breaker *breaker = opaque;
+
+    while (atomic_load(&breaker->posted) < 3)
+        sched_yield();
+    pause_ms(2);
+    rdma_pair_break(breaker->pair);
     return NULL;
 }
 
 /* READs the memory up to its end again and again until the pair is broken; how many READs there were. */
 static unsigned post_until_broken(Rig *rig)
 {
+    Breaker breaker = {.pair = rig->reader};
     uint64_t end = rig_now_ms() + RIG_BOUND_MS;
+    RdmaCompletion done;
+    pthread_t thread;
     unsigned n = 0;
     int error = 0;
 
+    pthread_create(&thread, NULL, break_soon, &breaker);
     while (error == 0 || error == -EAGAIN) {
         uint64_t offset = n % (RIG_LENGTH / LARGE) * (uint64_t)LARGE;
         RdmaRead read = rig_read(rig, offset, LARGE, n, false);
 
         assert_true(rig_now_ms() < end);
-        if (offset == 0)
-            memset(rig->target, RIG_PATTERN, RIG_LENGTH);
+        memset(rig->target + offset, RIG_PATTERN, LARGE);
         error = rdma_pair_read(rig->reader, &read);
-        n += error == 0;
-        if (error == -EAGAIN) {
-            RdmaCompletion done;
-
-            if (rdma_pair_poll(rig->reader, &done, 1) != 0)
-                break;
-        }
+        atomic_store(&breaker.posted, n += error == 0);
+        if (error == -EAGAIN && rdma_pair_poll(rig->reader, &done, 1) != 0)
+            break;
     }
+    pthread_join(thread, NULL);
     return n;
 }
 
@@ -296,23 +315,16 @@ static void nothing_lands_after_free(void **state)
     unsigned cut_short = 0;
 
     for (int i = 0; i < 8; i++) {
-        pthread_t thread;
-        unsigned n;
+        unsigned n = post_until_broken(rig);
 
-        pthread_create(&thread, NULL, break_soon, rig->reader);
-        n = post_until_broken(rig);
-        pthread_join(thread, NULL);
         rdma_pair_free(rig->reader);
-        assert_true(n > 0);
+        rig->reader = NULL;
         /* The last one had begun, and did not end. */
         cut_short += !rig_arrived(rig, (n - 1) % (RIG_LENGTH / LARGE) * (uint64_t)LARGE, LARGE);
         memset(rig->target, RIG_PATTERN, RIG_LENGTH);
         pause_ms(50);
         assert_true(untouched(rig, 0, RIG_LENGTH));
-        rdma_pair_free(rig->answerer);
-        rig->reader = rig_pair(rig->near, RIG_DEPTH);
-        rig->answerer = rig_pair(rig->far, 0);
-        rig_connect(rig->reader, rig->answerer);
+        renew(rig);
     }
     assert_true(cut_short > 0);
 }

@@ -25,6 +25,9 @@ typedef struct ibv_mr *(*RegMrIova)(struct ibv_pd *, void *, size_t, uint64_t, u
 typedef int (*ModifyQp)(struct ibv_qp *, struct ibv_qp_attr *, int);
 typedef int (*DestroyQp)(struct ibv_qp *);
 
+/* One of these functions calls the other. */
+static __thread int depth;
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct ibv_qp *pairs[PAIRS];
 
@@ -67,22 +70,27 @@ static int key_is_wrong(void)
 
 static struct ibv_mr *spoiled(struct ibv_mr *mr, unsigned access)
 {
-    if (mr && (access & IBV_ACCESS_REMOTE_READ) && key_is_wrong())
+    if (mr && !depth && (access & IBV_ACCESS_REMOTE_READ) && key_is_wrong())
         mr->rkey ^= WRONG;
     return mr;
 }
 
 struct ibv_mr *ibv_reg_mr(struct ibv_pd *pd, void *memory, size_t length, int access)
 {
-    return spoiled(((RegMr)next("ibv_reg_mr"))(pd, memory, length, access), (unsigned)access);
+    depth++;
+    struct ibv_mr *mr = ((RegMr)next("ibv_reg_mr"))(pd, memory, length, access);
+    depth--;
+    return spoiled(mr, (unsigned)access);
 }
 
 struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *memory, size_t length, uint64_t iova,
                                 unsigned access)
 {
-    RegMrIova call = (RegMrIova)next("ibv_reg_mr_iova2");
-
-    return spoiled(call(pd, memory, length, iova, access), access);
+    depth++;
+    struct ibv_mr *mr =
+        ((RegMrIova)next("ibv_reg_mr_iova2"))(pd, memory, length, iova, access);
+    depth--;
+    return spoiled(mr, access);
 }
 
 static void replace(struct ibv_qp *old, struct ibv_qp *qp)

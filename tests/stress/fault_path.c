@@ -34,16 +34,16 @@ void *__libc_malloc(size_t size);
 void *__libc_calloc(size_t n, size_t size);
 void *__libc_realloc(void *memory, size_t size);
 
-/* The C library's own.  Libraries take locks in their constructors already, and what is not locked there must not
- * be unlocked. */
+/*
+ * The C library's own.  Found by whoever is first: libraries lock in their constructors, which may run before
+ * any of ours, and a lock that was not taken must not be let go of.  By then there is one thread.
+ */
 static int (*real_mutex_lock)(pthread_mutex_t *mutex);
 static int (*real_rdlock)(pthread_rwlock_t *lock);
 static int (*real_wrlock)(pthread_rwlock_t *lock);
 
-static void find_real(void)
+__attribute__((constructor)) static void find_real(void)
 {
-    if (real_wrlock)
-        return;
     *(void **)&real_mutex_lock = dlsym(RTLD_NEXT, "pthread_mutex_lock");
     *(void **)&real_rdlock = dlsym(RTLD_NEXT, "pthread_rwlock_rdlock");
     *(void **)&real_wrlock = dlsym(RTLD_NEXT, "pthread_rwlock_wrlock");
@@ -89,21 +89,24 @@ void *realloc(void *memory, size_t size)
 int pthread_mutex_lock(pthread_mutex_t *mutex)
 {
     count(locks);
-    find_real(); /* for the first time before main(), where there is one thread */
+    if (!real_mutex_lock)
+        find_real();
     return real_mutex_lock(mutex);
 }
 
 int pthread_rwlock_rdlock(pthread_rwlock_t *lock)
 {
     count(locks);
-    find_real();
+    if (!real_rdlock)
+        find_real();
     return real_rdlock(lock);
 }
 
 int pthread_rwlock_wrlock(pthread_rwlock_t *lock)
 {
     count(locks);
-    find_real();
+    if (!real_wrlock)
+        find_real();
     return real_wrlock(lock);
 }
 

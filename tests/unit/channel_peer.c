@@ -27,6 +27,13 @@ static uint8_t byte_of(uint32_t region, uint64_t page, size_t at)
     return (uint8_t)(page * 7 + region + at * 13 + (at >> 12) + 1);
 }
 
+void fill_pages(uint32_t region, uint64_t page, uint64_t count, uint8_t *to)
+{
+    for (uint64_t i = 0; i < count; i++)
+        for (size_t at = 0; at < page_sizes[region]; at++)
+            to[i * page_sizes[region] + at] = byte_of(region, page + i, at);
+}
+
 static void check_page(uint32_t region, uint64_t page, const uint8_t *data)
 {
     size_t step = page_sizes[region] > PAGE ? 509 : 1;
@@ -57,6 +64,28 @@ static bool on_place(void *owner, const Fetch *fetch, uint32_t first, uint32_t c
     return true;
 }
 
+RdmaLane *next_lane;
+uint32_t (*source_of)(uint32_t region, uint64_t page, uint32_t count, FetchSource *ret_source);
+uint32_t (*landing_of)(const Fetch *fetch, uint32_t first, uint32_t count,
+                       FetchLanding *ret_landing);
+void (*while_told)(Fetch *fetch, uint32_t first, uint32_t count);
+bool spoiled[PAGES];
+
+static uint32_t on_source(void *owner, uint32_t region, uint64_t page, uint32_t count,
+                          FetchSource *ret_source)
+{
+    (void)owner;
+    assert_non_null(channel.lane);
+    return source_of ? source_of(region, page, count, ret_source) : 0;
+}
+
+static uint32_t on_land(void *owner, const Fetch *fetch, uint32_t first, uint32_t count,
+                        FetchLanding *ret_landing)
+{
+    (void)owner;
+    return landing_of ? landing_of(fetch, first, count, ret_landing) : 0;
+}
+
 static void on_pages(void *owner, Fetch *fetch, uint32_t first, uint32_t count,
                      FetchContent content, const void *data)
 {
@@ -71,10 +100,13 @@ static void on_pages(void *owner, Fetch *fetch, uint32_t first, uint32_t count,
         uint64_t page = fetch->page + first + i;
         assert_true(page < PAGES);
         seen[fetch->region][page]++;
+        spoiled[page] = fetch->spoiled;
         zeroes += content == FETCH_ZERO;
         if (at)
             check_page(fetch->region, page, at + i * page_sizes[fetch->region]);
     }
+    if (while_told)
+        while_told(fetch, first, count);
 }
 
 static bool on_failed(void *owner, Fetch *fetch, PeerErrorCode code)
@@ -94,6 +126,17 @@ static void on_map(void *owner, uint32_t region, const PeerMessage *map)
     maps++;
 }
 
+PeerMessage last_keys;
+unsigned keys;
+
+static void on_keys(void *owner, uint32_t region, const PeerMessage *message)
+{
+    (void)owner;
+    assert_int_equal(region, 1);
+    last_keys = *message;
+    keys++;
+}
+
 static void on_down(void *owner, const char *reason)
 {
     (void)owner;
@@ -104,8 +147,11 @@ static void on_down(void *owner, const char *reason)
 static const FetchSink sink = {
     .pages = on_pages,
     .place = on_place,
+    .source = on_source,
+    .land = on_land,
     .failed = on_failed,
     .map = on_map,
+    .keys = on_keys,
     .down = on_down,
 };
 
@@ -130,7 +176,8 @@ void connect_source(void)
         close(source);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
     source = pair[1];
-    channel_attach(&channel, pair[0], ++session, 1, NULL);
+    channel_attach(&channel, pair[0], ++session, 1, next_lane);
+    next_lane = NULL;
 }
 
 static void on_woken(void *owner)
@@ -141,7 +188,11 @@ static void on_woken(void *owner)
 static void begin(bool with_maps)
 {
     memset(seen, 0, sizeof seen);
-    zeroes = failures = maps = downs = 0;
+    memset(spoiled, 0, sizeof spoiled);
+    zeroes = failures = maps = downs = keys = 0;
+    source_of = NULL;
+    landing_of = NULL;
+    while_told = NULL;
     retry_failed = true;
     assert_int_equal(ring_init(&ring, on_woken, NULL), 0);
     assert_int_equal(ring_start(&ring, 64), 0);
@@ -170,7 +221,7 @@ int tear_down(void **state)
 {
     (void)state;
     channel_drop(&channel, "end of test");
-    while (channel.receiving.busy || channel.sending.busy)
+    while (channel.receiving.busy || channel.sending.busy || channel.completing.busy)
         turn();
     channel_deinit(&channel);
     ring_stop(&ring);

@@ -45,6 +45,22 @@ extern unsigned landed;
 void make_landing(void);
 void drop_landing(void);
 
+/* What the next connection has beside it, and what its owner then says of pages; NULL: nothing. */
+extern RdmaLane *next_lane;
+extern uint32_t (*source_of)(uint32_t region, uint64_t page, uint32_t count,
+                             FetchSource *ret_source);
+extern uint32_t (*landing_of)(const Fetch *fetch, uint32_t first, uint32_t count,
+                              FetchLanding *ret_landing);
+
+/* Called at the end of each word to the sink of pages; NULL: none. */
+extern void (*while_told)(Fetch *fetch, uint32_t first, uint32_t count);
+extern bool spoiled[PAGES]; /* what it was told of them last */
+extern PeerMessage last_keys;
+extern unsigned keys;
+
+/* The source's pages. */
+void fill_pages(uint32_t region, uint64_t page, uint64_t count, uint8_t *to);
+
 /* A channel that also carries maps, or one for faults alone. */
 int set_up(void **state);
 int set_up_urgent(void **state);

@@ -48,25 +48,40 @@ static void unpin(void *pinned)
     atomic_fetch_sub(&device.pinned, 1);
 }
 
-static int set_up(void **state)
+static int prepare(void **state, bool bulk)
 {
+    reader.bulk = bulk;
     atomic_store(&device.fences, false);
     budget.most = UINT64_C(1) << 30;
     reader.link = (ServerLink){.features = PEER_FEATURE_RDMA, .budget = &budget};
     return reader_set_up(state);
 }
 
-/* A bulk channel as it is once it has its queue pair. */
-static int set_up_connected(void **state)
+static int set_up(void **state)
+{
+    return prepare(state, true);
+}
+
+static int connected(void **state, bool bulk)
 {
     const SpanPins pins = {.room = room, .pin = pin, .unpin = unpin};
-    int failed = set_up(state);
+    int failed = prepare(state, bulk);
 
     if (failed)
         return failed;
-    reader.channel.kind = PEER_CHANNEL_BULK;
     reader.channel.rdma = export_rdma_new(reader.export, NULL, NULL, &pins);
     return !reader.channel.rdma;
+}
+
+/* A bulk channel as it is once it has its queue pair. */
+static int set_up_connected(void **state)
+{
+    return connected(state, true);
+}
+
+static int set_up_urgent(void **state)
+{
+    return connected(state, false);
 }
 
 static int tear_down(void **state)
@@ -189,7 +204,7 @@ static void without_a_budget_there_is_no_rdma(void **state)
     reader.link.budget = NULL;
     export_seal(reader.export);
     ask_connect();
-    assert_refused("RDMA is off here");
+    assert_refused("RDMA is off at the source");
     assert_readable();
 }
 
@@ -201,6 +216,19 @@ static void without_a_device_there_is_no_rdma(void **state)
     ask_connect();
     assert_refused(NULL);
     assert_readable();
+}
+
+static void private_memory_is_refused(void **state)
+{
+    RegionSet *regions = &reader.export->memory.regions;
+
+    (void)state;
+    for (uint32_t i = 0; i < regions->n; i++)
+        regions->regions[i].kind = CLIENT_REGION_PRIVATE;
+    ask_connect();
+    take_message(PEER_RDMA_CONNECTED);
+    assert_int_equal(message.rdma_connected.code, PEER_ERROR_REFUSED);
+    assert_non_null(strstr(message.rdma_connected.text, "private"));
 }
 
 static void a_pair_is_asked_for_once(void **state)
@@ -225,7 +253,6 @@ static void keys_need_a_pair(void **state)
 {
     (void)state;
     export_seal(reader.export);
-    reader.channel.kind = PEER_CHANNEL_BULK;
     ask_keys(0, 0);
     assert_ended();
 }
@@ -234,7 +261,6 @@ static void keys_come_on_bulk_channels(void **state)
 {
     (void)state;
     export_seal(reader.export);
-    reader.channel.kind = PEER_CHANNEL_URGENT;
     ask_keys(0, 0);
     assert_ended();
 }
@@ -345,10 +371,11 @@ int main(void)
         TEST(a_refused_destination_reads_as_before),
         TEST(without_a_budget_there_is_no_rdma),
         TEST(without_a_device_there_is_no_rdma),
+        TEST(private_memory_is_refused),
         TEST(a_pair_is_asked_for_once),
         TEST(a_pair_is_asked_for_first),
         TEST(keys_need_a_pair),
-        CONNECTED(keys_come_on_bulk_channels),
+        cmocka_unit_test_setup_teardown(keys_come_on_bulk_channels, set_up_urgent, tear_down),
         CONNECTED(keys_before_the_seal_end_it),
         CONNECTED(keys_after_a_fence_end_it),
         CONNECTED(a_fence_while_it_pins_ends_it),

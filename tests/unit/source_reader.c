@@ -80,7 +80,9 @@ int reader_set_up(void **state)
     add_region(&regions, ALIEN_PAGES, PAGE, -1)->address = (uintptr_t)reader.alien;
     reader.export = export_new(uuid, "guest", getpid(), &regions, ignore, NULL, &error);
     assert_non_null(reader.export);
-    reader.channel = (ExportChannel){.kind = PEER_CHANNEL_URGENT};
+    reader.channel = (ExportChannel){
+        .kind = reader.bulk ? PEER_CHANNEL_BULK : PEER_CHANNEL_URGENT,
+    };
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, reader.pair), 0);
     setsockopt(reader.pair[0], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     return pthread_create(&reader.thread, NULL, run, NULL);

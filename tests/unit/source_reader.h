@@ -21,6 +21,7 @@ enum {
 typedef struct Reader {
     Export *export;
     ExportChannel channel;
+    bool bulk; /* what the channel is; as the link's features, set before the set-up */
     ServerLink link;
     int ram[2];     /* of regions 0 and 1; of 0 the odd pages have content, of 1 the page 1 */
     int pair[2];    /* the connection; 0 is the destination's end */
