@@ -12,6 +12,7 @@ enum { LANDING_REFUSED_MS = 100, LANDING_PREPARE_MS = 1000 };
 
 #define LANDING_PIN     (UINT64_C(1) << 32) /* besides the lkey: 0 is one, too */
 #define LANDING_PREPARE (UINT64_C(256) << 20)
+#define NOT_COUNTED     UINT64_MAX
 #define CHUNK_SIZE      (UINT64_C(1) << PAGE_TABLE_CHUNK_SHIFT)
 
 int landing_init(Landing *landing, const PageTable *table, const Mirror *mirror,
@@ -136,19 +137,18 @@ bool landing_is_over(Landing *landing, LandingBlock *block)
 
 /* --- pinning ------------------------------------------------------------------------------- */
 
-/* As for the mirror: what a client says it allocated and did not would be allocated here. */
-static void count_allocated(Landing *landing)
+/*
+ * As for the mirror: what a client says it allocated and did not would be allocated here.  The stream's
+ * thread: a region that it saw present keeps its file until it says that it is settled.
+ */
+static void count_allocated(Landing *landing, uint32_t region)
 {
-    for (uint32_t i = 0; i < landing->regions->n; i++) {
-        struct stat status;
-        int fd =
-            landing->pins[i] && atomic_load_explicit(&landing->present[i], memory_order_acquire)
-                ? landing->regions->regions[i].fd
-                : -1;
+    struct stat status;
 
-        landing->left[i] =
-            fd >= 0 && fstat(fd, &status) == 0 ? (uint64_t)status.st_blocks * 512 : 0;
-    }
+    if (landing->left[region] == NOT_COUNTED)
+        landing->left[region] = fstat(landing->regions->regions[region].fd, &status) == 0
+                                    ? (uint64_t)status.st_blocks * 512
+                                    : 0;
 }
 
 void landing_begin(Landing *landing, RdmaDevice *device)
@@ -162,7 +162,8 @@ void landing_begin(Landing *landing, RdmaDevice *device)
     landing->next_chunk = 0;
     landing->until_ns = clock_ns() + UINT64_C(1000000) * LANDING_PREPARE_MS;
     atomic_store(&landing->prepared, false);
-    count_allocated(landing);
+    for (uint32_t i = 0; i < LIMIT_REGIONS; i++)
+        landing->left[i] = NOT_COUNTED;
     pthread_mutex_unlock(&landing->lock);
 }
 
@@ -216,6 +217,7 @@ static bool pin(Landing *landing, const char *name, uint32_t region, uint64_t fi
 
     if (length > count << PAGE_TABLE_CHUNK_SHIFT)
         length = count << PAGE_TABLE_CHUNK_SHIFT;
+    count_allocated(landing, region);
     if (landing->n_blocks == LANDING_BLOCKS || length > landing->left[region])
         return false;
     memory = rdma_memory_new(landing->device, landing->mirror->memory[region] + offset, length,
