@@ -43,7 +43,7 @@ def refused_at_source():
             source, destination = world.vms()
             for more in ({}, {"libvirt": True, "uuid": "0" * 32, "pid": 1}):
                 answer = _prepare(world, transport="rdma", **more)
-                mentions(answer["error"], "RDMA", "--transport auto", *words)
+                mentions(answer["error"], "RDMA", "--transport tcp", *words)
             for wrong in ("roce", "", 3, None, ["tcp"]):
                 mentions(_prepare(world, transport=wrong)["error"], "auto, tcp or rdma")
             expect(world.source.stats()["exports"] == [], "an export is left")
