@@ -63,6 +63,7 @@ void keys_forget(Keys *keys)
     keys->least_id = 0;
     atomic_store_explicit(&keys->told, 0, memory_order_relaxed);
     atomic_store_explicit(&keys->live, 0, memory_order_relaxed);
+    atomic_store_explicit(&keys->none, false, memory_order_relaxed);
 }
 
 const char *keys_add(Keys *keys, uint32_t region, uint64_t page, const PeerSpan *span,

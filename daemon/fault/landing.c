@@ -8,7 +8,7 @@
 #include "daemon/core/clock.h"
 #include "daemon/core/log.h"
 
-enum { LANDING_REFUSED_MS = 100 };
+enum { LANDING_REFUSED_MS = 100, LANDING_PREPARE_MS = 1000 };
 
 #define LANDING_PIN     (UINT64_C(1) << 32) /* besides the lkey: 0 is one, too */
 #define LANDING_PREPARE (UINT64_C(256) << 20)
@@ -160,6 +160,8 @@ void landing_begin(Landing *landing, RdmaDevice *device)
     landing->refused_ns = 0;
     landing->next_region = 0;
     landing->next_chunk = 0;
+    landing->until_ns = clock_ns() + UINT64_C(1000000) * LANDING_PREPARE_MS;
+    atomic_store(&landing->prepared, false);
     count_allocated(landing);
     pthread_mutex_unlock(&landing->lock);
 }
@@ -281,14 +283,20 @@ static uint64_t next_run(Landing *landing, uint64_t *ret_first)
 bool landing_prepare(Landing *landing, const char *name)
 {
     uint64_t first, count;
-    bool more;
+    bool more = false;
 
-    if (!landing->table ||
-        atomic_load_explicit(&landing->pinned, memory_order_relaxed) >= LANDING_PREPARE)
+    if (!landing->table || atomic_load(&landing->prepared))
         return false;
     pthread_mutex_lock(&landing->lock);
-    count = landing->device ? next_run(landing, &first) : 0;
-    more = count > 0 && pin(landing, name, landing->next_region, first, count);
+    if (landing->device) {
+        if (clock_ns() < landing->until_ns &&
+            atomic_load_explicit(&landing->pinned, memory_order_relaxed) < LANDING_PREPARE) {
+            count = next_run(landing, &first);
+            more = count > 0 && pin(landing, name, landing->next_region, first, count);
+        }
+        if (!more)
+            atomic_store(&landing->prepared, true);
+    }
     pthread_mutex_unlock(&landing->lock);
     return more;
 }

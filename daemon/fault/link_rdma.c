@@ -21,13 +21,6 @@ enum {
 
 _Static_assert(LANE_STAGING_BULK >= 2 * PEER_READ_MAX, "a lane stages at most half of it at once");
 
-/* Where nobody named a network nor asks for RDMA, nobody wants to read of it for every VM. */
-static bool is_set_up(const Import *import)
-{
-    return import->config.transport == IMPORT_TRANSPORT_RDMA ||
-           !networks_is_empty(import->config.rdma_networks);
-}
-
 static void say(Link *link, bool active, const char *name, const char *reason)
 {
     LinkRdma *rdma = &link->rdma;
@@ -43,7 +36,7 @@ static void say(Link *link, bool active, const char *name, const char *reason)
         return;
     if (active)
         log_info("%s: pages come by RDMA (%s)", link->import->name, name);
-    else if (reason[0] && is_set_up(link->import))
+    else if (reason[0] && link_rdma_is_possible(link->import)) /* else it is not set up */
         log_info("%s: pages come by TCP: %s", link->import->name, reason);
 }
 

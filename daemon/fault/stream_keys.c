@@ -52,8 +52,12 @@ static void next_region(Stream *stream)
 
     hold_from(stream, keys->region, UINT64_MAX);
     keys->page = 0;
-    if (++keys->region == stream->import->regions.n)
-        keys->complete = true;
+    if (++keys->region < stream->import->regions.n)
+        return;
+    keys->complete = true;
+    if (keys->refused &&
+        atomic_load_explicit(&stream->import->keys.told, memory_order_relaxed) == 0)
+        atomic_store_explicit(&stream->import->keys.none, true, memory_order_relaxed);
 }
 
 /* What is not there now may come later, and then it comes by TCP. */
@@ -177,6 +181,7 @@ static const char *take(Stream *stream, uint32_t region, const PeerMessage *mess
     case PEER_KEYS_END:
         return take_end(stream, message);
     case PEER_KEYS_NONE:
+        keys->refused = keys->refused || message->keys.state == PEER_KEYS_NONE;
         next_region(stream);
         return NULL;
     default:

@@ -34,6 +34,7 @@ typedef struct StreamKeys {
     bool full;       /* the source may pin no more */
     bool complete;   /* it has been asked for all */
     bool unheld;     /* nothing is held any more */
+    bool refused;    /* some memory cannot be READ */
     uint32_t region; /* where it stands */
     uint64_t page;
     uint64_t idle_ns;   /* since when there is nothing to claim; 0: there was */
