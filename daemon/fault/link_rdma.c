@@ -36,7 +36,7 @@ static void say(Link *link, bool active, const char *name, const char *reason)
         return;
     if (active)
         log_info("%s: pages come by RDMA (%s)", link->import->name, name);
-    else if (reason[0] && link_rdma_is_possible(link->import)) /* else it is not set up */
+    else if (reason[0] && link_rdma_is_possible(link->import))
         log_info("%s: pages come by TCP: %s", link->import->name, reason);
 }
 
