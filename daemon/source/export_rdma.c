@@ -15,13 +15,19 @@ static const char gone[] = "this session has ended, or its guest may not be read
 
 /* --- what pins ----------------------------------------------------------------------------- */
 
+/* So that one VM leaves something for others. */
+static uint64_t share_of(const ExportRdma *rdma)
+{
+    return rdma->budget->most / 2;
+}
+
 static uint64_t device_room(void *owner)
 {
     const ExportRdma *rdma = owner;
     uint64_t used = atomic_load(&rdma->budget->used);
     uint64_t own = atomic_load(&rdma->export->rdma_pinned);
     uint64_t left = used < rdma->budget->most ? rdma->budget->most - used : 0;
-    uint64_t share = own < rdma->share ? rdma->share - own : 0;
+    uint64_t share = own < share_of(rdma) ? share_of(rdma) - own : 0;
 
     return left < share ? left : share;
 }
@@ -52,7 +58,7 @@ static void *device_pin(void *owner, void *memory, size_t length, uint32_t *ret_
     RdmaMemory *pinned = NULL;
 
     *ret_error = -EDQUOT;
-    if (atomic_fetch_add(own, length) + length <= rdma->share)
+    if (atomic_fetch_add(own, length) + length <= share_of(rdma))
         pinned = rdma_memory_new(rdma->device, memory, length, RDMA_ACCESS_EXPORT, ret_error);
     if (pinned) {
         *ret_rkey = rdma_memory_rkey(pinned);
@@ -195,7 +201,6 @@ ExportRdma *export_rdma_new(Export *export, RdmaDevice *device, RdmaBudget *budg
     rdma->export = export;
     rdma->device = device;
     rdma->budget = budget;
-    rdma->share = budget ? budget->most / 2 : 0;
     rdma->spans = spans_new(&export->memory, pins ? pins : &own);
     if (rdma->spans && pthread_create(&rdma->thread, NULL, finish, rdma) == 0)
         return rdma;
