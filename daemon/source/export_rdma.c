@@ -137,7 +137,7 @@ void export_rdma_wait(Export *export)
     late = export->rdma_unbroken > 0;
     pthread_mutex_unlock(&export->lock);
     if (late)
-        log_error("%s: RDMA: the device still reads its memory %d ms after it was told not to",
+        log_error("%s: RDMA: the device may still read its memory, %d ms after it was told not to",
                   export->name, EXPORT_RDMA_BREAK_MS);
 }
 

@@ -35,8 +35,6 @@ typedef struct ExportRdma {
     Export *export;
     Spans *spans;
     RdmaBudget *budget;
-    uint64_t
-        share; /* bytes of the budget that the export may pin: half, so that other VMs find some */
     bool
         limit_told; /* the log says once why something cannot be pinned; under the spans' own lock */
 } ExportRdma;
