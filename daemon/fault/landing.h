@@ -57,6 +57,8 @@ typedef struct Landing {
     bool hinted;                  /* it was said that memory could not be pinned */
     uint32_t next_region;         /* before the gate: up to where a first part was pinned */
     uint64_t next_chunk;
+    uint64_t until_ns;       /* and no longer than that */
+    _Atomic bool prepared;   /* that is done, on this connection */
     _Atomic uint64_t pinned; /* bytes; for reports */
 } Landing;
 

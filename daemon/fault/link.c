@@ -308,13 +308,16 @@ static int join_if_due(Link *link)
     return 0;
 }
 
-/* A guest that moves before the mirror is mapped would wait for that, page by page. */
+/* A guest that moves before the mirror is mapped, and a part of it pinned, would wait for that, page by page. */
 static void tell_ready_if_due(Link *link)
 {
     Import *import = link->import;
 
-    if (!link->joined || link->ready_told ||
-        !(atomic_load(&import->mirror.populated) || import_gate_is_open(import)))
+    if (!link->joined || link->ready_told)
+        return;
+    if (!import_gate_is_open(import) &&
+        (!atomic_load(&import->mirror.populated) ||
+         (link_rdma_is_on(link) && !atomic_load(&import->landing.prepared))))
         return;
     link->ready_told = true;
     import->notify(import->owner, import, IMPORT_READY, "");

@@ -117,7 +117,7 @@ static int give_up(Link *link, bool must, const char *reason, char *ret_text)
         if (news && rdma->policy.insists)
             log_warning("%s: pages come by TCP, although RDMA was asked for: %s", import->name,
                         reason);
-        else if (news)
+        else if (news && link_rdma_is_possible(import)) /* else it is not set up */
             log_info("%s: pages come by TCP: %s", import->name, reason);
         return 0;
     }

@@ -361,8 +361,13 @@ static void step(Stream *stream)
         if (!stream->populating)
             link_populated(&import->link);
     }
-    if (!stream->open)
-        stream->preparing = !stream->populating && landing_prepare(&import->landing, import->name);
+    if (!stream->open && !stream->populating) {
+        bool before = atomic_load(&import->landing.prepared);
+
+        stream->preparing = landing_prepare(&import->landing, import->name);
+        if (!before && atomic_load(&import->landing.prepared))
+            link_populated(&import->link);
+    }
     if (import->config.assist && !stream->noted) {
         stream->noted = true;
         stream_walk_note_missing(&stream->walk);

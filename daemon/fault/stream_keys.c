@@ -41,7 +41,7 @@ static void forget(Stream *stream)
 {
     StreamKeys *keys = &stream->keys;
 
-    keys->on = keys->asked = keys->complete = keys->full_told = false;
+    keys->on = keys->asked = keys->complete = keys->full_told = keys->refused = false;
     keys->region = keys->zero = keys->n_zeroes = 0;
     keys->page = keys->tidied_ns = 0;
     keys->wait = (KeysWait){0};
@@ -68,9 +68,12 @@ static void next_region(Stream *stream)
     StreamKeys *keys = &stream->keys;
 
     keys->page = 0;
-    if (++keys->region == stream->import->regions.n)
-        keys->complete = true;
+    ++keys->region;
+    keys->complete = keys->region == stream->import->regions.n;
     hold(stream);
+    if (keys->complete && keys->refused &&
+        atomic_load_explicit(&stream->import->keys.told, memory_order_relaxed) == 0)
+        atomic_store_explicit(&stream->import->keys.none, true, memory_order_relaxed);
 }
 
 /* What is not there now may come later, and then it comes by TCP. */
@@ -203,6 +206,7 @@ static const char *take(Stream *stream, uint32_t region, const PeerMessage *mess
     case PEER_KEYS_END:
         return take_end(stream, message);
     case PEER_KEYS_NONE:
+        keys->refused = true;
         next_region(stream);
         return NULL;
     default:

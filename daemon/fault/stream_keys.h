@@ -35,6 +35,7 @@ typedef struct StreamKeys {
     bool asked;      /* a question is under way */
     bool complete;   /* it has been asked for all */
     bool full_told;  /* it was said that the source may pin no more */
+    bool refused;    /* some memory cannot be READ */
     uint32_t region; /* where it stands */
     uint64_t page;
     KeysWait wait;

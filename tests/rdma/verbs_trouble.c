@@ -87,8 +87,7 @@ struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *memory, size_t length, 
                                 unsigned access)
 {
     depth++;
-    struct ibv_mr *mr =
-        ((RegMrIova)next("ibv_reg_mr_iova2"))(pd, memory, length, iova, access);
+    struct ibv_mr *mr = ((RegMrIova)next("ibv_reg_mr_iova2"))(pd, memory, length, iova, access);
     depth--;
     return spoiled(mr, access);
 }
