@@ -17,8 +17,7 @@ enum {
     LANE_DEPTH_BULK = 256,
     LANE_STAGING_URGENT = 1 << 20,
     LANE_STAGING_BULK = 4 << 20,
-    LANE_EXCHANGE_MS =
-        4000, /* the source may have to ask its network where we are: a second or so */
+    LANE_EXCHANGE_MS = 4000, /* it asks its network where we are: a second or so */
 };
 
 _Static_assert(LANE_STAGING_BULK >= 2 * PEER_READ_MAX, "a lane stages at most half of it at once");
