@@ -199,6 +199,7 @@ static const FetchSink stream_sink = {
     .map = map_arrived,
     .keys = keys_arrived,
     .down = channel_down,
+    .goes_on = true,
 };
 
 /* --- what to fetch next -------------------------------------------------------------------- */

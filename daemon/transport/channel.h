@@ -115,6 +115,8 @@ typedef struct FetchSink {
     void (*keys)(void *owner, uint32_t region, const PeerMessage *keys);
     /* The connection is gone (and closed), and so is the lane: no device writes anything any more. */
     void (*down)(void *owner, const char *reason);
+    /* The owner has more to fetch whenever something came; else only if it found no room. */
+    bool goes_on;
 } FetchSink;
 
 typedef struct Channel {

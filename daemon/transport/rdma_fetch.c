@@ -240,7 +240,7 @@ static bool await(Channel *channel)
 
 void rdma_fetch_flush(Channel *channel)
 {
-    bool handed = false;
+    bool handed = false, full = !channel_has_room(channel);
 
     if (channel->queued > 0) {
         handed = send_waiting(channel);
@@ -248,8 +248,9 @@ void rdma_fetch_flush(Channel *channel)
     }
     if (is_up(channel) && rdma_lane_under_way(channel->lane) > 0)
         handed |= await(channel);
-    /* Slots are free, and there may be nothing to come that would wake their owner. */
-    if (handed)
+    /* Slots are free, and there may be nothing to come that would wake their owner.  One that fetches only what
+     * is wanted has asked for all of it, unless there was no room. */
+    if (handed && (full || channel->sink->goes_on))
         ring_hurry(channel->ring);
 }
 
