@@ -250,7 +250,7 @@ void rdma_fetch_flush(Channel *channel)
         handed |= await(channel);
     /* Slots are free, and there may be nothing to come that would wake their owner.  One that fetches only what
      * is wanted has asked for all of it, unless there was no room. */
-    if (handed && (full || channel->sink->goes_on))
+    if (handed && (full || channel->queued > 0 || channel->sink->goes_on))
         ring_hurry(channel->ring);
 }
 
