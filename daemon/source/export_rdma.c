@@ -16,9 +16,8 @@ static const char gone[] = "this session has ended, or its guest may not be read
 static uint64_t device_room(void *owner)
 {
     const ExportRdma *rdma = owner;
-    uint64_t used = atomic_load(&rdma->budget->used);
 
-    return used < rdma->budget->most ? rdma->budget->most - used : 0;
+    return rdma_budget_room(rdma->budget);
 }
 
 static void *device_pin(void *owner, void *memory, size_t length, uint32_t *ret_rkey,
