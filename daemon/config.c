@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "daemon/config.h"
 
+#include <errno.h>
 #include <grp.h>
 #include <string.h>
 #include <unistd.h>
@@ -121,20 +122,26 @@ static const Key *find_key(const char *group, const char *name)
     return NULL;
 }
 
-/* "2M" and the like. */
+/* "2M" and the like.  FALSE also for what no 64 bits hold. */
 static gboolean parse_number(const char *text, gboolean bytes, guint64 *ret_value)
 {
+    unsigned shift = 0;
+    guint64 value;
     char *end;
 
     if (!g_ascii_isdigit(text[0]))
         return FALSE;
-    *ret_value = g_ascii_strtoull(text, &end, 10);
-    if (*ret_value >= G_GUINT64_CONSTANT(1) << 40)
+    errno = 0;
+    value = g_ascii_strtoull(text, &end, 10);
+    if (errno)
         return FALSE;
     if (bytes && (*end == 'K' || *end == 'M' || *end == 'G')) {
-        *ret_value <<= *end == 'K' ? 10 : *end == 'M' ? 20 : 30;
+        shift = *end == 'K' ? 10 : *end == 'M' ? 20 : 30;
         end++;
     }
+    if (value > G_MAXUINT64 >> shift)
+        return FALSE;
+    *ret_value = value << shift;
     return *end == '\0';
 }
 

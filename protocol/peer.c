@@ -255,6 +255,28 @@ static void write_attached(WireWriter *w, const PeerMessage *m)
     write_regions(w, &m->attached.regions);
 }
 
+static void write_ask(WireWriter *w, const PeerMessage *m)
+{
+    wire_write_bytes(w, m->ask.uuid, LIMIT_UUID);
+    wire_write_string(w, m->ask.name, LIMIT_NAME);
+    wire_write_bytes(w, m->ask.token, LIMIT_TOKEN);
+    wire_write_string(w, m->ask.connection, LIMIT_ADDRESS);
+}
+
+static void write_attach(WireWriter *w, const PeerMessage *m)
+{
+    wire_write_bytes(w, m->attach.uuid, LIMIT_UUID);
+    wire_write_string(w, m->attach.name, LIMIT_NAME);
+    wire_write_bytes(w, m->attach.token, LIMIT_TOKEN);
+}
+
+static void write_join(WireWriter *w, const PeerMessage *m)
+{
+    wire_write_bytes(w, m->join.secret, LIMIT_TOKEN);
+    wire_write_u32(w, m->join.kind);
+    wire_write_u32(w, m->join.index);
+}
+
 static void write_body(WireWriter *w, const PeerMessage *m)
 {
     switch (m->type) {
@@ -270,10 +292,7 @@ static void write_body(WireWriter *w, const PeerMessage *m)
         write_invite(w, m);
         break;
     case PEER_ASK:
-        wire_write_bytes(w, m->ask.uuid, LIMIT_UUID);
-        wire_write_string(w, m->ask.name, LIMIT_NAME);
-        wire_write_bytes(w, m->ask.token, LIMIT_TOKEN);
-        wire_write_string(w, m->ask.connection, LIMIT_ADDRESS);
+        write_ask(w, m);
         break;
     case PEER_ASKED:
         write_asked(w, m);
@@ -285,17 +304,13 @@ static void write_body(WireWriter *w, const PeerMessage *m)
         write_status(w, m);
         break;
     case PEER_ATTACH:
-        wire_write_bytes(w, m->attach.uuid, LIMIT_UUID);
-        wire_write_string(w, m->attach.name, LIMIT_NAME);
-        wire_write_bytes(w, m->attach.token, LIMIT_TOKEN);
+        write_attach(w, m);
         break;
     case PEER_ATTACHED:
         write_attached(w, m);
         break;
     case PEER_JOIN:
-        wire_write_bytes(w, m->join.secret, LIMIT_TOKEN);
-        wire_write_u32(w, m->join.kind);
-        wire_write_u32(w, m->join.index);
+        write_join(w, m);
         break;
     case PEER_SEALED:
         wire_write_u64(w, m->sealed.seal);
@@ -468,6 +483,28 @@ static void read_attached(WireReader *r, PeerMessage *m)
     read_regions(r, &m->attached.regions);
 }
 
+static void read_ask(WireReader *r, PeerMessage *m)
+{
+    wire_read_bytes(r, m->ask.uuid, LIMIT_UUID);
+    wire_read_string(r, m->ask.name, LIMIT_NAME);
+    wire_read_bytes(r, m->ask.token, LIMIT_TOKEN);
+    wire_read_string(r, m->ask.connection, LIMIT_ADDRESS);
+}
+
+static void read_attach(WireReader *r, PeerMessage *m)
+{
+    wire_read_bytes(r, m->attach.uuid, LIMIT_UUID);
+    wire_read_string(r, m->attach.name, LIMIT_NAME);
+    wire_read_bytes(r, m->attach.token, LIMIT_TOKEN);
+}
+
+static void read_join(WireReader *r, PeerMessage *m)
+{
+    wire_read_bytes(r, m->join.secret, LIMIT_TOKEN);
+    m->join.kind = wire_read_count(r, PEER_CHANNEL_RELAY);
+    m->join.index = wire_read_u32(r);
+}
+
 static void read_body(WireReader *r, PeerMessage *m)
 {
     switch (m->type) {
@@ -483,10 +520,7 @@ static void read_body(WireReader *r, PeerMessage *m)
         read_invite(r, m);
         break;
     case PEER_ASK:
-        wire_read_bytes(r, m->ask.uuid, LIMIT_UUID);
-        wire_read_string(r, m->ask.name, LIMIT_NAME);
-        wire_read_bytes(r, m->ask.token, LIMIT_TOKEN);
-        wire_read_string(r, m->ask.connection, LIMIT_ADDRESS);
+        read_ask(r, m);
         break;
     case PEER_ASKED:
         read_asked(r, m);
@@ -498,17 +532,13 @@ static void read_body(WireReader *r, PeerMessage *m)
         read_status(r, m);
         break;
     case PEER_ATTACH:
-        wire_read_bytes(r, m->attach.uuid, LIMIT_UUID);
-        wire_read_string(r, m->attach.name, LIMIT_NAME);
-        wire_read_bytes(r, m->attach.token, LIMIT_TOKEN);
+        read_attach(r, m);
         break;
     case PEER_ATTACHED:
         read_attached(r, m);
         break;
     case PEER_JOIN:
-        wire_read_bytes(r, m->join.secret, LIMIT_TOKEN);
-        m->join.kind = wire_read_count(r, PEER_CHANNEL_RELAY);
-        m->join.index = wire_read_u32(r);
+        read_join(r, m);
         break;
     case PEER_SEALED:
         m->sealed.seal = wire_read_u64(r);

@@ -13,6 +13,7 @@
 #include "daemon/control/awaited.h"
 #include "daemon/control/departure_relay.h"
 #include "daemon/control/peer_ask.h"
+#include "daemon/control/transport_choice.h"
 #include "daemon/core/log.h"
 #include "daemon/source/server.h"
 #include "daemon/transport/address.h"
@@ -180,20 +181,6 @@ static void make_blocking(int fd)
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
 }
 
-/* Who reads by RDMA is trusted as the network is; NULL: that host may. */
-static const char *rdma_refusal(const PeerSession *session, char *text, gsize size)
-{
-    const NetworkList *trusted = &session->control->settings->rdma_networks;
-
-    if (networks_match(trusted->parsed, session->host))
-        return NULL;
-    if (networks_is_empty(trusted->parsed))
-        g_snprintf(text, size, "RDMA is off at the source: [rdma] networks there lists nothing");
-    else
-        g_snprintf(text, size, "%s is in none of the source's [rdma] networks", session->host);
-    return text;
-}
-
 static void serve_channel(PeerSession *session, Export *export, ExportChannel *channel,
                           uint32_t number, uint32_t generation)
 {
@@ -205,7 +192,8 @@ static void serve_channel(PeerSession *session, Export *export, ExportChannel *c
         .generation = generation,
         .features = session->peer->features,
         .budget = &session->control->rdma_budget,
-        .rdma_refusal = rdma_refusal(session, refusal, sizeof refusal),
+        .rdma_refusal =
+            transport_lends(session->control->settings, session->host, refusal) ? NULL : refusal,
     };
 
     if (channel->kind == PEER_CHANNEL_RELAY) {

@@ -17,12 +17,15 @@ static void set_number(JsonObject *object, const char *name, guint64 value)
     json_object_set_int_member(object, name, (gint64)value);
 }
 
+/* None while RDMA is off: nobody would use them. */
 static JsonArray *devices(Control *control)
 {
     gint64 now = g_get_monotonic_time();
     g_auto(GStrv) names = NULL;
     JsonArray *array = json_array_new();
 
+    if (networks_is_empty(control->settings->rdma_networks.parsed))
+        return array;
     if (control->rdma_looked_us == 0 || now - control->rdma_looked_us >= LOOK_US) {
         rdma_list_devices(control->rdma_devices, sizeof control->rdma_devices);
         control->rdma_looked_us = now;
@@ -66,12 +69,13 @@ static JsonArray *addresses(const Networks *networks)
 void report_rdma_host(Control *control, JsonObject *ret_object)
 {
     const Settings *settings = control->settings;
-    const NetworkList *networks = &settings->rdma_networks;
+    const NetworkList *networks = &settings->rdma_networks, *peers = &settings->rdma_peers;
     const RdmaBudget *budget = &control->rdma_budget;
     JsonObject *object = json_object_new();
 
     json_object_set_array_member(object, "devices", devices(control));
     json_object_set_string_member(object, "networks", networks->text ? networks->text : "");
+    json_object_set_string_member(object, "peers", peers->text ? peers->text : "");
     json_object_set_array_member(object, "addresses", addresses(networks->parsed));
     json_object_set_boolean_member(object, "loopback", networks_name_loopback(networks->parsed));
     json_object_set_string_member(object, "transport", transport_name(settings->transport));

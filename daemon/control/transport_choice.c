@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "daemon/core/region.h"
 #include "daemon/transport/address.h"
 #include "daemon/transport/rdma_device.h"
 #include "protocol/pagetable.h"
@@ -14,43 +15,87 @@ static const char *const names[IMPORT_TRANSPORTS] = {
     [IMPORT_TRANSPORT_RDMA] = "rdma",
 };
 
-/* What a host's configuration says for another host. */
-static unsigned configured(const Settings *settings, const char *host)
+/* What a host's configuration says for another host, and by which of its settings. */
+static unsigned configured(const Settings *settings, const char *host, const char **ret_setting)
 {
-    return networks_word(settings->rdma_peers.parsed, host, settings->transport);
+    unsigned word = networks_word(settings->rdma_peers.parsed, host, IMPORT_TRANSPORTS);
+
+    *ret_setting = word < IMPORT_TRANSPORTS ? "[rdma] peers" : "[peer] transport";
+    return word < IMPORT_TRANSPORTS ? word : settings->transport;
 }
 
-/*
- * side: whose host this is, for a line that may be read at the other one.  address: of the other host, as
- * this one sees it; NULL: not known yet.
- */
-static gboolean may_use_rdma(const Settings *settings, const char *side, const char *address,
-                             char *ret_text)
+/* RDMA that is insisted on. */
+typedef struct Wish {
+    const char *side;    /* whose host this is, for a line that may be read at the other one */
+    const char *setting; /* of this host's, that insists; NULL: the driver or the other host does */
+    const char *address; /* of the other host, as this one sees it; NULL: not known yet */
+} Wish;
+
+/* The parts that every refusal has: who insists, and how to do without. */
+typedef struct Reason {
+    char who[64], otherwise[128];
+} Reason;
+
+static Reason reason_of(const Wish *wish)
+{
+    Reason reason = {.otherwise = "or use --transport tcp"};
+
+    /* Whoever did not ask for it looks for the setting; --transport auto would mean that setting again. */
+    if (wish->setting) {
+        g_snprintf(reason.who, sizeof reason.who, " (%s = rdma at the %s)", wish->setting,
+                   wish->side);
+        g_snprintf(reason.otherwise, sizeof reason.otherwise,
+                   "or change %s there, or use --transport tcp", wish->setting);
+    }
+    return reason;
+}
+
+/* FALSE with a line in ret_text. */
+static gboolean is_trusted(const Settings *settings, const Wish *wish, char *ret_text)
 {
     const NetworkList *networks = &settings->rdma_networks;
-    char devices[LIMIT_TEXT + 1];
+    Reason reason = reason_of(wish);
 
     if (networks_is_empty(networks->parsed))
-        g_snprintf(
-            ret_text, LIMIT_TEXT + 1,
-            "this migration shall go by RDMA, which is off at the %s: set [rdma] networks in "
-            "the postcopyd.conf of both hosts to the network between them and restart "
-            "postcopyd, or use --transport auto",
-            side);
-    else if (address && !networks_match(networks->parsed, address))
-        g_snprintf(
-            ret_text, LIMIT_TEXT + 1,
-            "this migration shall go by RDMA, and the other host, %.100s, is in none of [rdma] "
-            "networks = %.200s at the %s: add the network between the hosts in postcopyd.conf "
-            "there and restart postcopyd, or use --transport auto",
-            address, networks->text, side);
-    else if (rdma_list_devices(devices, sizeof devices) == 0)
         g_snprintf(ret_text, LIMIT_TEXT + 1,
-                   "this migration shall go by RDMA, and the %s has no RDMA device: 'postcopyctl "
-                   "check' there says what is missing, or use --transport auto",
-                   side);
+                   "this migration shall go by RDMA%s, which is off at the %s: set [rdma] networks "
+                   "in the postcopyd.conf of both hosts to the network between them and restart "
+                   "postcopyd, %s",
+                   reason.who, wish->side, reason.otherwise);
+    else if (wish->address && !networks_match(networks->parsed, wish->address))
+        g_snprintf(ret_text, LIMIT_TEXT + 1,
+                   "this migration shall go by RDMA%s, and the other host, %.100s, is in none of "
+                   "[rdma] networks = %.200s at the %s: add the network between the hosts in "
+                   "postcopyd.conf there and restart postcopyd, %s",
+                   reason.who, wish->address, networks->text, wish->side, reason.otherwise);
     else
         return TRUE;
+    return FALSE;
+}
+
+static gboolean may_use_rdma(const Settings *settings, const Wish *wish, char *ret_text)
+{
+    char devices[LIMIT_TEXT + 1];
+    const char *setting;
+    Reason reason;
+
+    if (wish->address && configured(settings, wish->address, &setting) == IMPORT_TRANSPORT_TCP) {
+        g_snprintf(ret_text, LIMIT_TEXT + 1,
+                   "this migration shall go by RDMA, which %s = tcp at the %s forbids with %.100s: "
+                   "change that in postcopyd.conf there and restart postcopyd, or use --transport "
+                   "tcp",
+                   setting, wish->side, wish->address);
+        return FALSE;
+    }
+    if (!is_trusted(settings, wish, ret_text))
+        return FALSE;
+    if (rdma_list_devices(devices, sizeof devices) > 0)
+        return TRUE;
+    reason = reason_of(wish);
+    g_snprintf(ret_text, LIMIT_TEXT + 1,
+               "this migration shall go by RDMA%s, and the %s has no RDMA device: 'postcopyctl "
+               "check' there says what is missing, %s",
+               reason.who, wish->side, reason.otherwise);
     return FALSE;
 }
 
@@ -74,7 +119,7 @@ gboolean transport_asked(const Control *control, JsonObject *request, unsigned *
         if (strcmp(word, names[i]) == 0) {
             *ret_transport = i;
             return i != IMPORT_TRANSPORT_RDMA ||
-                   may_use_rdma(control->settings, "source", NULL, ret_text);
+                   may_use_rdma(control->settings, &(Wish){.side = "source"}, ret_text);
         }
     g_strlcpy(ret_text, "prepare: transport must be auto, tcp or rdma", LIMIT_TEXT + 1);
     return FALSE;
@@ -84,21 +129,23 @@ gboolean transport_invite(const Settings *settings, unsigned asked, const PeerSo
                           guint32 *ret_flags, char *ret_text)
 {
     char host[LIMIT_ADDRESS + 1];
+    Wish wish = {.side = "source", .address = host};
 
     *ret_flags = 0;
     if (address_peer_host(peer->fd, host, sizeof host))
         host[0] = '\0';
     if (asked == IMPORT_TRANSPORT_AUTO)
-        asked = configured(settings, host);
+        asked = configured(settings, host, &wish.setting);
     if (asked == IMPORT_TRANSPORT_RDMA && !(peer->features & PEER_FEATURE_RDMA)) {
+        Reason reason = reason_of(&wish);
+
         g_snprintf(ret_text, LIMIT_TEXT + 1,
-                   "this migration shall go by RDMA, which the daemon at %.100s does not know: "
-                   "install this "
-                   "version there, or use --transport auto",
-                   host);
+                   "this migration shall go by RDMA%s, which the daemon at %.100s does not know: "
+                   "install this version there, %s",
+                   reason.who, host, reason.otherwise);
         return FALSE;
     }
-    if (asked == IMPORT_TRANSPORT_RDMA && !may_use_rdma(settings, "source", host, ret_text))
+    if (asked == IMPORT_TRANSPORT_RDMA && !may_use_rdma(settings, &wish, ret_text))
         return FALSE;
     /* Others go by TCP whatever they are told, and may take a flag they do not know amiss. */
     if (peer->features & PEER_FEATURE_RDMA)
@@ -118,21 +165,52 @@ static void take_host(const char *text, const char *otherwise, char *ret_host)
     g_strlcpy(ret_host, address.host[0] ? address.host : otherwise, LIMIT_ADDRESS + 1);
 }
 
+/*
+ * A host that is configured for TCP has no RDMA, whoever wants it.  What is already on its way cannot be refused
+ * any more: it goes by TCP.
+ */
 static unsigned choose(const Settings *settings, const char *host, guint32 flags)
 {
-    if (flags & PEER_INVITE_TCP) /* also where a peer sets both, as it must not */
+    const char *setting;
+    unsigned own = configured(settings, host, &setting);
+
+    /* TCP also where a peer sets both, as it must not. */
+    if (flags & PEER_INVITE_TCP || own == IMPORT_TRANSPORT_TCP)
         return IMPORT_TRANSPORT_TCP;
-    return flags & PEER_INVITE_RDMA ? IMPORT_TRANSPORT_RDMA : configured(settings, host);
+    return flags & PEER_INVITE_RDMA ? IMPORT_TRANSPORT_RDMA : own;
 }
 
 gboolean transport_accept(const Control *control, const Invitation *invitation, char *ret_text)
 {
-    const PeerMessage *message = invitation->message;
+    guint32 flags = invitation->message->invite.flags;
     char host[LIMIT_ADDRESS + 1];
+    Wish wish = {.side = "destination", .address = host};
+    unsigned wanted = flags & PEER_INVITE_TCP    ? IMPORT_TRANSPORT_TCP
+                      : flags & PEER_INVITE_RDMA ? IMPORT_TRANSPORT_RDMA
+                                                 : IMPORT_TRANSPORT_AUTO;
 
-    take_host(message->invite.source, invitation->peer_host, host);
-    return choose(control->settings, host, message->invite.flags) != IMPORT_TRANSPORT_RDMA ||
-           may_use_rdma(control->settings, "destination", host, ret_text);
+    take_host(invitation->message->invite.source, invitation->peer_host, host);
+    if (wanted == IMPORT_TRANSPORT_AUTO)
+        wanted = configured(control->settings, host, &wish.setting);
+    return wanted != IMPORT_TRANSPORT_RDMA || may_use_rdma(control->settings, &wish, ret_text);
+}
+
+gboolean transport_lends(const Settings *settings, const char *host, char *ret_text)
+{
+    const NetworkList *trusted = &settings->rdma_networks;
+    const char *setting;
+
+    if (networks_is_empty(trusted->parsed))
+        g_snprintf(ret_text, LIMIT_TEXT + 1,
+                   "RDMA is off at the source: [rdma] networks there lists nothing");
+    else if (!networks_match(trusted->parsed, host))
+        g_snprintf(ret_text, LIMIT_TEXT + 1, "%s is in none of the source's [rdma] networks", host);
+    else if (configured(settings, host, &setting) == IMPORT_TRANSPORT_TCP)
+        g_snprintf(ret_text, LIMIT_TEXT + 1, "%s = tcp at the source forbids RDMA with %s", setting,
+                   host);
+    else
+        return TRUE;
+    return FALSE;
 }
 
 void transport_configure(Control *control, const char *source, guint32 flags, ImportConfig *config)
@@ -158,8 +236,10 @@ void transport_configure_adopted(Control *control, int table, ImportConfig *conf
     char source[LIMIT_ADDRESS + 1] = "";
     guint32 progress = 0, flags = 0;
 
-    /* The client's to spoil, which changes nothing of which networks are trusted. */
-    if (pread(table, source, LIMIT_ADDRESS, offsetof(PageTableHeader, source)) < 0 ||
+    /* The client's to spoil, which changes nothing of which networks are trusted; and it may be any file, so that
+     * reading it might never end. */
+    if (!region_file_is_memory(table) ||
+        pread(table, source, LIMIT_ADDRESS, offsetof(PageTableHeader, source)) < 0 ||
         pread(table, &progress, sizeof progress, offsetof(PageTableHeader, progress)) < 0)
         progress = 0;
     source[LIMIT_ADDRESS] = '\0';

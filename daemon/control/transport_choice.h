@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Which transport a VM's memory takes: what whoever drives the migration says, before what the
- * configurations of both hosts say; and whether RDMA may be used at all (docs/RDMA.md).
+ * configurations of both hosts say; and whether RDMA may be used at all (docs/RDMA.md).  A configured "tcp"
+ * is a veto on either side, whoever wants RDMA.
  *
  *   source       its driver's word, or else its own configuration's, goes into the INVITE
  *   destination  the INVITE's word, or else its own configuration's, goes into the import
@@ -36,6 +37,12 @@ gboolean transport_invite(const Settings *settings, unsigned asked, const PeerSo
 /* Whether an invitation from that host can be had as it wants it.  FALSE with a line in ret_text. */
 gboolean transport_accept(const Control *control, const Invitation *invitation, char *ret_text);
 
+/*
+ * Whether this host, as a source, lets that one read by RDMA at all.  FALSE with a line in ret_text, for the other
+ * host.  Any thread.
+ */
+gboolean transport_lends(const Settings *settings, const char *host, char *ret_text);
+
 /* Fills in an import's part.  source: HOST:PORT of its daemon; flags: the INVITE's. */
 void transport_configure(Control *control, const char *source, guint32 flags, ImportConfig *config);
 
@@ -43,7 +50,7 @@ void transport_configure(Control *control, const char *source, guint32 flags, Im
 void transport_remember(PageTable *table, guint32 flags);
 
 /* The same as transport_configure() for an import that is taken over: its page table, a fd, says where its source
- * is, and what was wanted. */
+ * is, and what was wanted.  A fd that is no memory is not read. */
 void transport_configure_adopted(Control *control, int table, ImportConfig *config);
 
 #endif

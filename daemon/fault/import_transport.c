@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "daemon/fault/import_transport.h"
 
+#include <stdio.h>
+
 uint32_t import_source(const Import *import, uint32_t region, uint64_t page, uint32_t count,
                        FetchSource *ret_source)
 {
@@ -37,6 +39,12 @@ void import_transport(Import *import, ImportTransportReport *ret_report)
 {
     *ret_report = (ImportTransportReport){0};
     link_rdma_report(&import->link, ret_report);
+    if (ret_report->device[0] && atomic_load_explicit(&import->keys.none, memory_order_relaxed)) {
+        ret_report->kind = "tcp";
+        ret_report->device[0] = '\0';
+        snprintf(ret_report->reason, sizeof ret_report->reason,
+                 "the source's memory is private to its process, or cannot be pinned");
+    }
     ret_report->pinned_bytes += atomic_load_explicit(&import->landing.pinned, memory_order_relaxed);
     ret_report->spans = atomic_load_explicit(&import->keys.told, memory_order_relaxed);
     for (unsigned i = 0; i < import->n_resolvers; i++)

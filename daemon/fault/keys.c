@@ -63,6 +63,7 @@ void keys_forget(Keys *keys)
     keys->least_id = 0;
     atomic_store_explicit(&keys->told, 0, memory_order_relaxed);
     atomic_store_explicit(&keys->live, 0, memory_order_relaxed);
+    atomic_store_explicit(&keys->none, false, memory_order_relaxed);
 }
 
 const char *keys_add(Keys *keys, uint32_t region, uint64_t page, const PeerSpan *span,
@@ -83,7 +84,7 @@ const char *keys_add(Keys *keys, uint32_t region, uint64_t page, const PeerSpan 
         return "the source told a key of memory that cannot be";
     if (span->id < keys->least_id)
         return "the source gave two keys the same name";
-    if (n == of->most)
+    if (n >= of->most || !of->spans)
         return "the source told more keys than its memory can need";
     of->spans[n] = (KeySpan){
         .page = span->page,

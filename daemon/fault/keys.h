@@ -48,6 +48,7 @@ typedef struct Keys {
     _Atomic uint32_t
         told; /* spans of this connection, and of those that are not done; for reports */
     _Atomic uint32_t live;
+    _Atomic bool none; /* the source was asked for all, and had not one; for reports */
 } Keys;
 
 /* 0 or -ENOMEM. */

@@ -8,11 +8,12 @@
 #include "daemon/core/clock.h"
 #include "daemon/core/log.h"
 
-enum { LANDING_REFUSED_MS = 100 };
+enum { LANDING_REFUSED_MS = 100, LANDING_PREPARE_MS = 1000 };
 
 #define LANDING_PIN     (UINT64_C(1) << 32) /* besides the lkey: 0 is one, too */
 #define LANDING_CLOSED  (UINT64_C(1) << 33) /* alone: pinned still, and found no more */
 #define LANDING_PREPARE (UINT64_C(256) << 20)
+#define NOT_COUNTED     UINT64_MAX
 #define CHUNK_SIZE      (UINT64_C(1) << PAGE_TABLE_CHUNK_SHIFT)
 
 int landing_init(Landing *landing, const PageTable *table, const Mirror *mirror,
@@ -149,21 +150,17 @@ bool landing_is_over(Landing *landing, LandingBlock *block)
 /* --- pinning ------------------------------------------------------------------------------- */
 
 /*
- * As for the mirror: what a client says it allocated and did not would be allocated here.  By the stream's
- * thread, since a region that goes waits for that one before its file is closed.
+ * As for the mirror: what a client says it allocated and did not would be allocated here.  The stream's
+ * thread: a region that it saw present keeps its file until it says that it is settled.
  */
-static void count_allocated(Landing *landing)
+static void count_allocated(Landing *landing, uint32_t region)
 {
-    for (uint32_t i = 0; i < landing->regions->n; i++) {
-        struct stat status;
-        int fd =
-            landing->pins[i] && atomic_load_explicit(&landing->present[i], memory_order_acquire)
-                ? landing->regions->regions[i].fd
-                : -1;
+    struct stat status;
 
-        landing->left[i] =
-            fd >= 0 && fstat(fd, &status) == 0 ? (uint64_t)status.st_blocks * 512 : 0;
-    }
+    if (landing->left[region] == NOT_COUNTED)
+        landing->left[region] = fstat(landing->regions->regions[region].fd, &status) == 0
+                                    ? (uint64_t)status.st_blocks * 512
+                                    : 0;
 }
 
 void landing_begin(Landing *landing, RdmaDevice *device)
@@ -175,7 +172,10 @@ void landing_begin(Landing *landing, RdmaDevice *device)
     landing->refused_ns = 0;
     landing->next_region = 0;
     landing->next_chunk = 0;
-    landing->counted = false;
+    landing->until_ns = clock_ns() + UINT64_C(1000000) * LANDING_PREPARE_MS;
+    atomic_store(&landing->prepared, false);
+    for (uint32_t i = 0; i < LIMIT_REGIONS; i++)
+        landing->left[i] = NOT_COUNTED;
     pthread_mutex_unlock(&landing->lock);
 }
 
@@ -239,9 +239,7 @@ static bool pin(Landing *landing, const char *name, uint32_t region, uint64_t fi
 
     if (length > count << PAGE_TABLE_CHUNK_SHIFT)
         length = count << PAGE_TABLE_CHUNK_SHIFT;
-    if (!landing->counted)
-        count_allocated(landing);
-    landing->counted = true;
+    count_allocated(landing, region);
     if (landing->n_blocks == LANDING_BLOCKS || length > landing->left[region])
         return false;
     if (is_too_much(landing, length)) {
@@ -315,14 +313,20 @@ static uint64_t next_run(Landing *landing, uint64_t *ret_first)
 bool landing_prepare(Landing *landing, const char *name)
 {
     uint64_t first, count;
-    bool more;
+    bool more = false;
 
-    if (!landing->table ||
-        atomic_load_explicit(&landing->pinned, memory_order_relaxed) >= LANDING_PREPARE)
+    if (!landing->table || atomic_load(&landing->prepared))
         return false;
     pthread_mutex_lock(&landing->lock);
-    count = landing->device ? next_run(landing, &first) : 0;
-    more = count > 0 && pin(landing, name, landing->next_region, first, count);
+    if (landing->device) {
+        if (clock_ns() < landing->until_ns &&
+            atomic_load_explicit(&landing->pinned, memory_order_relaxed) < LANDING_PREPARE) {
+            count = next_run(landing, &first);
+            more = count > 0 && pin(landing, name, landing->next_region, first, count);
+        }
+        if (!more)
+            atomic_store(&landing->prepared, true);
+    }
     pthread_mutex_unlock(&landing->lock);
     return more;
 }

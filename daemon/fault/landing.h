@@ -55,12 +55,13 @@ typedef struct Landing {
     RdmaDevice *device;   /* NULL: no connection that has one */
     LandingBlock *blocks;
     unsigned n_blocks;
-    bool counted;                 /* what is left, on this connection */
     uint64_t left[LIMIT_REGIONS]; /* bytes of the file that may be pinned on this connection */
     uint64_t refused_ns;          /* until then nothing is tried */
     bool hinted;                  /* it was said that memory could not be pinned */
     uint32_t next_region;         /* before the gate: up to where a first part was pinned */
     uint64_t next_chunk;
+    uint64_t until_ns;       /* and no longer than that */
+    _Atomic bool prepared;   /* that is done, on this connection */
     _Atomic uint64_t pinned; /* bytes; for reports */
 } Landing;
 

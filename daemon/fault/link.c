@@ -85,7 +85,7 @@ static void disconnect(Link *link, const char *reason)
     assist_set_serving(import, false);
     if (link->control && import_state(import) == CLIENT_STATE_RUNNING)
         import_set_state(import, CLIENT_STATE_PAUSED, reason);
-    if (link->control)
+    if (link->control && !link->join_failed_again)
         log_warning("%s: link to %s lost: %s", import->name, import->source, reason);
     snprintf(link->reason, sizeof link->reason, "%s", reason);
     atomic_store(&link->connected, false);
@@ -100,6 +100,7 @@ static void disconnect(Link *link, const char *reason)
     link->joined = link->ready_told = false;
     link->seal_asked_ns = 0;
     link->told_release = false;
+    link->join_failed_again = false;
     atomic_store(&link->channel_down, NULL);
 }
 
@@ -116,8 +117,6 @@ void link_take_fence(Link *link, const char *text)
               text);
     link->finished = true;
 }
-
-/* --- building it up ------------------------------------------------------------------------ */
 
 /* --- what the source says ------------------------------------------------------------------ */
 
@@ -190,8 +189,6 @@ static int keep_up(Link *link)
     return error;
 }
 
-/* --- the thread ---------------------------------------------------------------------------- */
-
 /* Waits for the source, a wake-up or the time. 1: the source spoke. */
 static int wait_for_something(Link *link, int timeout_ms)
 {
@@ -238,6 +235,8 @@ static void consider_unknown(Link *link, bool unknown)
     else
         import->notify(import->owner, import, IMPORT_CANCELLED, "the source knows no more of it");
 }
+
+/* --- building it up ------------------------------------------------------------------------ */
 
 static void attach_failed(Link *link, int error, const char *text)
 {
@@ -292,9 +291,14 @@ static int join_if_due(Link *link)
         return 0;
     error = link_channels_join(link, text);
     if (error) {
-        log_warning("%s: %s", import->name, text);
+        link->join_failed_again = strcmp(link->join_failed, text) == 0;
+        if (!link->join_failed_again)
+            log_warning("%s: %s", import->name, text);
+        memcpy(link->join_failed, text, sizeof link->join_failed);
         return error;
     }
+    link->join_failed[0] = '\0';
+    link->join_failed_again = false;
     link->joined = true;
     open_gate_if_due(link);
     if (import_state(import) == CLIENT_STATE_PAUSED) {
@@ -304,13 +308,16 @@ static int join_if_due(Link *link)
     return 0;
 }
 
-/* A guest that moves before the mirror is mapped would wait for that, page by page. */
+/* A guest that moves before the mirror is mapped, and a part of it pinned, would wait for that, page by page. */
 static void tell_ready_if_due(Link *link)
 {
     Import *import = link->import;
 
-    if (!link->joined || link->ready_told ||
-        !(atomic_load(&import->mirror.populated) || import_gate_is_open(import)))
+    if (!link->joined || link->ready_told)
+        return;
+    if (!import_gate_is_open(import) &&
+        (!atomic_load(&import->mirror.populated) ||
+         (link_rdma_is_on(link) && !atomic_load(&import->landing.prepared))))
         return;
     link->ready_told = true;
     import->notify(import->owner, import, IMPORT_READY, "");
@@ -340,6 +347,8 @@ static void tell_serving(Link *link)
     assist_set_serving(import, link->joined && import_gate_is_open(import) &&
                                    !atomic_load(&link->released));
 }
+
+/* --- the thread ---------------------------------------------------------------------------- */
 
 static void serve(Link *link)
 {

@@ -57,7 +57,9 @@ typedef struct Link {
     unsigned pause_ms;
     _Atomic bool connected; /* for the statistics */
     _Atomic uint32_t reconnects;
-    char reason[LIMIT_TEXT + 1]; /* of the last loss */
+    char reason[LIMIT_TEXT + 1];      /* of the last loss */
+    char join_failed[LIMIT_TEXT + 1]; /* why channels could not be joined; "" since they were */
+    bool join_failed_again;           /* for the same reason: that was logged */
     LinkRdma rdma;
 
     pthread_t relay_thread;

@@ -20,11 +20,14 @@ enum {
     LANE_AROUNDS = 8, /* faults' blocks, half of them at once */
     LANE_PAGES = 4,   /* the same of huge pages */
     STALL_LOOK_MS = 500,
+    LANE_EXCHANGE_MS =
+        4000, /* the source may have to ask its network where we are: a second or so */
 };
 
 _Static_assert(LANE_STAGING_BULK >= 2 * PEER_READ_MAX, "a lane stages at most half of it at once");
 
-static void say(Link *link, bool active, const char *name, const char *reason)
+/* For reports.  True: it differs from what was noted before. */
+static bool note(Link *link, bool active, const char *name, const char *reason)
 {
     LinkRdma *rdma = &link->rdma;
     bool news;
@@ -35,12 +38,7 @@ static void say(Link *link, bool active, const char *name, const char *reason)
     snprintf(rdma->name, sizeof rdma->name, "%s", name);
     snprintf(rdma->reason, sizeof rdma->reason, "%s", reason);
     pthread_mutex_unlock(&rdma->lock);
-    if (!news)
-        return;
-    if (active)
-        log_info("%s: pages come by RDMA (%s)", link->import->name, name);
-    else if (reason[0])
-        log_info("%s: pages come by TCP: %s", link->import->name, reason);
+    return news;
 }
 
 bool link_rdma_is_possible(const Import *import)
@@ -60,8 +58,13 @@ void link_rdma_init(Link *link)
 
 void link_rdma_deinit(Link *link)
 {
-    rdma_device_unref(link->rdma.device);
-    link->rdma.device = NULL;
+    LinkRdma *rdma = &link->rdma;
+
+    rdma_device_unref(rdma->device);
+    rdma->device = NULL;
+    /* Of a connection that never broke the channels had the lanes until now, and reports go on. */
+    atomic_store(&rdma->lanes, 0);
+    atomic_store(&rdma->staged, 0);
 }
 
 /* --- may this connection have it? ---------------------------------------------------------- */
@@ -92,29 +95,58 @@ static RdmaDevice *open_device(Link *link, char *ret_reason)
         snprintf(ret_reason, LIMIT_TEXT + 1, "the source's daemon knows no RDMA");
     else if (!rdma_policy_may_try(&link->rdma.policy, clock_ns()))
         snprintf(ret_reason, LIMIT_TEXT + 1,
-                 "RDMA failed %d times in a row; it is tried again at a reconnect in a minute",
-                 RDMA_POLICY_FAILURES);
+                 "RDMA failed again and again; it is tried again at a reconnect in a minute");
     else
         return rdma_device_open(link->control->fd, config->rdma_budget, ret_reason);
     return NULL;
+}
+
+/*
+ * Not on this connection.  An import that may choose goes on by TCP, and so does one that insists while it
+ * rests.  Else the connection is of no use: before the gate the guest may as well stay where it is, so a
+ * migration that had begun is cancelled; behind it the import tries again.
+ */
+static int give_up(Link *link, bool must, const char *reason, char *ret_text)
+{
+    LinkRdma *rdma = &link->rdma;
+    Import *import = link->import;
+    bool news;
+
+    rdma->failed = rdma->failed || must;
+    rdma_device_unref(rdma->device);
+    rdma->device = NULL;
+    news = note(link, false, "", reason) && reason[0];
+    if (!must) {
+        if (news && rdma->policy.insists)
+            log_warning("%s: pages come by TCP, although RDMA was asked for: %s", import->name,
+                        reason);
+        else if (news && link_rdma_is_possible(import)) /* else it is not set up */
+            log_info("%s: pages come by TCP: %s", import->name, reason);
+        return 0;
+    }
+    snprintf(ret_text, LIMIT_TEXT + 1, "RDMA cannot be used: %.900s", reason);
+    if (!import_gate_is_open(import) && !import->adopted && link->attached_once)
+        import->notify(import->owner, import, IMPORT_CANCELLED, ret_text);
+    else if (import_state(import) == CLIENT_STATE_PAUSED)
+        import_set_state(import, CLIENT_STATE_PAUSED, ret_text);
+    return -EOPNOTSUPP;
 }
 
 int link_rdma_attached(Link *link, char *ret_text)
 {
     LinkRdma *rdma = &link->rdma;
     char reason[LIMIT_TEXT + 1];
+    int error;
 
     rdma->failed = false;
     rdma->staging = 0;
     rdma->device = open_device(link, reason);
     if (rdma->device)
         return 0;
-    say(link, false, "", reason);
-    if (!rdma->policy.insists)
-        return 0;
-    snprintf(ret_text, LIMIT_TEXT + 1, "RDMA cannot be used: %.900s", reason);
-    (void)rdma_policy_ends(&rdma->policy, clock_ns(), 0, true);
-    return -EOPNOTSUPP;
+    error = give_up(link, rdma_policy_must(&rdma->policy), reason, ret_text);
+    if (error)
+        link_rdma_down(link); /* counts it */
+    return error;
 }
 
 bool link_rdma_is_on(const Link *link)
@@ -123,26 +155,6 @@ bool link_rdma_is_on(const Link *link)
 }
 
 /* --- lanes --------------------------------------------------------------------------------- */
-
-/* Not on this connection.  An import that may choose goes on by TCP. */
-static int give_up(Link *link, bool failed, const char *reason, char *ret_text)
-{
-    LinkRdma *rdma = &link->rdma;
-    Import *import = link->import;
-
-    rdma->failed = rdma->failed || failed || rdma->policy.insists;
-    rdma_device_unref(rdma->device);
-    rdma->device = NULL;
-    say(link, false, "", reason);
-    if (!rdma->policy.insists)
-        return 0;
-    snprintf(ret_text, LIMIT_TEXT + 1, "RDMA cannot be used: %.900s", reason);
-    if (!import_gate_is_open(import) && !import->adopted)
-        import->notify(import->owner, import, IMPORT_CANCELLED, ret_text);
-    else if (import_state(import) == CLIENT_STATE_PAUSED)
-        import_set_state(import, CLIENT_STATE_PAUSED, ret_text);
-    return -EOPNOTSUPP;
-}
 
 static size_t at_least(size_t size, size_t least)
 {
@@ -175,10 +187,44 @@ static int exchange(Link *link, PeerSocket *peer, PeerMessage *m, const RdmaLane
     rdma_pair_describe(rdma_lane_pair(lane), &m->rdma_connect.end);
     error = peer_socket_send(peer, m);
     if (!error)
-        error = peer_socket_receive(peer, m, PEER_HANDSHAKE_MS);
+        error = peer_socket_receive(peer, m, LANE_EXCHANGE_MS);
     if (!error && m->type != PEER_RDMA_CONNECTED)
         error = -EPROTO;
     return error;
+}
+
+/*
+ * This host has no room for it, because of other VMs often.  A guest that can run nowhere else does not wait
+ * until they are done.
+ */
+static int no_lane(Link *link, const char *reason, char *ret_text)
+{
+    bool must = rdma_policy_must(&link->rdma.policy) && !import_gate_is_open(link->import);
+
+    return give_up(link, must, reason, ret_text);
+}
+
+/* Joins the two ends.  0; 1: RDMA cannot be used, and *ret_failed if that is a failure of it; or negative errno. */
+static int connect_lane(Link *link, PeerSocket *peer, PeerMessage *scratch, RdmaLane *lane,
+                        bool *ret_failed, char *ret_text)
+{
+    int error = exchange(link, peer, scratch, lane);
+
+    *ret_failed = false;
+    if (error) {
+        /* Whatever it is, it came of asking for RDMA: without it this channel would do. */
+        link->rdma.failed = !atomic_load(&link->stop);
+        snprintf(ret_text, LIMIT_TEXT + 1, "setting up RDMA: %s", strerror(-error));
+        return error;
+    }
+    if (scratch->rdma_connected.code != PEER_ERROR_NONE) {
+        snprintf(ret_text, LIMIT_TEXT + 1, "the source refused it: %.900s",
+                 scratch->rdma_connected.text);
+        return 1;
+    }
+    *ret_failed =
+        rdma_pair_connect(rdma_lane_pair(lane), &scratch->rdma_connected.end, ret_text) != 0;
+    return *ret_failed;
 }
 
 int link_rdma_lane(Link *link, PeerSocket *peer, PeerMessage *scratch, bool urgent,
@@ -187,6 +233,7 @@ int link_rdma_lane(Link *link, PeerSocket *peer, PeerMessage *scratch, bool urge
     size_t staging = staging_of(link->import, urgent);
     char reason[LIMIT_TEXT + 1] = "";
     RdmaLane *lane;
+    bool failed;
     int error;
 
     *ret_lane = NULL;
@@ -195,22 +242,15 @@ int link_rdma_lane(Link *link, PeerSocket *peer, PeerMessage *scratch, bool urge
     lane = rdma_lane_new(link->rdma.device, staging, urgent ? LANE_DEPTH_URGENT : LANE_DEPTH_BULK,
                          reason);
     if (!lane)
-        return give_up(link, false, reason, ret_text);
-    error = exchange(link, peer, scratch, lane);
+        return no_lane(link, reason, ret_text);
+    error = connect_lane(link, peer, scratch, lane, &failed, reason);
     if (error) {
-        snprintf(ret_text, LIMIT_TEXT + 1, "setting up RDMA: %s", strerror(-error));
         rdma_lane_free(lane);
+        link->rdma.failed = link->rdma.failed || failed;
+        if (error > 0)
+            return give_up(link, rdma_policy_must(&link->rdma.policy), reason, ret_text);
+        snprintf(ret_text, LIMIT_TEXT + 1, "%s", reason);
         return error;
-    }
-    if (scratch->rdma_connected.code != PEER_ERROR_NONE) {
-        snprintf(reason, sizeof reason, "the source refused it: %.900s",
-                 scratch->rdma_connected.text);
-        rdma_lane_free(lane);
-        return give_up(link, false, reason, ret_text);
-    }
-    if (rdma_pair_connect(rdma_lane_pair(lane), &scratch->rdma_connected.end, reason)) {
-        rdma_lane_free(lane);
-        return give_up(link, true, reason, ret_text);
     }
     link->rdma.staging += rdma_lane_pinned(lane);
     *ret_lane = lane;
@@ -255,7 +295,8 @@ void link_rdma_joined(Link *link, unsigned n)
     atomic_store(&rdma->lanes, n);
     atomic_store(&rdma->staged, rdma->staging);
     rdma_policy_begins(&rdma->policy, clock_ns(), add_up(link).bytes);
-    say(link, true, rdma_device_name(rdma->device), "");
+    if (note(link, true, rdma_device_name(rdma->device), ""))
+        log_info("%s: pages come by RDMA (%s)", link->import->name, rdma_device_name(rdma->device));
 }
 
 /*
@@ -300,9 +341,10 @@ void link_rdma_down(Link *link)
     rdma->failures_seen = sums.failures;
     if (failed)
         atomic_fetch_add(&rdma->failures, 1);
-    if (rdma_policy_ends(&rdma->policy, clock_ns(), sums.bytes, failed))
-        log_warning("%s: RDMA failed %d times in a row: it goes on by TCP for a minute at least",
-                    link->import->name, RDMA_POLICY_FAILURES);
+    if (rdma_policy_ends(&rdma->policy, clock_ns(), sums.bytes, failed,
+                         import_gate_is_open(link->import)))
+        log_warning("%s: RDMA failed again and again: it goes on by TCP for a minute at least",
+                    link->import->name);
     rdma->failed = false;
     if (rdma->begun) {
         keys_forget(&link->import->keys);

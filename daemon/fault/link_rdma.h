@@ -5,7 +5,9 @@
  *
  * It may be used where the import's transport allows it, both daemons know it, the source's address lies in
  * a network that the configuration trusts, and a device owns our end's.  A source that refuses is heeded
- * until the next connection.  Whether the next one tries again after failures: rdma_policy.h.
+ * until the next connection.  Whether the next one tries again after failures: rdma_policy.h.  What an import that
+ * insists cannot have cancels its migration before the gate; behind it the import is PAUSED, tries again, and
+ * goes by TCP after a while: at once where this host has no room for lanes.
  *
  * The link's thread, but for link_rdma_report().
  */

@@ -18,6 +18,7 @@
 enum {
     STREAM_TICK_MS = 5,  /* while it waits for faults' pages to come, or for a delay */
     STREAM_HELD_MS = 20, /* by its rate, before it looks again */
+    STREAM_TIDY_MS = 50, /* what is pinned, here and at the source */
     STREAM_ATTEMPTS = 40,
 };
 
@@ -339,9 +340,22 @@ static void heed_gate(Stream *stream)
     stream->open = seal != 0;
 }
 
+/* Blocks of which all has come, whether or not there is a connection with lanes now. */
+static void tidy_blocks(Stream *stream, uint64_t now_ns)
+{
+    Landing *landing = &stream->import->landing;
+
+    if (now_ns - stream->tidied_ns < UINT64_C(1000000) * STREAM_TIDY_MS ||
+        atomic_load_explicit(&landing->pinned, memory_order_relaxed) == 0)
+        return;
+    stream->tidied_ns = now_ns;
+    landing_tidy(landing);
+}
+
 static void step(Stream *stream)
 {
     Import *import = stream->import;
+    uint64_t now = clock_ns();
 
     heed_gate(stream);
     heed_retirement(stream);
@@ -351,20 +365,37 @@ static void step(Stream *stream)
         if (!stream->populating)
             link_populated(&import->link);
     }
-    if (!stream->open)
-        stream->preparing = !stream->populating && landing_prepare(&import->landing, import->name);
+    if (!stream->open && !stream->populating) {
+        bool before = atomic_load(&import->landing.prepared);
+
+        stream->preparing = landing_prepare(&import->landing, import->name);
+        if (!before && atomic_load(&import->landing.prepared))
+            link_populated(&import->link);
+    }
     if (import->config.assist && !stream->noted) {
         stream->noted = true;
         stream_walk_note_missing(&stream->walk);
     }
     ask_for_map(stream);
-    stream_keys_step(stream, clock_ns());
+    stream_keys_step(stream, now);
+    tidy_blocks(stream, now);
     stream->held_ns = 0;
     if (may_run(stream))
         fetch_more(stream);
     for (unsigned i = 0; i < stream->n_channels; i++)
         channel_flush(&stream->channels[i].channel);
     check_complete(stream);
+}
+
+/* Nothing is left to ask for: until all that was pinned for it is given back. */
+static int rest_ms(const Stream *stream)
+{
+    const Import *import = stream->import;
+
+    return atomic_load_explicit(&import->keys.live, memory_order_relaxed) > 0 ||
+                   atomic_load_explicit(&import->landing.pinned, memory_order_relaxed) > 0
+               ? STREAM_TIDY_MS
+               : -1;
 }
 
 /* Ticks only while something can change that nobody would wake us for. */
@@ -374,8 +405,12 @@ static int wait_ms(Stream *stream)
 
     if (!import_gate_is_open(import))
         return stream->populating || stream->preparing ? 0 : -1;
-    if (stream->complete || import_is_halted(import))
+    if (import_is_halted(import))
         return -1;
+    if (stream->complete)
+        return rest_ms(stream);
+    if (stream_keys_have_zeroes(stream))
+        return 0;
     for (unsigned i = 0; i < stream->n_channels; i++)
         if (stream->channels[i].channel.retrying)
             return STREAM_TICK_MS;
@@ -388,7 +423,7 @@ static int wait_ms(Stream *stream)
         return -1; /* all that its client marked was fetched */
     if (stream->map_complete && stream_walk_has_missing(&stream->walk) &&
         !stream_walk_has_chunks(&stream->walk))
-        return -1; /* only regions that are not there miss something */
+        return rest_ms(stream); /* only regions that are not there miss something */
     return STREAM_TICK_MS;
 }
 

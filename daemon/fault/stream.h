@@ -57,6 +57,7 @@ typedef struct Stream {
     Rate rate;
     uint64_t urgent_seen; /* bytes that faults took, as far as rate knows of them */
     uint64_t held_ns;     /* rate holds it back for so long */
+    uint64_t tidied_ns;   /* when blocks to land in were last looked through */
     StreamWalk walk;
     StreamKeys keys;
     bool complete;

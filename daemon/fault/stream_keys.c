@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "daemon/fault/stream_keys.h"
 
+#include <string.h>
+
 #include "daemon/core/log.h"
 #include "daemon/fault/import.h"
 #include "daemon/fault/placement.h"
 
-#define KEYS_IDLE_NS UINT64_C(2000000000) /* held up for so long, the stream goes on without keys */
-#define KEYS_TIDY_NS UINT64_C(50000000)
-#define KEYS_SOON_NS UINT64_C(5000000) /* while the source has no room for more */
-#define KEYS_GRACE_NS \
-    UINT64_C(200000000) /* longer than a READ takes; after it the device gives up */
+#define KEYS_TIDY_NS  UINT64_C(50000000)
+#define KEYS_SOON_NS  UINT64_C(5000000)    /* while the source has no room for more */
+#define KEYS_GRACE_NS UINT64_C(1500000000) /* by far longer than until the device gives up a READ */
+#define KEYS_ZEROES   (UINT64_C(1) << 20)  /* bytes placed between two looks at the channels */
 
 static Channel *first_channel(Stream *stream)
 {
@@ -21,26 +22,42 @@ static void hold_from(Stream *stream, uint32_t region, uint64_t page)
     stream->walk.held[region] = page;
 }
 
-static void hold_nothing(Stream *stream)
+/* What lies behind where it stands, and the zeroes that are still to be placed; or nothing. */
+static void hold(Stream *stream)
 {
+    const StreamKeys *keys = &stream->keys;
+    bool holds = keys->on && keys_wait_holds(&keys->wait);
+
     for (uint32_t i = 0; i < stream->import->regions.n; i++)
-        hold_from(stream, i, UINT64_MAX);
-    stream->keys.unheld = true;
+        hold_from(stream, i, holds && i > keys->region ? 0 : UINT64_MAX);
+    if (holds && !keys->complete)
+        hold_from(stream, keys->region,
+                  keys->zero < keys->n_zeroes ? keys->zeroes[keys->zero].page : keys->page);
 }
 
 /* --- a connection begins and ends ---------------------------------------------------------- */
 
+static void forget(Stream *stream)
+{
+    StreamKeys *keys = &stream->keys;
+
+    keys->on = keys->asked = keys->complete = keys->full_told = keys->refused = false;
+    keys->region = keys->zero = keys->n_zeroes = 0;
+    keys->page = keys->tidied_ns = 0;
+    keys->wait = (KeysWait){0};
+}
+
 static void begin(Stream *stream)
 {
-    stream->keys = (StreamKeys){.on = true};
-    for (uint32_t i = 0; i < stream->import->regions.n; i++)
-        hold_from(stream, i, 0);
+    forget(stream);
+    stream->keys.on = true;
+    hold(stream);
 }
 
 void stream_keys_down(Stream *stream)
 {
-    stream->keys = (StreamKeys){0};
-    hold_nothing(stream);
+    forget(stream);
+    hold(stream);
 }
 
 /* --- asking -------------------------------------------------------------------------------- */
@@ -50,10 +67,13 @@ static void next_region(Stream *stream)
 {
     StreamKeys *keys = &stream->keys;
 
-    hold_from(stream, keys->region, UINT64_MAX);
     keys->page = 0;
-    if (++keys->region == stream->import->regions.n)
-        keys->complete = true;
+    ++keys->region;
+    keys->complete = keys->region == stream->import->regions.n;
+    hold(stream);
+    if (keys->complete && keys->refused &&
+        atomic_load_explicit(&stream->import->keys.told, memory_order_relaxed) == 0)
+        atomic_store_explicit(&stream->import->keys.none, true, memory_order_relaxed);
 }
 
 /* What is not there now may come later, and then it comes by TCP. */
@@ -79,50 +99,59 @@ static void ask(Stream *stream)
 
 /* --- what comes ---------------------------------------------------------------------------- */
 
-static void place_zeroes(Stream *stream, uint32_t region, const PeerExtent *extent)
+/* From the extent's beginning on, which moves on: most pages of them at most.  How many. */
+static uint64_t place_zeroes(Import *import, uint32_t region, PeerExtent *extent, uint64_t most)
 {
-    Import *import = stream->import;
-    uint64_t page = extent->page, end = page + extent->count;
+    uint64_t end = extent->page + extent->count, count;
+    uint64_t page = page_table_find_missing(&import->table, region, extent->page, end);
 
-    while (page < end && !import_is_halted(import)) {
-        uint64_t count;
-
-        page = page_table_find_missing(&import->table, region, page, end);
-        if (page >= end)
-            return;
-        count = page_table_claim_run(&import->table, region, page, end - page);
-        if (count == 0)
-            continue; /* a resolver was quicker */
-        placement_put(import, &(Placement){
-                                  .region = region,
-                                  .page = page,
-                                  .count = count,
-                                  .content = FETCH_ZERO,
-                                  .by = PLACEMENT_STREAM,
-                              });
-        if (import_is_halted(import))
-            return;
-        import_count_fetched(import, region, count, true);
-        atomic_fetch_add_explicit(&import->counters.by_stream, count, memory_order_relaxed);
-        page += count;
-    }
+    if (most > end - page)
+        most = end - page;
+    count = most > 0 ? page_table_claim_run(&import->table, region, page, most) : 0;
+    extent->page = page + count; /* if it is none a resolver was quicker */
+    extent->count = end - extent->page;
+    if (count == 0)
+        return 0;
+    placement_put(import, &(Placement){
+                              .region = region,
+                              .page = page,
+                              .count = count,
+                              .content = FETCH_ZERO,
+                              .by = PLACEMENT_STREAM,
+                          });
+    if (import_is_halted(import))
+        return count;
+    import_count_fetched(import, region, count, true);
+    atomic_fetch_add_explicit(&import->counters.by_stream, count, memory_order_relaxed);
+    return count;
 }
 
-/* NULL: all of them lie in the span, in order. */
-static const char *check_zeroes(const PeerMessage *keys)
+bool stream_keys_have_zeroes(const Stream *stream)
 {
-    const PeerSpan *span = &keys->keys.span;
-    uint64_t at = span->page, end = span->page + span->count;
+    return stream->keys.zero < stream->keys.n_zeroes && !stream->channels[0].channel.reason;
+}
 
-    for (uint32_t i = 0; i < keys->keys.n; i++) {
-        const PeerExtent *extent = &keys->keys.zeroes[i];
+static void place_portion(Stream *stream)
+{
+    StreamKeys *keys = &stream->keys;
+    Import *import = stream->import;
+    uint64_t left = KEYS_ZEROES / import->page_sizes[keys->region];
 
-        if (extent->page < at || extent->count == 0 || extent->page > end ||
-            extent->count > end - extent->page)
-            return "the source's keys list zeroes that cannot be";
-        at = extent->page + extent->count;
+    if (!stream_keys_have_zeroes(stream))
+        return;
+    left = left ? left : 1;
+    while (left > 0 && stream_keys_have_zeroes(stream) && !import_is_halted(import)) {
+        PeerExtent *extent = &keys->zeroes[keys->zero];
+
+        if (!import_wants(import, keys->region))
+            keys->zero = keys->n_zeroes;
+        else if (extent->count == 0)
+            keys->zero++;
+        else
+            left -= place_zeroes(import, keys->region, extent, left);
     }
-    return NULL;
+    keys->wait.idle_ns = 0;
+    hold(stream);
 }
 
 static const char *take_span(Stream *stream, const PeerMessage *message)
@@ -132,15 +161,15 @@ static const char *take_span(Stream *stream, const PeerMessage *message)
     const char *wrong =
         keys_add(&import->keys, keys->region, keys->page, &message->keys.span, message->keys.next);
 
-    if (!wrong)
-        wrong = check_zeroes(message);
     if (wrong)
         return wrong;
-    for (uint32_t i = 0; i < message->keys.n && import_wants(import, keys->region); i++)
-        place_zeroes(stream, keys->region, &message->keys.zeroes[i]);
+    /* They lie in the span, in order: peer_message_decode(). */
+    memcpy(keys->zeroes, message->keys.zeroes, message->keys.n * sizeof keys->zeroes[0]);
+    keys->n_zeroes = message->keys.n;
+    keys->zero = 0;
     keys->page = message->keys.next;
-    if (!keys->unheld)
-        hold_from(stream, keys->region, keys->page);
+    keys_wait_told(&keys->wait);
+    hold(stream);
     return NULL;
 }
 
@@ -155,8 +184,8 @@ static const char *take_end(Stream *stream, const PeerMessage *message)
     keys->page = message->keys.next;
     if (keys->page == pages)
         next_region(stream);
-    else if (!keys->unheld)
-        hold_from(stream, keys->region, keys->page);
+    else
+        hold(stream);
     return NULL;
 }
 
@@ -167,16 +196,17 @@ static const char *take(Stream *stream, uint32_t region, const PeerMessage *mess
     if (!keys->on || !keys->asked || region != keys->region)
         return "the source sent keys nobody asked for";
     keys->asked = false;
-    keys->idle_ns = 0;
+    keys->wait.idle_ns = 0;
     switch (message->keys.state) {
     case PEER_KEYS_SPAN:
         return take_span(stream, message);
     case PEER_KEYS_FULL:
-        keys->full = true;
+        keys_wait_full(&keys->wait);
         return NULL;
     case PEER_KEYS_END:
         return take_end(stream, message);
     case PEER_KEYS_NONE:
+        keys->refused = true;
         next_region(stream);
         return NULL;
     default:
@@ -191,6 +221,7 @@ void stream_keys_arrived(Stream *stream, uint32_t region, const PeerMessage *key
     if (!wrong)
         return;
     log_warning("%s: %s", stream->import->name, wrong);
+    channel_blame_lane(first_channel(stream));
     channel_drop(first_channel(stream), wrong);
 }
 
@@ -240,29 +271,25 @@ static bool give_back(Stream *stream, uint32_t region, uint64_t now_ns)
     return any;
 }
 
-/* The rest of the memory comes by TCP, unless some of what the source has pinned becomes free. */
 static void tidy(Stream *stream, uint64_t now_ns)
 {
     Import *import = stream->import;
     StreamKeys *keys = &stream->keys;
     bool any = false;
 
-    if (now_ns - keys->tidied_ns < (keys->full ? KEYS_SOON_NS : KEYS_TIDY_NS))
+    if (now_ns - keys->tidied_ns < (keys->wait.full ? KEYS_SOON_NS : KEYS_TIDY_NS))
         return;
     keys->tidied_ns = now_ns;
-    landing_tidy(&import->landing);
     for (uint32_t i = 0; i < import->regions.n; i++)
         any = give_back(stream, i, now_ns) || any;
-    if (!keys->full)
+    keys_wait_tidied(&keys->wait, any,
+                     atomic_load_explicit(&import->keys.live, memory_order_relaxed), now_ns);
+    hold(stream);
+    if (keys->wait.again_ns == 0 || keys->full_told)
         return;
-    if (any) {
-        keys->full = false;
-    } else if (atomic_load_explicit(&import->keys.live, memory_order_relaxed) == 0) {
-        keys->complete = true;
-        hold_nothing(stream);
-        log_info("%s: the source can pin no memory for RDMA: what is left comes by TCP",
-                 import->name);
-    }
+    keys->full_told = true;
+    log_info("%s: the source can pin no memory for RDMA now: it is read by TCP until it can",
+             import->name);
 }
 
 /* --- the stream ---------------------------------------------------------------------------- */
@@ -278,8 +305,10 @@ void stream_keys_step(Stream *stream, uint64_t now_ns)
         begin(stream);
     if (!stream->map_complete || import_is_halted(stream->import))
         return;
+    keys_wait_mapped(&keys->wait);
+    place_portion(stream);
     tidy(stream, now_ns);
-    if (!keys->complete && !keys->asked && !keys->full)
+    if (!keys->complete && !keys->asked && !keys->wait.full && !stream_keys_have_zeroes(stream))
         ask(stream);
 }
 
@@ -287,12 +316,9 @@ void stream_keys_claimed(Stream *stream, bool any, uint64_t now_ns)
 {
     StreamKeys *keys = &stream->keys;
 
-    if (!keys->on || keys->unheld)
+    if (!keys->on || keys->complete)
         return;
-    if (any)
-        keys->idle_ns = 0;
-    else if (keys->idle_ns == 0)
-        keys->idle_ns = now_ns;
-    else if (now_ns - keys->idle_ns > KEYS_IDLE_NS)
-        hold_nothing(stream);
+    keys_wait_claimed(&keys->wait, any, now_ns);
+    if (!keys_wait_holds(&keys->wait))
+        hold(stream);
 }

@@ -3,10 +3,11 @@
  * The stream's part in RDMA: it asks the source for keys, a span at a time and one question at a time, in the order
  * of the memory, while nothing is missing any more where it has been (keys.h).
  *
- * What a span lists as zero is placed at once, so that it need not cross the wire.  What lies where keys were not
+ * What a span lists as zero is placed at once, so that it need not cross the wire: a portion at a time, as faults may wait
+ * for what the stream's own channels bring meanwhile.  What lies where keys were not
  * told yet is held: it would go by TCP, at the price of the source's CPU, a moment before it could be READ.
  * Faults never wait for a key.  Nor does the stream for long: if there is nothing left to claim for a
- * while, and still no key, it goes on by TCP.
+ * while, and still no key, it goes on by TCP (keys_wait.h).
  *
  * A source that has pinned as much as it may says so; spans whose pages have all come are given back, and then it is asked
  * again.  Not before nobody READs there (keys_close()); a page that was REMOVED while it was
@@ -24,6 +25,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "daemon/fault/keys_wait.h"
 #include "protocol/peer.h"
 
 struct Stream;
@@ -31,13 +33,15 @@ struct Stream;
 typedef struct StreamKeys {
     bool on;         /* this connection has them */
     bool asked;      /* a question is under way */
-    bool full;       /* the source may pin no more */
     bool complete;   /* it has been asked for all */
-    bool unheld;     /* nothing is held any more */
+    bool full_told;  /* it was said that the source may pin no more */
+    bool refused;    /* some memory cannot be READ */
     uint32_t region; /* where it stands */
     uint64_t page;
-    uint64_t idle_ns;   /* since when there is nothing to claim; 0: there was */
-    uint64_t tidied_ns; /* when spans and blocks were last looked through */
+    KeysWait wait;
+    uint64_t tidied_ns;      /* when spans were last looked through */
+    uint32_t zero, n_zeroes; /* of the last span's, these are still to be placed */
+    PeerExtent zeroes[PEER_MAP_EXTENTS];
 } StreamKeys;
 
 /* Once a step, before it claims. */
@@ -51,5 +55,8 @@ void stream_keys_down(struct Stream *stream);
 
 /* The stream found something to claim, or nothing. */
 void stream_keys_claimed(struct Stream *stream, bool any, uint64_t now_ns);
+
+/* True if a next step has zeroes to place: nobody will wake the stream for that. */
+bool stream_keys_have_zeroes(const struct Stream *stream);
 
 #endif

@@ -92,6 +92,7 @@ static Export *make(const uint8_t uuid[LIMIT_UUID], const char *name, int client
         return NULL;
     }
     pthread_mutex_init(&export->lock, NULL);
+    export_rdma_init(export);
     export->references = 1;
     export->client_pid = client_pid;
     export->notify = notify;
@@ -139,6 +140,7 @@ void export_unref(Export *export)
     memory_deinit(&export->memory);
     if (export->relay_listener >= 0)
         close(export->relay_listener);
+    export_rdma_deinit(export);
     pthread_mutex_destroy(&export->lock);
     free(export);
 }
@@ -149,7 +151,7 @@ void export_unref(Export *export)
  */
 static void end_connections(Export *export, int how)
 {
-    export_rdma_break(export);
+    export_rdma_end(export);
     if (export->control)
         shutdown(export->control->fd, how);
     export->control = NULL;
@@ -157,6 +159,21 @@ static void end_connections(Export *export, int how)
         if (export->channels[i].fd >= 0)
             shutdown(export->channels[i].fd, SHUT_RDWR);
     atomic_store(&export->relay.stop, true);
+}
+
+/*
+ * Under the lock: its destination is gone, as far as anybody can tell, and comes back with a new lease if at all.
+ * A data connection says nothing for as long as nothing is asked, so nobody would ever notice that its other end
+ * has vanished, and what is pinned for it would stay so.  A relay is QEMU's, and ends with its stream.
+ */
+static void lose_destination(Export *export)
+{
+    export_rdma_end(export);
+    export->control = NULL;
+    export->session = 0;
+    for (unsigned i = 0; i < EXPORT_CHANNELS_MAX; i++)
+        if (export->channels[i].fd >= 0 && export->channels[i].kind != PEER_CHANNEL_RELAY)
+            shutdown(export->channels[i].fd, SHUT_RDWR);
 }
 
 /*
@@ -181,6 +198,7 @@ void export_close(Export *export)
     if (export->relay_listener >= 0)
         turn_away(export->relay_listener);
     pthread_mutex_unlock(&export->lock);
+    export_rdma_wait(export);
 }
 
 void export_drop_memory(Export *export)
@@ -293,7 +311,7 @@ static bool fence(Export *export, const char *reason)
         return false;
     snprintf(export->reason, sizeof export->reason, "%s", reason);
     atomic_store_explicit(&export->fenced, true, memory_order_release);
-    export_rdma_break(export);
+    export_rdma_end(export);
     return true;
 }
 
@@ -312,13 +330,14 @@ static void fence_and_tell(Export *export, const char *reason, bool failed)
     else
         log_info("%s: export ended: %s", export->name, reason);
     message = calloc(1, sizeof *message);
-    if (!message)
-        return;
-    message->type = PEER_FENCED;
-    message->status.code = PEER_ERROR_FENCED;
-    snprintf(message->status.text, sizeof message->status.text, "%s", reason);
-    export_order(export, message);
-    free(message);
+    if (message) {
+        message->type = PEER_FENCED;
+        message->status.code = PEER_ERROR_FENCED;
+        snprintf(message->status.text, sizeof message->status.text, "%s", reason);
+        export_order(export, message);
+        free(message);
+    }
+    export_rdma_wait(export);
 }
 
 void export_fence(Export *export, const char *reason)
@@ -384,6 +403,15 @@ static void describe_lease(Export *export, PeerMessage *m)
     }
 }
 
+/* Whose lease it was reads no more before another one hears that it is its own. */
+static void end_lease_before(Export *export)
+{
+    pthread_mutex_lock(&export->lock);
+    end_connections(export, SHUT_RDWR);
+    pthread_mutex_unlock(&export->lock);
+    export_rdma_wait(export);
+}
+
 /* False: the export has ended meanwhile. */
 static bool take_lease(Export *export, PeerSocket *peer, PeerMessage *m)
 {
@@ -394,10 +422,11 @@ static bool take_lease(Export *export, PeerSocket *peer, PeerMessage *m)
     peer->timeout_ms = 0;
     memset(m, 0, sizeof *m);
     region_set_describe(&export->memory.regions, &m->attached.regions);
+    end_lease_before(export);
     pthread_mutex_lock(&export->lock);
     open = !atomic_load(&export->closed);
     if (open) {
-        end_connections(export, SHUT_RDWR);
+        end_connections(export, SHUT_RDWR); /* of one that came meanwhile */
         atomic_store(&export->relay.stop, false);
         export->session = atomic_fetch_add(&sessions, 1) + 1;
         export_random(export->secret, sizeof export->secret);
@@ -417,7 +446,7 @@ static bool drop_lease(Export *export, const PeerSocket *peer)
     pthread_mutex_lock(&export->lock);
     held = export->control == peer;
     if (held)
-        export->control = NULL;
+        lose_destination(export);
     pthread_mutex_unlock(&export->lock);
     return held;
 }

@@ -6,8 +6,8 @@
  * time holds the lease, and a new holder of the token ends the connections of the one before it.
  *
  * Reference-counted: the control thread holds one, every connection thread one.  What changes is
- * atomic or under the export's lock, with which nobody waits for anything: the control thread takes
- * it too.  It may be taken under the registry's lock, not the other way round.
+ * atomic or under the export's lock, with which nobody waits for anything, a device's answer included:
+ * the control thread takes it too.  It may be taken under the registry's lock, not the other way round.
  */
 #ifndef POSTCOPYD_SOURCE_EXPORT_H
 #define POSTCOPYD_SOURCE_EXPORT_H
@@ -42,7 +42,7 @@ typedef struct ExportChannel {
     uint32_t index;
     _Atomic uint64_t requests, bytes;
     struct ExportRdma *rdma; /* its thread's; NULL: no pair */
-    struct RdmaPair *pair;   /* its thread frees it; anybody breaks it, under the export's lock */
+    struct RdmaPair *pair;   /* under the export's lock: whoever takes it out breaks and frees it */
 } ExportChannel;
 
 typedef struct ExportProgress {
@@ -71,7 +71,8 @@ struct Export {
     bool
         asked_for; /* by a destination that may know it by another name; set before its token is told */
     _Atomic uint64_t reads, urgent_reads, pages_read, zero_pages, bytes;
-    _Atomic uint64_t rdma_spans; /* told; export_rdma.h has the rest */
+    _Atomic uint64_t rdma_spans;  /* told; export_rdma.h has the rest */
+    _Atomic uint64_t rdma_pinned; /* bytes, of all its sessions */
 
     pthread_mutex_t lock; /* of all below */
     uint32_t session;     /* 0: no lease yet */
@@ -83,7 +84,9 @@ struct Export {
     char reason[LIMIT_TEXT + 1]; /* why it was fenced */
     int relay_listener;          /* for the source's QEMU; -1 */
     Relay relay;
-    struct ExportRdma *rdma;           /* the lease's; NULL: none of its channels has a pair */
+    pthread_cond_t changed;  /* what is told of RDMA below */
+    struct ExportRdma *rdma; /* the lease's; NULL: none of its channels has a pair */
+    unsigned rdma_unbroken;  /* sessions that have ended, with pairs that may not be broken yet */
     char rdma_refusal[LIMIT_TEXT + 1]; /* why the last channel that wanted a pair got none; "" */
 };
 
@@ -126,7 +129,10 @@ uint64_t export_seal(Export *export);
 uint64_t export_draw_seal(void);
 void export_seal_as(Export *export, uint64_t seal);
 
-/* The source ran again, or its switchover was undone after the seal: never read again. */
+/*
+ * The source ran again, or its switchover was undone after the seal: never read again.  Returns once no device reads
+ * it any more, but waits 250 ms at most for one that does not do as it is told (export_rdma.h).
+ */
 void export_fence(Export *export, const char *reason);
 
 /* The same where nothing went wrong: nobody needs it any more. */

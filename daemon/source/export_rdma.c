@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <time.h>
 
 #include "daemon/core/log.h"
 #include "daemon/transport/rdma_pair.h"
@@ -13,45 +15,173 @@ static const char gone[] = "this session has ended, or its guest may not be read
 
 /* --- what pins ----------------------------------------------------------------------------- */
 
+/* So that one VM leaves something for others. */
+static uint64_t share_of(const ExportRdma *rdma)
+{
+    return rdma->budget->most / 2;
+}
+
 static uint64_t device_room(void *owner)
 {
     const ExportRdma *rdma = owner;
+    uint64_t own = atomic_load(&rdma->export->rdma_pinned);
+    uint64_t left = rdma_budget_room(rdma->budget);
+    uint64_t share = own < share_of(rdma) ? share_of(rdma) - own : 0;
 
-    return rdma_budget_room(rdma->budget);
+    return left < share ? left : share;
+}
+
+/* ENOMEM is what a device says, too, that has as many regions as it can have: nobody can tell which it was. */
+static void tell_limit(ExportRdma *rdma, size_t length, int error)
+{
+    char text[LIMIT_TEXT + 1];
+
+    if (rdma->limit_told)
+        return;
+    rdma->limit_told = true;
+    if (error != -ENOMEM) {
+        log_warning("%s: RDMA: its memory cannot be pinned for %s: %s", rdma->export->name,
+                    rdma_device_name(rdma->device), strerrordesc_np(-error));
+        return;
+    }
+    rdma_memory_hint(length, text);
+    log_warning("%s: RDMA: %s; or %s has no memory region left: then move fewer VMs at once",
+                rdma->export->name, text, rdma_device_name(rdma->device));
 }
 
 static void *device_pin(void *owner, void *memory, size_t length, uint32_t *ret_rkey,
                         int *ret_error)
 {
     ExportRdma *rdma = owner;
-    RdmaMemory *pinned =
-        rdma_memory_new(rdma->device, memory, length, RDMA_ACCESS_EXPORT, ret_error);
-    char text[LIMIT_TEXT + 1];
+    _Atomic uint64_t *own = &rdma->export->rdma_pinned;
+    RdmaMemory *pinned = NULL;
 
+    *ret_error = -EDQUOT;
+    if (atomic_fetch_add(own, length) + length <= share_of(rdma))
+        pinned = rdma_memory_new(rdma->device, memory, length, RDMA_ACCESS_EXPORT, ret_error);
     if (pinned) {
         *ret_rkey = rdma_memory_rkey(pinned);
         return pinned;
     }
-    if (*ret_error == -EDQUOT || rdma->limit_told)
-        return NULL;
-    rdma->limit_told = true;
-    if (*ret_error == -ENOMEM)
-        rdma_memory_hint(length, text);
-    else
-        snprintf(text, sizeof text, "its memory cannot be pinned for %s: %s",
-                 rdma_device_name(rdma->device), strerrordesc_np(-*ret_error));
-    log_warning("%s: RDMA: %s", rdma->name, text);
+    atomic_fetch_sub(own, length);
+    if (*ret_error != -EDQUOT)
+        tell_limit(rdma, length, *ret_error);
     return NULL;
 }
 
-static void device_unpin(void *pinned)
+static void device_unpin(void *owner, void *pinned, size_t length)
 {
+    ExportRdma *rdma = owner;
+
     rdma_memory_free(pinned);
+    atomic_fetch_sub(&rdma->export->rdma_pinned, length);
+}
+
+/* --- the end of a session ------------------------------------------------------------------ */
+
+void export_rdma_init(Export *export)
+{
+    pthread_condattr_t attributes;
+
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&export->changed, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
+
+void export_rdma_deinit(Export *export)
+{
+    pthread_cond_destroy(&export->changed);
+}
+
+/* Under the lock: its thread begins. */
+static void end_session(Export *export, ExportRdma *rdma)
+{
+    if (rdma->ended)
+        return;
+    rdma->ended = true;
+    export->rdma_unbroken++;
+    if (export->rdma == rdma)
+        export->rdma = NULL;
+    pthread_cond_broadcast(&export->changed);
+}
+
+void export_rdma_end(Export *export)
+{
+    ExportRdma *rdma = export->rdma;
+
+    if (!rdma)
+        return;
+    for (unsigned i = 0; i < EXPORT_CHANNELS_MAX; i++) {
+        if (export->channels[i].pair)
+            rdma->ending[rdma->n_ending++] = export->channels[i].pair;
+        export->channels[i].pair = NULL;
+    }
+    end_session(export, rdma);
+}
+
+void export_rdma_wait(Export *export)
+{
+    struct timespec end;
+    bool late;
+
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_nsec += EXPORT_RDMA_BREAK_MS * 1000000L;
+    end.tv_sec += end.tv_nsec / 1000000000L;
+    end.tv_nsec %= 1000000000L;
+    pthread_mutex_lock(&export->lock);
+    while (export->rdma_unbroken > 0 &&
+           pthread_cond_timedwait(&export->changed, &export->lock, &end) == 0)
+        ;
+    late = export->rdma_unbroken > 0;
+    pthread_mutex_unlock(&export->lock);
+    if (late)
+        log_error("%s: RDMA: the device may still read its memory, %d ms after it was told not to",
+                  export->name, EXPORT_RDMA_BREAK_MS);
+}
+
+/*
+ * A session's own thread, made with it, so that its end needs nothing that may be lacking by then.  Orders to a
+ * device take as long as its firmware likes: first those that matter to a guest that runs again.
+ */
+static void *finish(void *argument)
+{
+    ExportRdma *rdma = argument;
+    Export *export = rdma->export;
+    RdmaDevice *device;
+
+    prctl(PR_SET_NAME, "rdma-end");
+    pthread_mutex_lock(&export->lock);
+    while (!rdma->ended)
+        pthread_cond_wait(&export->changed, &export->lock);
+    pthread_mutex_unlock(&export->lock);
+    for (unsigned i = 0; i < rdma->n_ending; i++)
+        rdma_pair_break(rdma->ending[i]);
+    pthread_mutex_lock(&export->lock);
+    export->rdma_unbroken--;
+    pthread_cond_broadcast(&export->changed);
+    pthread_mutex_unlock(&export->lock);
+    for (unsigned i = 0; i < rdma->n_ending; i++)
+        rdma_pair_free(rdma->ending[i]);
+    spans_end(rdma->spans);
+    pthread_mutex_lock(&export->lock);
+    device = rdma->device;
+    rdma->device = NULL;
+    pthread_mutex_unlock(&export->lock);
+    rdma_device_unref(device);
+    return NULL;
 }
 
 /* --- what the channels of a lease share ---------------------------------------------------- */
 
-ExportRdma *export_rdma_new(const Export *export, RdmaDevice *device, RdmaBudget *budget,
+static void free_shared(ExportRdma *rdma)
+{
+    spans_free(rdma->spans);
+    rdma_device_unref(rdma->device);
+    free(rdma);
+}
+
+ExportRdma *export_rdma_new(Export *export, RdmaDevice *device, RdmaBudget *budget,
                             const SpanPins *pins)
 {
     ExportRdma *rdma = calloc(1, sizeof *rdma);
@@ -62,25 +192,19 @@ ExportRdma *export_rdma_new(const Export *export, RdmaDevice *device, RdmaBudget
         .unpin = device_unpin,
     };
 
-    if (rdma)
-        rdma->spans = spans_new(&export->memory, pins ? pins : &own);
-    if (!rdma || !rdma->spans) {
+    if (!rdma) {
         rdma_device_unref(device);
-        free(rdma);
         return NULL;
     }
     rdma->users = 1;
+    rdma->export = export;
     rdma->device = device;
     rdma->budget = budget;
-    rdma->name = export->name;
-    return rdma;
-}
-
-static void free_shared(ExportRdma *rdma)
-{
-    spans_free(rdma->spans);
-    rdma_device_unref(rdma->device);
-    free(rdma);
+    rdma->spans = spans_new(&export->memory, pins ? pins : &own);
+    if (rdma->spans && pthread_create(&rdma->thread, NULL, finish, rdma) == 0)
+        return rdma;
+    free_shared(rdma);
+    return NULL;
 }
 
 /* Under the lock: whether a session may have pairs at all. */
@@ -107,17 +231,20 @@ static ExportRdma *use_shared(Export *export, uint32_t session, ExportRdma *made
     return rdma;
 }
 
+/* The last one waits until nothing of it is left. */
 static void leave_shared(Export *export, ExportRdma *rdma)
 {
     bool last;
 
     pthread_mutex_lock(&export->lock);
     last = --rdma->users == 0;
-    if (last && export->rdma == rdma)
-        export->rdma = NULL;
-    pthread_mutex_unlock(&export->lock);
     if (last)
-        free_shared(rdma);
+        end_session(export, rdma);
+    pthread_mutex_unlock(&export->lock);
+    if (!last)
+        return;
+    pthread_join(rdma->thread, NULL);
+    free_shared(rdma);
 }
 
 /* Opening a device may take a while: without the lock.  Of two channels that do so one is in vain. */
@@ -137,7 +264,7 @@ static ExportRdma *enter_shared(Export *export, int fd, uint32_t session, RdmaBu
     if (made)
         rdma = use_shared(export, session, made);
     if (made && rdma != made)
-        free_shared(made);
+        leave_shared(export, made);
     if (!rdma)
         snprintf(ret_text, LIMIT_TEXT + 1, "%s", made ? gone : strerrordesc_np(ENOMEM));
     return rdma;
@@ -145,46 +272,67 @@ static ExportRdma *enter_shared(Export *export, int fd, uint32_t session, RdmaBu
 
 /* --- a channel's pair ---------------------------------------------------------------------- */
 
+/* NULL: the session has ended, and the device may be closed. */
+static RdmaPair *new_pair(Export *export, const ExportRdma *rdma, char *ret_text)
+{
+    RdmaDevice *device = NULL;
+    RdmaPair *pair = NULL;
+
+    pthread_mutex_lock(&export->lock);
+    if (!rdma->ended)
+        device = rdma_device_ref(rdma->device);
+    pthread_mutex_unlock(&export->lock);
+    if (device)
+        pair = rdma_pair_new(device, 0, ret_text);
+    else
+        snprintf(ret_text, LIMIT_TEXT + 1, "%s", gone);
+    rdma_device_unref(device);
+    return pair;
+}
+
 /*
  * From now on whatever ends the session breaks it.  Whoever fenced or took the lease before did not know it:
  * so that is looked at under the same lock.
  */
-static bool publish(Export *export, ExportChannel *channel, uint32_t session, RdmaPair *pair)
+static bool publish(Export *export, ExportChannel *channel, const ExportRdma *rdma, RdmaPair *pair)
 {
     bool may;
 
     pthread_mutex_lock(&export->lock);
-    may = may_connect(export, session);
+    may = !rdma->ended;
     if (may)
         channel->pair = pair;
     pthread_mutex_unlock(&export->lock);
     return may;
 }
 
-static RdmaPair *make_pair(Export *export, ExportChannel *channel, uint32_t session,
-                           const ExportRdma *rdma, const PeerRdmaEnd *theirs, char *ret_text)
+/* Once it is published it is not ours to look at. */
+static bool make_pair(Export *export, ExportChannel *channel, const ExportRdma *rdma,
+                      const PeerRdmaEnd *theirs, PeerRdmaEnd *ret_ours, char *ret_text)
 {
-    RdmaPair *pair = rdma_pair_new(rdma->device, 0, ret_text);
+    RdmaPair *pair = new_pair(export, rdma, ret_text);
 
     if (!pair)
-        return NULL;
+        return false;
     if (rdma_pair_connect(pair, theirs, ret_text) == 0) {
-        if (publish(export, channel, session, pair))
-            return pair;
+        rdma_pair_describe(pair, ret_ours);
+        if (publish(export, channel, rdma, pair))
+            return true;
         snprintf(ret_text, LIMIT_TEXT + 1, "%s", gone);
     }
     rdma_pair_free(pair);
-    return NULL;
+    return false;
 }
 
 static bool connect_channel(Export *export, ExportChannel *channel, int fd, uint32_t session,
-                            RdmaBudget *budget, const PeerRdmaEnd *theirs, char *ret_text)
+                            RdmaBudget *budget, const PeerRdmaEnd *theirs, PeerRdmaEnd *ret_ours,
+                            char *ret_text)
 {
     ExportRdma *rdma = enter_shared(export, fd, session, budget, ret_text);
 
     if (!rdma)
         return false;
-    if (!make_pair(export, channel, session, rdma, theirs, ret_text)) {
+    if (!make_pair(export, channel, rdma, theirs, ret_ours, ret_text)) {
         leave_shared(export, rdma);
         return false;
     }
@@ -216,7 +364,7 @@ static bool any_shared(const RegionSet *regions)
 void export_rdma_connect(Export *export, ExportChannel *channel, int fd, uint32_t session,
                          RdmaBudget *budget, const char *refusal, PeerMessage *message)
 {
-    PeerRdmaEnd theirs = message->rdma_connect.end;
+    PeerRdmaEnd theirs = message->rdma_connect.end, ours;
     char *text = message->rdma_connected.text;
     bool connected = false;
 
@@ -230,9 +378,9 @@ void export_rdma_connect(Export *export, ExportChannel *channel, int fd, uint32_
     if (refusal)
         snprintf(text, LIMIT_TEXT + 1, "%s", refusal);
     else
-        connected = connect_channel(export, channel, fd, session, budget, &theirs, text);
+        connected = connect_channel(export, channel, fd, session, budget, &theirs, &ours, text);
     if (connected) {
-        rdma_pair_describe(channel->pair, &message->rdma_connected.end);
+        message->rdma_connected.end = ours;
         text[0] = '\0';
     } else {
         message->rdma_connected.code = PEER_ERROR_REFUSED;
@@ -256,26 +404,17 @@ void export_rdma_disconnect(Export *export, ExportChannel *channel)
     leave_shared(export, rdma);
 }
 
-void export_rdma_break(Export *export)
-{
-    for (unsigned i = 0; i < EXPORT_CHANNELS_MAX; i++)
-        if (export->channels[i].pair)
-            rdma_pair_break(export->channels[i].pair);
-    export->rdma = NULL; /* its channels still have it, until they end */
-}
-
 void export_rdma_report(Export *export, ExportRdmaReport *ret_report)
 {
     memset(ret_report, 0, sizeof *ret_report);
     ret_report->spans = atomic_load(&export->rdma_spans);
+    ret_report->pinned = atomic_load(&export->rdma_pinned);
     pthread_mutex_lock(&export->lock);
     for (unsigned i = 0; i < EXPORT_CHANNELS_MAX; i++)
         ret_report->pairs += export->channels[i].pair != NULL;
-    if (export->rdma) {
+    if (export->rdma)
         snprintf(ret_report->device, sizeof ret_report->device, "%s",
                  rdma_device_name(export->rdma->device));
-        ret_report->pinned = spans_pinned(export->rdma->spans);
-    }
     memcpy(ret_report->refusal, export->rdma_refusal, sizeof ret_report->refusal);
     pthread_mutex_unlock(&export->lock);
 }

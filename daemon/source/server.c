@@ -357,7 +357,9 @@ static int serve_keys(Server *server, Spans *spans)
     error = flush(server); /* its pages lie where the scan reads to */
     if (error)
         return error;
-    spans_find(spans, region, page, server->pages, m);
+    error = spans_find(spans, region, page, server->pages, m);
+    if (error)
+        return error;
     m->keys.seal = atomic_load(&server->export->seal);
     /* Asked again after the work, as for a READ: the key would be of a guest that ran meanwhile. */
     if (export_refuses(server->export) != PEER_ERROR_NONE)

@@ -3,26 +3,27 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 typedef struct Span {
     uint32_t id;
-    uint64_t bytes;
+    uint32_t region;
+    uint64_t page, count;
     void *pinned;
 } Span;
 
 struct Spans {
     const Memory *memory;
     SpanPins pins;
-    _Atomic uint64_t bytes; /* pinned */
-    pthread_mutex_t lock;   /* of all below */
+    pthread_mutex_t lock; /* of all below */
     void *mappings[LIMIT_REGIONS];
     Span spans[SPANS_MOST]; /* by their ids, ascending */
     uint32_t n;
     uint32_t last_id;
+    bool ended;
 };
 
 Spans *spans_new(const Memory *memory, const SpanPins *pins)
@@ -39,26 +40,32 @@ Spans *spans_new(const Memory *memory, const SpanPins *pins)
 
 static void unpin(Spans *spans, const Span *span)
 {
-    spans->pins.unpin(span->pinned);
-    atomic_fetch_sub(&spans->bytes, span->bytes);
+    unsigned shift = spans->memory->regions.regions[span->region].page_shift;
+
+    spans->pins.unpin(spans->pins.owner, span->pinned, span->count << shift);
+}
+
+void spans_end(Spans *spans)
+{
+    pthread_mutex_lock(&spans->lock);
+    spans->ended = true;
+    while (spans->n > 0)
+        unpin(spans, &spans->spans[--spans->n]);
+    for (uint32_t i = 0; i < spans->memory->regions.n; i++) {
+        if (spans->mappings[i])
+            munmap(spans->mappings[i], spans->memory->regions.regions[i].length);
+        spans->mappings[i] = NULL;
+    }
+    pthread_mutex_unlock(&spans->lock);
 }
 
 void spans_free(Spans *spans)
 {
     if (!spans)
         return;
-    for (uint32_t i = 0; i < spans->n; i++)
-        unpin(spans, &spans->spans[i]);
-    for (uint32_t i = 0; i < spans->memory->regions.n; i++)
-        if (spans->mappings[i])
-            munmap(spans->mappings[i], spans->memory->regions.regions[i].length);
+    spans_end(spans);
     pthread_mutex_destroy(&spans->lock);
     free(spans);
-}
-
-uint64_t spans_pinned(const Spans *spans)
-{
-    return atomic_load(&spans->bytes);
 }
 
 /*
@@ -92,6 +99,19 @@ static uint64_t pages_allowed(Spans *spans, const Region *region, uint64_t page)
     return (room < PEER_SPAN_MAX ? room : PEER_SPAN_MAX) >> region->page_shift;
 }
 
+/* Nobody who follows what was told asks so; who does might have the same memory pinned again and again. */
+static bool is_told(const Spans *spans, uint32_t region, const ScanSpan *found)
+{
+    for (uint32_t i = 0; i < spans->n; i++) {
+        const Span *span = &spans->spans[i];
+
+        if (span->region == region && found->page < span->page + span->count &&
+            span->page < found->page + found->count)
+            return true;
+    }
+    return false;
+}
+
 /* Pins the span that was found. */
 static PeerKeysState pin(Spans *spans, uint32_t region, PeerSpan *span)
 {
@@ -110,49 +130,59 @@ static PeerKeysState pin(Spans *spans, uint32_t region, PeerSpan *span)
         return error == -EDQUOT || (error == -ENOMEM && spans->n > 0) ? PEER_KEYS_FULL
                                                                       : PEER_KEYS_NONE;
     made->id = span->id = ++spans->last_id;
-    made->bytes = length;
+    made->region = region;
+    made->page = span->page;
+    made->count = span->count;
     span->address = (uintptr_t)memory;
     spans->n++;
-    atomic_fetch_add(&spans->bytes, length);
     return PEER_KEYS_SPAN;
 }
 
-/* Under the lock. */
-static PeerKeysState find(Spans *spans, uint32_t region, uint64_t page, void *scratch,
-                          PeerMessage *keys)
+/* Under the lock.  0, with what is to be told, or negative errno. */
+static int find(Spans *spans, uint32_t region, uint64_t page, void *scratch, PeerMessage *keys)
 {
     const Region *from = &spans->memory->regions.regions[region];
     ScanSpan found = {.zeroes = keys->keys.zeroes};
     uint64_t most;
 
+    if (spans->ended)
+        return -ECANCELED;
+    keys->keys.state = PEER_KEYS_NONE;
     if (from->kind != CLIENT_REGION_SHARED)
-        return PEER_KEYS_NONE;
+        return 0;
     most = pages_allowed(spans, from, page);
-    if (most == 0)
-        return PEER_KEYS_FULL;
+    if (most == 0) {
+        keys->keys.state = PEER_KEYS_FULL;
+        return 0;
+    }
     if (scan_span(spans->memory, region, page, most, scratch, &found))
-        return PEER_KEYS_NONE;
+        return 0;
+    if (is_told(spans, region, &found))
+        return -EPROTO;
     keys->keys.next = found.next;
     keys->keys.n = found.n;
     keys->keys.span.page = found.page;
     keys->keys.span.count = found.count;
-    return found.count ? pin(spans, region, &keys->keys.span) : PEER_KEYS_END;
+    keys->keys.state = found.count ? pin(spans, region, &keys->keys.span) : PEER_KEYS_END;
+    return 0;
 }
 
-void spans_find(Spans *spans, uint32_t region, uint64_t page, void *scratch, PeerMessage *ret_keys)
+int spans_find(Spans *spans, uint32_t region, uint64_t page, void *scratch, PeerMessage *ret_keys)
 {
-    PeerKeysState state;
+    int error;
 
     ret_keys->type = PEER_KEYS;
     ret_keys->keys.region = region;
     pthread_mutex_lock(&spans->lock);
-    state = find(spans, region, page, scratch, ret_keys);
+    error = find(spans, region, page, scratch, ret_keys);
     pthread_mutex_unlock(&spans->lock);
-    ret_keys->keys.state = state;
-    if (state == PEER_KEYS_FULL)
+    if (error)
+        return error;
+    if (ret_keys->keys.state == PEER_KEYS_FULL)
         ret_keys->keys.next = page;
-    if (state == PEER_KEYS_NONE)
+    if (ret_keys->keys.state == PEER_KEYS_NONE)
         ret_keys->keys.next = region_pages(&spans->memory->regions.regions[region]);
+    return 0;
 }
 
 int spans_retire(Spans *spans, uint32_t id)
@@ -160,6 +190,8 @@ int spans_retire(Spans *spans, uint32_t id)
     int error = -ENOENT;
 
     pthread_mutex_lock(&spans->lock);
+    if (spans->ended)
+        error = 0; /* it was, with all others */
     for (uint32_t i = 0; i < spans->n && error; i++)
         if (spans->spans[i].id == id) {
             unpin(spans, &spans->spans[i]);

@@ -154,7 +154,7 @@ typedef struct Channel {
     bool landed_last; /* a frame like the last one is likely next */
     struct iovec vector[2];
     struct msghdr message;
-    PeerMessage *scratch;      /* for MAP; bulk channels only */
+    PeerMessage *scratch;      /* for MAP and KEYS; bulk channels only */
     RdmaLane *lane;            /* NULL: TCP only */
     RingWatch completing;      /* the lane has completions */
     bool handing;              /* the lane's pages are being handed over: it must stay */
@@ -166,7 +166,7 @@ typedef struct Channel {
     _Atomic uint64_t rdma_bytes;
     _Atomic uint64_t rdma_landed_pages;
     _Atomic uint64_t rdma_staged_pages;
-    _Atomic uint64_t rdma_failures; /* connections that the lane brought down */
+    _Atomic uint64_t rdma_failures; /* connections that the lane, or keys, brought down */
     _Atomic bool connected;
     uint64_t done_seen; /* of whoever looks whether it has stalled */
     unsigned stalled;
@@ -183,6 +183,12 @@ void channel_deinit(Channel *channel);
  * Only while it has none. */
 void channel_attach(Channel *channel, int fd, uint32_t session, uint32_t generation,
                     RdmaLane *lane);
+
+/* The connection is about to be taken down, and the lane, or what was told for it, is to blame. */
+static inline void channel_blame_lane(Channel *channel)
+{
+    atomic_fetch_add_explicit(&channel->rdma_failures, 1, memory_order_relaxed);
+}
 
 /* Takes the connection down; sink->down() follows. */
 void channel_drop(Channel *channel, const char *reason);

@@ -216,11 +216,15 @@ static bool take_keys(Channel *channel, const PeerMessage *message)
 static bool take_message(Channel *channel, const PeerHeader *header, const uint8_t *body)
 {
     PeerMessage *message = channel->scratch;
+    bool keys = header->type == PEER_KEYS, sound;
 
-    if ((header->type != PEER_MAP && header->type != PEER_KEYS) || !message ||
-        peer_message_decode(header, body, message))
+    if ((header->type != PEER_MAP && !keys) || !message)
         return false;
-    return header->type == PEER_MAP ? take_map(channel, message) : take_keys(channel, message);
+    sound = peer_message_decode(header, body, message) == 0 &&
+            (keys ? take_keys(channel, message) : take_map(channel, message));
+    if (!sound && keys && channel->lane)
+        channel_blame_lane(channel);
+    return sound;
 }
 
 /* How much of a frame must lie in the buffer before it can be taken. */

@@ -48,7 +48,7 @@ def transport_chosen():
             status, message = both.migrate(source, destination,
                                            options=("--transport", "rdma")).fail(30)
             expect(status == 1, f"exit {status}: {message}")
-            mentions(message, "RDMA", "--transport auto", *words)
+            mentions(message, "RDMA", "--transport tcp", *words)
             expect((capabilities(source), capabilities(destination)) == before, "not undone")
             both.migrate(source, destination, options=("--transport", "tcp")).succeed()
             verified(destination)

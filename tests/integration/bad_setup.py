@@ -78,6 +78,10 @@ def config_mistakes():
                 ("rdma", "pinned", "1M", "pinned", "8388608"),
                 ("rdma", "pinned", "513G", "pinned", "G are understood"),
                 ("rdma", "pinned", "1048577T", "pinned"),
+                # These would fit if 64 bits wrapped.
+                ("rdma", "pinned", "17179869185G", "pinned", "549755813888"),
+                ("import", "window", "18014398509482048K", "window"),
+                ("import", "chunk", "17592186044417M", "chunk"),
                 ("rdma", "device", "rxe0", "no key 'device'"),
                 ("libvirt", "enable", "some", "enable", "opted or all"),
                 ("libvirt", "start_postcopy", "1001", "start_postcopy", "1000"),

@@ -114,6 +114,10 @@ def check_rdma():
     for rdma, transport, wanted in (
             ({}, "auto", {"rdma": ("ok", "travels over TCP", "")}),
             ({}, "rdma", {"rdma": ("fail", "networks is empty", "both")}),
+            ({"peers": "10.1.0.0/16 = tcp, 10.1.1.0/24 = rdma"}, "auto",
+             {"rdma": ("fail", "[rdma] peers wants rdma for some hosts", "both")}),
+            ({"peers": "10.1.0.0/16=auto,10.1.1.0/24=tcp"}, "auto",
+             {"rdma": ("ok", "travels over TCP", "")}),
             (named, "auto", {"rdma": ("warn", "no RDMA device", "rdma link show"),
                              "rdma-network": ("warn", "no address of this host is in [rdma] networks"
                                               " = 198.51.100.0/24, 127.0.0.0/8 (no RDMA device is "
@@ -122,7 +126,7 @@ def check_rdma():
             (named, "rdma", {"rdma": ("fail", "no VM can arrive", "driver")})):
         with World(destination={"rdma": rdma, "peer": {"transport": transport}}) as world:
             found = _findings(_check(world.destination.socket, world.folder / "none.conf"))
-            expect(("rdma-memory" in found) == bool(rdma), found)
+            expect(("rdma-memory" in found) == ("networks" in rdma), found)
             for name, (level, said, advice) in wanted.items():
                 expect(found[name]["level"] == level, found[name])
                 mentions(found[name]["text"], said)

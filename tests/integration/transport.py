@@ -43,7 +43,7 @@ def refused_at_source():
             source, destination = world.vms()
             for more in ({}, {"libvirt": True, "uuid": "0" * 32, "pid": 1}):
                 answer = _prepare(world, transport="rdma", **more)
-                mentions(answer["error"], "RDMA", "--transport auto", *words)
+                mentions(answer["error"], "RDMA", "--transport tcp", *words)
             for wrong in ("roce", "", 3, None, ["tcp"]):
                 mentions(_prepare(world, transport=wrong)["error"], "auto, tcp or rdma")
             expect(world.source.stats()["exports"] == [], "an export is left")
@@ -88,6 +88,23 @@ def refused_at_destination():
     return why
 
 
+def vetoed_by_configuration():
+    """A destination that is configured for TCP has no RDMA, whoever wants it."""
+    _without_devices()
+    for section, key, value, words in (
+            ("peer", "transport", "tcp", "[peer] transport = tcp at the destination forbids"),
+            ("rdma", "peers", "127.0.0.1=tcp", "[rdma] peers = tcp at the destination forbids")):
+        settings = {"rdma": dict(LOOPBACK)}
+        settings.setdefault(section, {})[key] = value
+        with World(destination=settings) as world:
+            source, destination = world.vms()
+            _, why = _invite(world, RDMA)
+            mentions(why, words, "127.0.0.1", "or use --transport tcp")
+            arrived, _ = _still_works(world, source, destination)
+            expect(arrived["transport"]["wanted"] == "tcp", arrived["transport"])
+    return why
+
+
 def refused_by_configuration():
     """[peer] transport and [rdma] peers count on either side, and for the hosts they name only."""
     _without_devices()
@@ -128,6 +145,8 @@ def by_tcp():
             expect("tcp" in people and (f"no RDMA: {arriving['reason']}" in people) == bool(rdma),
                    people)
             expect("transport tcp" in world.destination.ctl("stats").stdout, "stats do not say")
+            expect(("pages come by TCP" in world.destination.log()) == bool(rdma),
+                   "the log is to tell it where RDMA is set up, and only there")
             destination.do("run")
             arrived, left = world.complete(source, destination, passes=1)
             for name in ("pairs", "pinned_bytes", "reads", "bytes", "landed_pages",

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A VM's memory goes over by RDMA, whole and once, in each way of placing it."""
 
-from soft_roce import PAGE, RoceWorld, by_rdma, came_by_rdma, told, with_keys
+from soft_roce import BOTH, PAGE, RoceWorld, by_rdma, came_by_rdma, told, with_keys
 from world import MIB, expect, fetched
 
 NOT_AHEAD = {"import": {"preallocate": "no"}}
@@ -18,7 +18,7 @@ def _once(figures, populated):
     expect(0 <= holes <= pages["zero"], f"{fetched(pages)} pages came, {populated} have content")
 
 
-def _moved(*, landed, settings=None, **shape):
+def _moved(*, landed, settings=None, share=0.95, **shape):
     """A VM of half-filled memory goes over."""
     with RoceWorld(destination=settings) as world:
         source, destination = world.vms(**{"mem": 48, "fill": 24, "threads": 2, **shape})
@@ -26,8 +26,8 @@ def _moved(*, landed, settings=None, **shape):
         figures = world.complete(source, destination, passes=1)
         _once(figures, source.populated)
         by_tcp_pages = figures[1]["pages_read"]
-        expect(by_tcp_pages <= 0.05 * source.populated, f"{by_tcp_pages} pages were read by TCP")
-        return told(by_rdma(figures[0], source.populated, landed=landed))
+        expect(by_tcp_pages <= (1 - share) * source.populated, f"{by_tcp_pages} pages were read by TCP")
+        return told(by_rdma(figures[0], source.populated, landed=landed, share=share))
 
 
 def anonymous():
@@ -52,8 +52,8 @@ def allocated_staged():
 
 
 def half_allocated():
-    """Half filled, with holes in every chunk: pages land, and holes are zero."""
-    return _moved(landed=True)
+    """Half filled, with holes in every chunk: some chunks were allocated, and holes are zero."""
+    return _moved(landed=BOTH)
 
 
 def at_once():
@@ -69,14 +69,14 @@ def at_once():
 
 
 def many_resolvers():
-    """Several threads READ into one VM's memory, and no page comes twice."""
+    """Several threads READ into one VM's memory, of several spans, and no page comes twice."""
     settings = {"import": {"resolvers": 4, "shards": 4, "bulk_channels": 2}}
-    return _moved(landed=True, settings=settings, mem=256, fill=32)
+    return _moved(landed=True, settings=settings, share=0.6, mem=128, fill=96)
 
 
 def regions_reversed():
     """The two sides number their regions differently."""
-    return _moved(landed=True, regions=4, to={"reverse": True})
+    return _moved(landed=BOTH, share=0.7, regions=4, to={"reverse": True})
 
 
 def zero_pages():

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """RDMA fails while memory is on its way: what was lost is asked for again, and nothing is wrong or missing."""
 
+import signal
 import time
 
 from soft_roce import DEVICE, LIBRARY, RoceWorld, came_by_rdma, remove_device, told, with_keys
@@ -220,6 +221,104 @@ def device_removed():
         arrived = _finish(world, source, destination, touching)
         expect(removing.wait(20) == 0, "the device is still in use")
         return f"{came_by_rdma(arrived)} pages by RDMA; {arrived['transport']['reason']}"
+
+
+def preference():
+    """RDMA or nothing, and then the source trusts the network no more: a running guest waits 10 s, no longer."""
+    with RoceWorld(destination={**SLOWLY, "peer": {"transport": "rdma"}}) as world:
+        source, destination, touching = _begin(world)
+        _under_way(world)
+        world.source.configure(rdma={"networks": "10.98.0.0/16"})
+        world.source.restart()
+        destination.wait_event("paused")
+        begin = time.monotonic()
+        world.destination.wait_log("RDMA cannot be used", "networks")
+        line = world.destination.wait_log("although RDMA was asked for", timeout=30)
+        world.destination.wait_import("vm", lambda i: i["state"] == "running")
+        waited = time.monotonic() - begin
+        expect(waited > 8, f"it waited {waited:.1f} s only")
+        arrived = _finish(world, source, destination, touching)
+        figures = arrived["transport"]
+        expect(figures["kind"] == "tcp" and figures["wanted"] == "rdma" and figures["failures"] > 1, figures)
+        said = world.destination.log().count("RDMA cannot be used")
+        expect(said == 1, f"it was said {said} times")
+        return f"after {waited:.1f} s, {figures['failures']} failures: {line}"
+
+
+def no_room():
+    """RDMA or nothing, and the next daemon may pin too little for all lanes: a running guest does not wait at all."""
+    settings = {"import": {**SLOWLY["import"], "resolvers": 4, "bulk_channels": 2}, "peer": {"transport": "rdma"}}
+    with RoceWorld(destination=settings) as world:
+        source, destination, touching = _begin(world)
+        _under_way(world)
+        world.destination.configure(rdma={"pinned": "8M"})
+        world.destination.restart()
+        line = world.destination.wait_log("although RDMA was asked for", "[rdma] pinned")
+        destination.wait_event("connected", count=2)
+        world.destination.wait_import("vm", lambda i: i["state"] == "running" and i["transport"]["kind"] == "tcp")
+        # Some lanes had been made: the source keeps nothing of them.
+        pairs = world.source.exported("vm")["rdma"]["pairs"]
+        expect(pairs == 0, f"{pairs} pairs are left at the source")
+        expect(world.destination.ctl("limit", "none").returncode == 0, "no limit")
+        expect(destination.answered(touching) is None, "the threads did not end")
+        destination.do("run")
+        arrived, _ = world.complete(source, destination, passes=1)
+        expect(arrived["transport"]["failures"] == 0, arrived["transport"])
+        return line
+
+
+def budget_of_others():
+    """Another VM that leaves the same host has all that may be pinned: RDMA goes on once it is through."""
+    with RoceWorld(source={"rdma": {"pinned": "16M"}},
+                   destination={"import": {"limit": "8M", "around": "4K", "stream_delay_ms": 0}}) as world:
+        one = world.vms("one", mem=32, fill=20)
+        world.offer(one[0])
+        one[0].do("seal")
+        one[1].do("running")
+        world.destination.wait_import("one", lambda i: i["transport"]["spans"] > 0)
+        other = world.vms("other", mem=64, fill=56)
+        world.offer(other[0])
+        other[0].do("seal")
+        other[1].do("running")
+        world.destination.wait_log("other", "can pin no memory")
+        found = world.destination.wait_import("other", lambda i: i["present_bytes"] > 2 * MIB)
+        expect(found["transport"]["spans"] == 0, found["transport"])
+        found = world.destination.wait_import("other", lambda i: i["transport"]["reads"] > 20)
+        expect(found["missing_bytes"] > 0, found)
+        expect(world.destination.ctl("limit", "none").returncode == 0, "no limit")
+        said = []
+        for source, destination in (one, other):
+            destination.do("run")
+            arrived, _ = world.complete(source, destination, passes=1)
+            expect(arrived["transport"]["kind"] == "rdma" and not arrived["transport"]["failures"], arrived["transport"])
+            said.append(told(arrived["transport"]))
+        pinned = world.source.stats()["rdma"]
+        expect(pinned["pinned_peak_bytes"] <= 16 * MIB and pinned["pinned_bytes"] == 0, pinned)
+        return " | ".join(said)
+
+
+def given_back():
+    """All has come, and its client takes its time to let go: nothing stays pinned for it meanwhile."""
+    with RoceWorld(destination=SLOWLY) as world:
+        source, destination, _ = _begin(world)
+        found = _under_way(world)
+        destination.process.send_signal(signal.SIGSTOP)
+        try:
+            expect(world.destination.ctl("limit", "none").returncode == 0, "no limit")
+            world.destination.wait_import("vm", lambda i: i["missing_bytes"] == 0)
+            # What channels READ into stays with them: 1 MiB a resolver, 4 MiB for the one of the stream.
+            staging = (found["transport"]["pairs"] + 3) * MIB
+            world.destination.wait_import("vm", lambda i: i["transport"]["pinned_bytes"] == staging)
+            world.source.wait("no memory is pinned",
+                              lambda: world.source.exported("vm")["rdma"]["pinned_bytes"] == 0)
+            expect(world.destination.imported("vm")["transport"]["pairs"] > 0, "it is over already")
+        finally:
+            destination.process.send_signal(signal.SIGCONT)
+        destination.do("run")
+        world.complete(source, destination, passes=1)
+        figures = world.destination.wait_import(
+            "vm", lambda i: i["transport"]["pairs"] == i["transport"]["pinned_bytes"] == 0)
+        return told(figures["transport"])
 
 
 def budget():

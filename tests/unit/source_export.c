@@ -305,6 +305,43 @@ static void who_waits_for_a_relay_is_turned_away(void **state)
     close(late);
 }
 
+/* Data connections say nothing for as long as nothing is asked: they end with the one that is pinged. */
+static void a_lost_destination_loses_its_channels(void **state)
+{
+    static const PeerChannelKind kinds[] = {PEER_CHANNEL_URGENT, PEER_CHANNEL_BULK,
+                                            PEER_CHANNEL_RELAY};
+    ExportChannel *channels[3];
+    uint8_t secret[LIMIT_TOKEN];
+    int ends[3][2];
+    uint32_t session;
+    char byte;
+
+    (void)state;
+    export_seal(export);
+    attach(0);
+    assert_int_equal(hear(0), 0);
+    session = message.session;
+    memcpy(secret, message.attached.secret, sizeof secret);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends[i]), 0);
+        channels[i] = export_enter_channel(export, ends[i][1], session, kinds[i], i);
+        assert_non_null(channels[i]);
+        assert_int_equal(recv(ends[i][0], &byte, 1, MSG_DONTWAIT), -1);
+    }
+    hang_up(0);
+    for (unsigned i = 0; i < 3; i++) {
+        bool relay = kinds[i] == PEER_CHANNEL_RELAY;
+
+        assert_int_equal(recv(ends[i][0], &byte, 1, MSG_DONTWAIT), relay ? -1 : 0);
+        export_leave_channel(export, channels[i]);
+        close(ends[i][0]);
+        close(ends[i][1]);
+    }
+    /* Nor do others come in its place. */
+    assert_null(export_find_by_secret(session, secret));
+    assert_null(export_enter_channel(export, 0, session, PEER_CHANNEL_BULK, 0));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -317,6 +354,7 @@ int main(void)
         TEST(nobody_waits_for_a_peer_that_does_not_read),
         TEST(a_fence_is_told_once_and_later),
         TEST(it_is_found_by_its_token_only),
+        TEST(a_lost_destination_loses_its_channels),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

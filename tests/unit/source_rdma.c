@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -42,8 +43,10 @@ static void *pin(void *owner, void *memory, size_t length, uint32_t *ret_rkey, i
     return &device;
 }
 
-static void unpin(void *pinned)
+static void unpin(void *owner, void *pinned, size_t length)
 {
+    (void)owner;
+    (void)length;
     assert_ptr_equal(pinned, &device);
     atomic_fetch_sub(&device.pinned, 1);
 }
@@ -70,6 +73,7 @@ static int connected(void **state, bool bulk)
     if (failed)
         return failed;
     reader.channel.rdma = export_rdma_new(reader.export, NULL, NULL, &pins);
+    reader.export->rdma = reader.channel.rdma;
     return !reader.channel.rdma;
 }
 
@@ -336,6 +340,48 @@ static void keys_are_told_and_taken_back(void **state)
     assert_ended();
 }
 
+static void keys_are_told_once(void **state)
+{
+    (void)state;
+    export_seal(reader.export);
+    ask_keys(0, 0);
+    take_message(PEER_KEYS);
+    assert_int_equal(message.keys.state, PEER_KEYS_SPAN);
+    ask_keys(0, 17);
+    assert_ended();
+    assert_int_equal(atomic_load(&reader.export->rdma_spans), 1);
+}
+
+static bool nothing_is_pinned_soon(void)
+{
+    for (unsigned i = 0; i < 5000 && atomic_load(&device.pinned) > 0; i++)
+        usleep(1000);
+    return atomic_load(&device.pinned) == 0;
+}
+
+/* A destination that never hangs up keeps nothing of a guest that runs again. */
+static void a_fence_unpins_and_answers_on(void **state)
+{
+    PeerReadItem item = {.cookie = 1, .page = 1, .count = 1};
+    ExportRdmaReport report;
+
+    (void)state;
+    export_seal(reader.export);
+    ask_keys(0, 0);
+    take_message(PEER_KEYS);
+    assert_int_equal(atomic_load(&device.pinned), 1);
+    export_fence(reader.export, "the source ran again");
+    assert_true(nothing_is_pinned_soon());
+    reader_ask(&item, 1);
+    reader_assert_error(PEER_ERROR_FENCED);
+    retire(message.keys.span.id); /* which it sent before it knew */
+    reader_ask(&item, 1);
+    reader_assert_error(PEER_ERROR_FENCED);
+    export_rdma_report(reader.export, &report);
+    assert_int_equal(report.pairs, 0);
+    assert_string_equal(report.device, "");
+}
+
 /* The scan reads to where pages wait to be sent. */
 static void pages_that_wait_keep_their_content(void **state)
 {
@@ -381,6 +427,8 @@ int main(void)
         CONNECTED(a_fence_while_it_pins_ends_it),
         CONNECTED(keys_out_of_range_end_it),
         CONNECTED(keys_are_told_and_taken_back),
+        CONNECTED(keys_are_told_once),
+        CONNECTED(a_fence_unpins_and_answers_on),
         CONNECTED(pages_that_wait_keep_their_content),
     };
 

@@ -21,7 +21,8 @@
 #define PAGES (200 * MIB / PAGE)
 #define HUGE  (2 * MIB)
 
-enum { SMALL = 0, LARGE, ALIEN }; /* the regions */
+enum { SMALL = 0, LARGE, ALIEN, VAST_ONE }; /* the regions */
+enum { VAST = SPANS_MOST + 1 };
 
 static struct {
     uint64_t most, used, peak;
@@ -31,7 +32,7 @@ static struct {
 
 static Memory memory;
 static Spans *spans;
-static int file, large_file;
+static int file, large_file, vast_file;
 static uint8_t *scratch;
 static PeerMessage keys;
 
@@ -64,10 +65,12 @@ static void *pin(void *owner, void *start, size_t length, uint32_t *ret_rkey, in
     return pinned;
 }
 
-static void unpin(void *of)
+static void unpin(void *owner, void *of, size_t length)
 {
     Pinned *pinned = of;
 
+    assert_ptr_equal(owner, &device);
+    assert_int_equal(pinned->length, length);
     device.used -= pinned->length;
     device.pinned--;
     free(pinned);
@@ -83,11 +86,13 @@ static int set_up(void **state)
     device.most = UINT64_C(1) << 40;
     file = memfd_create("ram", MFD_CLOEXEC);
     large_file = memfd_create("ram", MFD_CLOEXEC);
+    vast_file = memfd_create("ram", MFD_CLOEXEC);
     assert_int_equal(ftruncate(file, (off_t)(PAGES * PAGE)), 0);
     assert_int_equal(ftruncate(large_file, (off_t)(16 * HUGE)), 0);
     add_region(&regions, PAGES, PAGE, file);
     add_region(&regions, 16, HUGE, large_file);
     add_region(&regions, 16, PAGE, -1)->address = (uintptr_t)&memory;
+    add_region(&regions, VAST * 2 * HUGE / PAGE, PAGE, vast_file);
     assert_int_equal(memory_init(&memory, &regions, getpid()), 0);
     scratch = malloc(SCAN_PIECE);
     spans = spans_new(&memory, &pins);
@@ -104,6 +109,7 @@ static int tear_down(void **state)
     free(scratch);
     close(file);
     close(large_file);
+    close(vast_file);
     return 0;
 }
 
@@ -129,7 +135,7 @@ static void clear(uint64_t page, uint64_t count)
 static void find(uint32_t region, uint64_t page)
 {
     memset(&keys, 0xee, sizeof keys);
-    spans_find(spans, region, page, scratch, &keys);
+    assert_int_equal(spans_find(spans, region, page, scratch, &keys), 0);
     assert_int_equal(keys.type, PEER_KEYS);
     assert_int_equal(keys.keys.region, region);
 }
@@ -168,7 +174,6 @@ static void a_span_is_what_has_content(void **state)
     /* The address is that of the memory itself. */
     assert_int_equal(*(uint64_t *)(uintptr_t)(keys.keys.span.address + PAGE - 8), 1001);
     assert_int_equal(device.used, 10 * PAGE);
-    assert_int_equal(spans_pinned(spans), 10 * PAGE);
     find(SMALL, keys.keys.next);
     assert_state(PEER_KEYS_END, PAGES);
 }
@@ -269,7 +274,7 @@ static void no_more_is_pinned_than_may_be(void **state)
     find(SMALL, 1280);
     assert_state(PEER_KEYS_FULL, 1280);
     assert_int_equal(spans_retire(spans, id), 0);
-    assert_int_equal(spans_pinned(spans), 0);
+    assert_int_equal(device.used, 0);
     assert_int_equal(spans_retire(spans, id), -ENOENT);
     find(SMALL, 1280);
     assert_span(1280, 720, keys.keys.next, 0);
@@ -339,23 +344,81 @@ static void a_truncated_file_has_no_spans(void **state)
     assert_int_equal(device.pins, 0);
 }
 
+/* Each a page of a file that is large, and empty but for those. */
 static void there_are_only_so_many_spans(void **state)
 {
+    const uint64_t step = 2 * HUGE;
+
     (void)state;
-    fill(0, 1);
+    assert_int_equal(ftruncate(vast_file, (off_t)(VAST * step)), 0);
+    for (uint64_t i = 0; i < VAST; i++)
+        assert_int_equal(pwrite(vast_file, "x", 1, (off_t)(i * step)), 1);
     for (unsigned i = 0; i < SPANS_MOST; i++) {
-        find(SMALL, 0);
+        find(VAST_ONE, i * step / PAGE);
         assert_int_equal(keys.keys.state, PEER_KEYS_SPAN);
+        assert_int_equal(keys.keys.span.count, 1);
         assert_int_equal(keys.keys.span.id, i + 1);
     }
-    find(SMALL, 0);
-    assert_state(PEER_KEYS_FULL, 0);
+    find(VAST_ONE, SPANS_MOST * step / PAGE);
+    assert_state(PEER_KEYS_FULL, SPANS_MOST * step / PAGE);
     assert_int_equal(spans_retire(spans, 2000), 0);
-    find(SMALL, 0);
+    find(VAST_ONE, SPANS_MOST * step / PAGE);
     assert_int_equal(keys.keys.span.id, SPANS_MOST + 1);
     assert_int_equal(spans_retire(spans, SPANS_MOST + 1), 0);
     assert_int_equal(spans_retire(spans, 1), 0);
     assert_int_equal(spans_retire(spans, 2000), -ENOENT);
+}
+
+static void assert_not_told_again(uint64_t page)
+{
+    unsigned pins = device.pins;
+
+    assert_int_equal(spans_find(spans, SMALL, page, scratch, &keys), -EPROTO);
+    assert_int_equal(device.pins, pins);
+}
+
+/* Else one page would be enough to have all that may be pinned, pinned. */
+static void what_has_a_key_gets_no_other(void **state)
+{
+    uint32_t id;
+
+    (void)state;
+    fill(100, 50);
+    fill(150, 20);
+    device.most = 2 * MIB;
+    find(SMALL, 100);
+    assert_span(100, 70, keys.keys.next, 0);
+    device.most = 100 * MIB;
+    id = keys.keys.span.id;
+    assert_not_told_again(100);
+    assert_not_told_again(0);   /* with what is before it */
+    assert_not_told_again(169); /* its last page */
+    fill(40, 30);
+    assert_not_told_again(50); /* both ends beyond its own */
+    assert_int_equal(device.pinned, 1);
+    find(SMALL, 170); /* nothing of it, nor of anything else */
+    assert_state(PEER_KEYS_END, PAGES);
+    assert_int_equal(pwrite(large_file, "x", 1, 0), 1);
+    find(LARGE, 0); /* the same pages, of another region */
+    assert_int_equal(keys.keys.state, PEER_KEYS_SPAN);
+    assert_int_equal(spans_retire(spans, id), 0);
+    find(SMALL, 100);
+    assert_span(100, 70, keys.keys.next, 0);
+}
+
+static void after_the_end_nothing_is_pinned(void **state)
+{
+    (void)state;
+    fill(0, 10);
+    fill(1000, 10);
+    find(SMALL, 0);
+    find(SMALL, 1000);
+    assert_int_equal(device.pinned, 2);
+    spans_end(spans);
+    assert_int_equal(device.pinned, 0);
+    assert_int_equal(spans_find(spans, SMALL, 0, scratch, &keys), -ECANCELED);
+    assert_int_equal(spans_retire(spans, 1), 0); /* it may have been under way */
+    assert_int_equal(device.pinned, 0);
 }
 
 /* Every page is either zero, and told so, or in a span. */
@@ -412,6 +475,8 @@ int main(void)
         TEST(only_shared_memory_has_spans),
         TEST(a_truncated_file_has_no_spans),
         TEST(there_are_only_so_many_spans),
+        TEST(what_has_a_key_gets_no_other),
+        TEST(after_the_end_nothing_is_pinned),
         TEST(all_content_is_in_spans_and_only_that),
     };
 

@@ -227,6 +227,31 @@ static void a_completion_of_nothing_takes_the_connection_down(void **state)
     assert_seen_once(0, 1, 1);
 }
 
+/* Keys that are refused are RDMA's fault; the same source without a lane has nothing to do with it. */
+static void refused_keys_are_blamed_on_the_lane(void **state)
+{
+    PeerMessage answer = {
+        .type = PEER_KEYS,
+        .session = session,
+        .generation = 1,
+        .keys = {.region = SOURCE_REGION, .state = PEER_KEYS_NONE, .seal = SEAL + 1},
+    };
+    ssize_t length = peer_message_encode(&answer, bytes, sizeof bytes);
+
+    (void)state;
+    assert_true(length > 0);
+    write_all(bytes, (size_t)length);
+    turn_until(&downs, 1);
+    assert_int_equal(channel.rdma_failures, 1);
+    next_lane = NULL;
+    connect_source();
+    answer.session = session;
+    length = peer_message_encode(&answer, bytes, sizeof bytes);
+    write_all(bytes, (size_t)length);
+    turn_until(&downs, 2);
+    assert_int_equal(channel.rdma_failures, 1);
+}
+
 /* The connection's end is the lane's. */
 static void the_connection_ends_first(void **state)
 {
@@ -407,6 +432,7 @@ int main(void)
         LANE_TEST(a_refused_post_takes_the_connection_down),
         LANE_TEST(a_completion_of_nothing_takes_the_connection_down),
         LANE_TEST(the_connection_ends_first),
+        LANE_TEST(refused_keys_are_blamed_on_the_lane),
         LANE_TEST(who_waits_is_asked_again),
         LANE_TEST(a_sink_may_drop_it_within_the_post),
         LANE_TEST(a_sink_may_drop_it_at_the_wake_up),

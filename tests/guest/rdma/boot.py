@@ -144,7 +144,7 @@ class Guest:
             "-display", "none", "-no-reboot",
             "-kernel", self.image / "vmlinux", "-initrd", self.image / "initramfs.cpio",
             "-append", "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic mitigations=off "
-                       "random.trust_cpu=on",
+                       "random.trust_cpu=on clocksource=tsc tsc=reliable",
             "-serial", f"file:{self.share}/console",
             "-chardev", "stdio,id=output,signal=off", "-serial", "chardev:output",
             *files("host", "/", "hostroot", ",readonly=on,multidevs=remap"),

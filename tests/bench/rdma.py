@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""An import by RDMA beside one by TCP, in the soft-RoCE guest (tests/guest/rdma).
+
+docs/PERFORMANCE.md tells how each figure is measured.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from fault import cell, machine, show_table
+from parts.common import host, postcopyd
+
+HERE = Path(__file__).resolve().parent
+GUEST = HERE.parent / "guest" / "rdma"
+sys.path.insert(0, str(GUEST))
+
+# pylint: disable=wrong-import-position
+import boot  # noqa: E402
+
+SECONDS_A_ROUND, SECONDS = 120, 120
+
+# What each ratio must be at most.
+AT_MOST = {"source_cpu_vs_tcp": 0.1, "demand_vs_floor": 1.4}
+
+
+def image():
+    """The guest, made if it is not there."""
+    built = postcopyd.BUILD / "tests" / "guest"
+    folder = built / "rdma-image"
+    subprocess.run([sys.executable, "-B", GUEST / "mkimage.py", built / "rdma-init", folder,
+                    built / "linux-image"], check=True)
+    return folder
+
+
+def measured(rounds):
+    """What rdma_guest.py found in there."""
+    with tempfile.TemporaryDirectory(prefix="postcopy-rdma-") as folder:
+        guest = boot.Guest(image(), folder, memory=4096)
+        words = [sys.executable, "-B", HERE / "rdma_guest.py", "/run/guest/result.json", rounds]
+        status = guest.run(words, SECONDS + rounds * SECONDS_A_ROUND)
+        if status:
+            sys.exit(f"bench.sh rdma: the guest ended with {status}")
+        return json.loads((Path(folder) / "result.json").read_text())
+
+
+def show(result):
+    """Tables, and each ratio beside what it has to be."""
+    for table in result["tables"]:
+        show_table(table)
+    for note in result["notes"]:
+        print(f"  {note}")
+    print(f"\n{'ratio':26}{'value':>10}  must be")
+    for name, most in AT_MOST.items():
+        value = result["ratios"][name]
+        print(f"{name:26}{cell(value):>10}  at most {most}: {'met' if value <= most else 'MISSED'}")
+
+
+def main():
+    """Reads the options."""
+    parser = argparse.ArgumentParser(prog="bench.sh rdma", description=__doc__.splitlines()[0])
+    parser.add_argument("--json", metavar="FILE", help="also write everything there")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error("--rounds: at least 1")
+    host.exit_on_sigterm()
+    result = {"bench": "rdma", "machine": machine(), "rounds": options.rounds, "at_most": AT_MOST,
+              **measured(options.rounds)}
+    show(result)
+    if options.json:
+        Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The part of bench.sh rdma that runs in the guest: rdma_guest.py RESULT ROUNDS
+
+What the source's daemon does for an import, counted, by RDMA and by TCP; and what a demand fault takes, as
+the thread that faults sees it, beside a bare READ and a bare userfaultfd.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from parts.common import Failure, Part, Samples, Session, divided, postcopyd, run_program
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "rdma"))
+
+# pylint: disable=wrong-import-position
+from soft_roce import ADDRESSES, RoceWorld, by_rdma, by_tcp, merged  # noqa: E402
+
+WHOLE = 256                       # MiB of an import
+FAULTS, WARM_UP = 2000, 250
+ROOM = 32                         # MiB that have so many pages, and more
+EVENTS = ("raw_syscalls:sys_enter", "context-switches")
+ATTACH_S = 1.0
+TICKS = os.sysconf("SC_CLK_TCK")
+# Of the guest's thread and the destination's daemon; -1: wherever the kernel likes.
+PINNINGS = {"a core each": (0, 1), "on one core": (0, 0), "free": (-1, -1)}
+
+
+class Counter:
+    """perf counts what a process does while it is open, threads that it makes included."""
+
+    def __init__(self, pid):
+        self._words = ["perf", "stat", "-x", ";", "-e", ",".join(EVENTS), "-p", str(pid)]
+        self.counts = {}
+
+    def __enter__(self):
+        try:
+            self._process = subprocess.Popen(self._words, stdin=subprocess.DEVNULL,
+                                             stderr=subprocess.PIPE, text=True)
+        except FileNotFoundError as error:
+            raise Failure("perf counts system calls: scripts/deps.sh --bench installs it") from error
+        time.sleep(ATTACH_S)
+        return self
+
+    def __exit__(self, *_):
+        self._process.send_signal(2)
+        for line in self._process.communicate(timeout=30)[1].splitlines():
+            words = line.split(";")
+            if len(words) > 2 and words[2] in EVENTS:
+                self.counts[words[2]] = int(words[0])
+        if len(self.counts) != len(EVENTS):
+            raise Failure(f"perf counted only {self.counts}")
+
+
+def kernel_s(pid):
+    """(in user mode, in the kernel): CPU seconds of a process, its ended threads included."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return int(fields[11]) / TICKS, int(fields[12]) / TICKS
+
+
+def world_of(transport):
+    """A world whose VMs travel so."""
+    def make(source=None, destination=None):
+        wanted = {"peer": {"transport": transport}}
+        return RoceWorld(source=source, destination=merged(destination or {}, wanted))
+    return make
+
+
+def whole(transport, counted):
+    """One import of a VM whose guest rests: what the source's daemon did, from the offer to the end."""
+    with world_of(transport)(destination={"import": {"stream_delay_ms": 60000}}) as world:
+        source, destination = world.vms(mem=WHOLE, fill=WHOLE)
+        pid = world.source.process.pid
+        before, begin = kernel_s(pid), time.monotonic()
+        if counted:
+            with Counter(pid) as counter:
+                _go(world, source, destination)
+        else:
+            _go(world, source, destination)
+        took = time.monotonic() - begin
+        after = kernel_s(pid)
+        arrived, _ = world.figures()
+        if transport == "rdma":
+            by_rdma(arrived, source.populated)
+        else:
+            by_tcp(arrived)
+        if counted:
+            return {name: count / WHOLE for name, count in counter.counts.items()}
+        return {"user_ms": (after[0] - before[0]) * 1e3 / WHOLE,
+                "kernel_ms": (after[1] - before[1]) * 1e3 / WHOLE, "mib_s": WHOLE / took}
+
+
+def _go(world, source, destination):
+    world.offer(source)
+    source.do("seal")
+    destination.do("running")
+    destination.wait_event("released", timeout=120)
+    source.wait_event("done")
+
+
+def transfers(rounds, samples):
+    """Both ways, in turns."""
+    for _ in range(rounds):
+        for transport in ("rdma", "tcp"):
+            for counted in (True, False):
+                for name, value in whole(transport, counted).items():
+                    samples.add((transport, name), value)
+
+
+def report_transfers(part, samples):
+    """What was counted, a MiB."""
+    rows, sums = [], {}
+    for transport in ("rdma", "tcp"):
+        calls, switches, user, kernel, speed = (
+            samples.median((transport, name)) for name in (*EVENTS, "user_ms", "kernel_ms", "mib_s"))
+        sums[transport] = calls + switches
+        rows.append([transport, calls, switches, calls + switches, kernel, user, speed])
+    part.ratios["source_cpu_vs_tcp"] = divided(sums["rdma"], sums["tcp"])
+    part.ratios["source_kernel_cpu_vs_tcp"] = divided(rows[0][4], rows[1][4])
+    part.table(f"the source's daemon, a MiB of an import of {WHOLE}",
+               ["", "system calls", "context switches", "sum", "kernel CPU ms", "user CPU ms",
+                "MiB/s"], rows)
+    part.notes.append("source_cpu_vs_tcp is that of the sums, counted by perf; CPU time was measured in "
+                      "other runs; rxe itself is software, and its work is done by whatever thread is "
+                      "at hand")
+
+
+def demand(rounds, samples):
+    """One thread that faults; ours and the floor with the same pinning, in turns."""
+    for _ in range(rounds):
+        for title, (guest, daemon) in PINNINGS.items():
+            _ours(title, guest, daemon, samples)
+            uffd = run_program("floor_uffd", "continue", guest, daemon, FAULTS, "process")["all"]
+            thread = run_program("floor_uffd", "continue", guest, daemon, FAULTS)["all"]
+            read = run_program("floor_rdma", *ADDRESSES, daemon, FAULTS)
+            samples.add(("uffd", title), uffd["p50_us"])
+            samples.add(("thread", title), thread["p50_us"])
+            samples.add(("read", title), read["p50_us"])
+            samples.add(("floor", title), uffd["p50_us"] + read["p50_us"])
+
+
+def _ours(title, guest, daemon, samples):
+    with Session(mem=ROOM, cpus=(daemon, -1), settings={"around": "4K"}, world=world_of("rdma")) as session:
+        session.seal()
+        session.world.destination.wait_import("vm", lambda i: i["transport"]["spans"] > 0)
+        session.touch(WARM_UP, cpu=guest)
+        found = session.touch(FAULTS, cpu=guest)
+        figures = session.figures()
+        if figures["transport"]["landed_pages"] + figures["transport"]["staged_pages"] < FAULTS:
+            raise Failure(f"faults did not go by RDMA: {figures['transport']}")
+        samples.add(("ours", title), found["all"]["p50_us"])
+        samples.add(("ours p99", title), found["all"]["p99_us"])
+        session.finish()
+
+
+def report_demand(part, samples):
+    """A row for each pinning."""
+    rows = []
+    for title in PINNINGS:
+        ours, uffd, thread, read, floor, p99 = (
+            samples.median((who, title))
+            for who in ("ours", "uffd", "thread", "read", "floor", "ours p99"))
+        rows.append([title, ours, uffd, read, floor, divided(ours, floor), p99, thread,
+                     divided(ours, thread + read)])
+    for row, name in zip(rows, ("", "_one_core", "_free")):
+        part.ratios[f"demand_vs_floor{name}"] = row[5]
+    part.table("one remote demand fault by RDMA, as the guest's thread sees it",
+               ["", "ours p50 us", "bare uffd", "bare READ", "floor", "ours / floor", "ours p99 us",
+                "uffd in a process", "ours / that"], rows)
+    part.notes.append("a bare userfaultfd's handler is another process, as the daemon is; the last two columns have "
+                      "it in the guest's own, which spares two changes of the address space. Those "
+                      "are dear where a CPU is emulated")
+
+
+def main():
+    """Reads the arguments."""
+    if len(sys.argv) != 3 or not os.environ.get("RDMA_GUEST"):
+        sys.exit("usage, in the soft-RoCE guest only: rdma_guest.py RESULT ROUNDS")
+    result, rounds = Path(sys.argv[1]), int(sys.argv[2])
+    part, samples = Part(), Samples()
+    transfers(rounds, samples)
+    report_transfers(part, samples)
+    demand(rounds, samples)
+    report_demand(part, samples)
+    result.write_text(json.dumps({
+        "guest": {"kernel": platform.release(), "cpus": os.cpu_count(), "memory_mib": WHOLE,
+                  "build": str(postcopyd.BUILD.name)},
+        "ratios": part.ratios, "tables": part.tables, "notes": part.notes,
+        "samples": samples.as_dict()}), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
