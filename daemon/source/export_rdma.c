@@ -15,10 +15,10 @@ static const char gone[] = "this session has ended, or its guest may not be read
 
 /* --- what pins ----------------------------------------------------------------------------- */
 
-/* So that one VM leaves something for others. */
+/* Half of what the reserve leaves, so that one VM leaves something for others. */
 static uint64_t share_of(const ExportRdma *rdma)
 {
-    return rdma->budget->most / 2;
+    return (rdma->budget->most - rdma_budget_reserve(rdma->budget)) / 2;
 }
 
 static uint64_t device_room(void *owner)

@@ -306,8 +306,8 @@ def given_back():
         try:
             expect(world.destination.ctl("limit", "none").returncode == 0, "no limit")
             world.destination.wait_import("vm", lambda i: i["missing_bytes"] == 0)
-            # What channels READ into stays with them: 1 MiB a resolver, 4 MiB for the one of the stream.
-            staging = (found["transport"]["pairs"] + 3) * MIB
+            # What channels READ into stays with them: 2 MiB a resolver, 4 MiB for the one of the stream.
+            staging = (2 * found["transport"]["pairs"] + 2) * MIB
             world.destination.wait_import("vm", lambda i: i["transport"]["pinned_bytes"] == staging)
             world.source.wait("no memory is pinned",
                               lambda: world.source.exported("vm")["rdma"]["pinned_bytes"] == 0)
