@@ -268,14 +268,16 @@ def no_room():
 
 
 def budget_of_others():
-    """Another VM that leaves the same host has all that may be pinned: RDMA goes on once it is through."""
+    """Others that leave the same host have all that may be pinned: RDMA goes on once they are through."""
     with RoceWorld(source={"rdma": {"pinned": "16M"}},
                    destination={"import": {"limit": "8M", "around": "4K", "stream_delay_ms": 0}}) as world:
-        one = world.vms("one", mem=32, fill=20)
-        world.offer(one[0])
-        one[0].do("seal")
-        one[1].do("running")
-        world.destination.wait_import("one", lambda i: i["transport"]["spans"] > 0)
+        # Half of it is the reserve, and of the rest half is the most that one VM may have.
+        others = [world.vms(name, mem=32, fill=20) for name in ("one", "two")]
+        for source, destination in others:
+            world.offer(source)
+            source.do("seal")
+            destination.do("running")
+            world.destination.wait_import(source.vm, lambda i: i["transport"]["spans"] > 0)
         other = world.vms("other", mem=64, fill=56)
         world.offer(other[0])
         other[0].do("seal")
@@ -287,7 +289,7 @@ def budget_of_others():
         expect(found["missing_bytes"] > 0, found)
         expect(world.destination.ctl("limit", "none").returncode == 0, "no limit")
         said = []
-        for source, destination in (one, other):
+        for source, destination in (*others, other):
             destination.do("run")
             arrived, _ = world.complete(source, destination, passes=1)
             expect(arrived["transport"]["kind"] == "rdma" and not arrived["transport"]["failures"], arrived["transport"])
