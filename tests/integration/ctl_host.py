@@ -123,10 +123,20 @@ def check_rdma():
                                               " = 198.51.100.0/24, 127.0.0.0/8 (no RDMA device is "
                                               "at a loopback address", "restart"),
                              "rdma-memory": ("ok", "pinned = 512 GiB", "")}),
-            (named, "rdma", {"rdma": ("fail", "no VM can arrive", "driver")})):
+            (named, "rdma", {"rdma": ("fail", "no VM can arrive or leave", "driver"),
+                             "rdma-network": ("fail", "no VM can arrive or leave with [peer] "
+                                              "transport = rdma", "between the hosts")}),
+            (named | {"peers": "10.1.1.0/24 = rdma"}, "auto",
+             {"rdma": ("fail", "for which [rdma] peers wants rdma", "driver"),
+              "rdma-network": ("fail", "for which [rdma] peers wants rdma", "between the hosts")}),
+            (named | {"peers": "10.1.1.0/24 = auto"}, "tcp", {"rdma": ("warn", "no RDMA device", "driver")}),
+            (named | {"peers": "10.1.1.0/24 = tcp"}, "tcp",
+             {"rdma": ("ok", "[peer] transport = tcp forbids RDMA", "")})):
         with World(destination={"rdma": rdma, "peer": {"transport": transport}}) as world:
             found = _findings(_check(world.destination.socket, world.folder / "none.conf"))
-            expect(("rdma-memory" in found) == ("networks" in rdma), found)
+            vetoed = "forbids" in found["rdma"]["text"]
+            expect(("rdma-memory" in found) == ("networks" in rdma and not vetoed), found)
+            expect("driver" not in found["rdma"]["advice"] or not vetoed, found)
             for name, (level, said, advice) in wanted.items():
                 expect(found[name]["level"] == level, found[name])
                 mentions(found[name]["text"], said)
