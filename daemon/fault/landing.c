@@ -11,6 +11,7 @@
 enum { LANDING_REFUSED_MS = 100, LANDING_PREPARE_MS = 1000 };
 
 #define LANDING_PIN     (UINT64_C(1) << 32) /* besides the lkey: 0 is one, too */
+#define LANDING_CLOSED  (UINT64_C(1) << 33) /* alone: pinned still, and found no more */
 #define LANDING_PREPARE (UINT64_C(256) << 20)
 #define NOT_COUNTED     UINT64_MAX
 #define CHUNK_SIZE      (UINT64_C(1) << PAGE_TABLE_CHUNK_SHIFT)
@@ -31,7 +32,7 @@ int landing_init(Landing *landing, const PageTable *table, const Mirror *mirror,
     for (uint32_t i = 0; i < regions->n; i++) {
         uint64_t chunks = ((regions->regions[i].length - 1) >> PAGE_TABLE_CHUNK_SHIFT) + 1;
 
-        if (!mirror->memory[i])
+        if (!mirror->memory[i] || regions->regions[i].removable)
             continue;
         landing->pins[i] = calloc(chunks, sizeof *landing->pins[i]);
         if (!landing->pins[i])
@@ -83,12 +84,23 @@ void landing_mark(Landing *landing, uint32_t region, uint64_t chunk, uint64_t co
         atomic_store_explicit(&landing->pins[region][i], LANDING_PIN | lkey, memory_order_release);
 }
 
-void landing_unmark(Landing *landing, uint32_t region, uint64_t chunk, uint64_t count)
+static void set_pins(Landing *landing, uint32_t region, uint64_t chunk, uint64_t count,
+                     uint64_t pin)
 {
     for (uint64_t i = chunk; i < chunk + count; i++)
-        atomic_store_explicit(&landing->pins[region][i], 0, memory_order_relaxed);
+        atomic_store_explicit(&landing->pins[region][i], pin, memory_order_relaxed);
+}
+
+void landing_close(Landing *landing, uint32_t region, uint64_t chunk, uint64_t count)
+{
+    set_pins(landing, region, chunk, count, LANDING_CLOSED);
     /* Before whoever unpins looks at the pages: against landing_find(). */
     atomic_thread_fence(memory_order_seq_cst);
+}
+
+void landing_unmark(Landing *landing, uint32_t region, uint64_t chunk, uint64_t count)
+{
+    set_pins(landing, region, chunk, count, 0);
 }
 
 uint64_t landing_find(const Landing *landing, uint32_t region, uint64_t offset, uint64_t length,
@@ -99,7 +111,7 @@ uint64_t landing_find(const Landing *landing, uint32_t region, uint64_t offset, 
 
     if (!landing->pins[region])
         return 0;
-    /* The claim of these pages before, the look at the pins behind: against landing_unmark(). */
+    /* The claim of these pages before, the look at the pins behind: against landing_close(). */
     atomic_thread_fence(memory_order_seq_cst);
     pin = atomic_load_explicit(&landing->pins[region][chunk], memory_order_acquire);
     if (!(pin & LANDING_PIN))
@@ -126,7 +138,7 @@ bool landing_is_over(Landing *landing, LandingBlock *block)
     if (block->checked < end)
         return false;
     if (!block->closed) {
-        landing_unmark(landing, block->region, block->chunk, block->count);
+        landing_close(landing, block->region, block->chunk, block->count);
         block->closed = true;
     }
     /* A hole that was passed over may have been claimed before nobody found the block any more. */
@@ -176,8 +188,9 @@ static void unpin(Landing *landing, unsigned index)
     uint64_t region = landing->regions->regions[block->region].length;
 
     if (!block->closed)
-        landing_unmark(landing, block->region, block->chunk, block->count);
+        landing_close(landing, block->region, block->chunk, block->count);
     rdma_memory_free(block->memory);
+    landing_unmark(landing, block->region, block->chunk, block->count);
     atomic_fetch_sub_explicit(&landing->pinned, length < region - offset ? length : region - offset,
                               memory_order_relaxed);
     *block = landing->blocks[--landing->n_blocks];
@@ -207,6 +220,15 @@ static void refused(Landing *landing, const char *name, uint64_t length, int err
     log_warning("%s: RDMA: pages go through a buffer: %s", name, text);
 }
 
+/* Half of the budget is for other imports, and for exports. */
+static bool is_too_much(const Landing *landing, uint64_t length)
+{
+    uint64_t most = rdma_device_budget(landing->device)->most / 2;
+
+    return length > most ||
+           atomic_load_explicit(&landing->pinned, memory_order_relaxed) > most - length;
+}
+
 /* The lock is held.  False: it cannot be pinned. */
 static bool pin(Landing *landing, const char *name, uint32_t region, uint64_t first, uint64_t count)
 {
@@ -220,6 +242,10 @@ static bool pin(Landing *landing, const char *name, uint32_t region, uint64_t fi
     count_allocated(landing, region);
     if (landing->n_blocks == LANDING_BLOCKS || length > landing->left[region])
         return false;
+    if (is_too_much(landing, length)) {
+        refused(landing, name, length, -EDQUOT);
+        return false;
+    }
     memory = rdma_memory_new(landing->device, landing->mirror->memory[region] + offset, length,
                              RDMA_ACCESS_LAND, &error);
     if (!memory) {
@@ -243,25 +269,27 @@ static bool is_there(const Landing *landing, uint32_t region)
 {
     return landing->pins[region] &&
            atomic_load_explicit(&landing->present[region], memory_order_acquire) &&
-           landing->mirror->memory[region];
+           !landing->regions->regions[region].removable && landing->mirror->memory[region];
 }
 
-void landing_reach(Landing *landing, const char *name, uint32_t region, uint64_t page)
+bool landing_reach(Landing *landing, const char *name, uint32_t region, uint64_t page)
 {
     uint64_t chunk, first, count;
+    bool pinned = false;
 
     if (!landing->table || !landing->pins[region])
-        return;
+        return false;
     chunk = page << landing->regions->regions[region].page_shift >> PAGE_TABLE_CHUNK_SHIFT;
     if (!is_free(landing, region, chunk) || !is_there(landing, region))
-        return;
+        return false;
     pthread_mutex_lock(&landing->lock);
     if (landing->device && clock_ns() >= landing->refused_ns) {
         count = landing_run(landing, region, chunk, &first);
         if (count > 0)
-            (void)pin(landing, name, region, first, count);
+            pinned = pin(landing, name, region, first, count);
     }
     pthread_mutex_unlock(&landing->lock);
+    return pinned;
 }
 
 /* The next run that may be pinned from where the last call ended; 0: there is none. */

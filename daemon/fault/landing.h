@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Where our own device may READ pages to where they belong: blocks of the mirror (mirror.h) that are pinned,
- * as far as the daemon's budget goes.  Pages elsewhere are READ into the channel's own buffer first.
+ * as far as the daemon's budget goes: without its reserve, and at most half of it for one import.  Pages elsewhere are READ into the channel's own buffer first.
  *
  * The stream's thread pins blocks as it comes to them, and unpins those of which all has come; all data
  * threads look, without a lock.  Only chunks that the client allocated are pinned: pinning allocates, and a
- * page that is there when it is to be placed by COPY would end the import.
+ * page that is there when it is to be placed by COPY would end the import.  Nothing is pinned of memory that can
+ * be removed while it arrives: no page lands there (import_place()), and what was given back would be allocated.
  *
  * Unpinning (rules 4 and 8): first nobody finds the block any more, then each of its pages is looked at: one on its way
  * is REQUESTED or RECEIVED, since whoever READs claimed it before he looked here.  Only a block without any
@@ -27,8 +28,10 @@
 #include "daemon/transport/rdma_device.h"
 
 enum {
-    LANDING_BLOCK_CHUNKS = 16, /* 32 MiB: blocks begin and end at multiples of it at the latest */
-    LANDING_BLOCKS = 4096,     /* at a time */
+    /* 4 MiB: blocks begin and end at multiples of it at the latest.  Pinning one takes less than a
+     * millisecond, for which the stream's own READs wait. */
+    LANDING_BLOCK_CHUNKS = 2,
+    LANDING_BLOCKS = 4096, /* at a time: 16 GiB; a device does not have any number of them */
 };
 
 /* Chunks of one region that are pinned as one. */
@@ -73,8 +76,8 @@ void landing_begin(Landing *landing, RdmaDevice *device);
 /* Unpins all, and lets go of the device.  The link, when no lane is left. */
 void landing_end(Landing *landing);
 
-/* What the stream does: pins what lies around this page, if it can be. */
-void landing_reach(Landing *landing, const char *name, uint32_t region, uint64_t page);
+/* What the stream does: pins what lies around this page, if it can be.  True: it did, which took a moment. */
+bool landing_reach(Landing *landing, const char *name, uint32_t region, uint64_t page);
 
 /* Before the gate, so that first faults find it: pins one more block.  False: nothing is left to do. */
 bool landing_prepare(Landing *landing, const char *name);
@@ -100,8 +103,9 @@ uint64_t landing_find(const Landing *landing, uint32_t region, uint64_t offset, 
 /* The chunks around this one that can be pinned with it: how many, from *ret_first on.  0: none. */
 uint64_t landing_run(const Landing *landing, uint32_t region, uint64_t chunk, uint64_t *ret_first);
 
-/* They are found from now on; or no more. */
+/* They are found from now on; or no more, but are not to be pinned again yet; or may be. */
 void landing_mark(Landing *landing, uint32_t region, uint64_t chunk, uint64_t count, uint32_t lkey);
+void landing_close(Landing *landing, uint32_t region, uint64_t chunk, uint64_t count);
 void landing_unmark(Landing *landing, uint32_t region, uint64_t chunk, uint64_t count);
 
 /* True if all of a block has come: it can be unpinned.  Closes it first. */

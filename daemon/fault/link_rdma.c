@@ -15,8 +15,11 @@
 enum {
     LANE_DEPTH_URGENT = 128,
     LANE_DEPTH_BULK = 256,
-    LANE_STAGING_URGENT = 1 << 20,
+    LANE_STAGING_URGENT = 2 << 20, /* at least */
     LANE_STAGING_BULK = 4 << 20,
+    LANE_AROUNDS = 8, /* faults' blocks, half of them at once */
+    LANE_PAGES = 4,   /* the same of huge pages */
+    STALL_LOOK_MS = 500,
     LANE_EXCHANGE_MS = 4000, /* it asks its network where we are: a second or so */
 };
 
@@ -157,14 +160,22 @@ bool link_rdma_is_on(const Link *link)
 
 /* --- lanes --------------------------------------------------------------------------------- */
 
-/* A page that is wanted fits in however large it is. */
+static size_t at_least(size_t size, size_t least)
+{
+    return size > least ? size : least;
+}
+
+/*
+ * A page that is wanted fits in however large it is, and so does what is fetched around it: half of this can go at
+ * once, and single pages should not have to wait for the neighbours of others.
+ */
 static size_t staging_of(const Import *import, bool urgent)
 {
-    size_t size = urgent ? LANE_STAGING_URGENT : LANE_STAGING_BULK;
+    size_t size = urgent ? at_least(LANE_STAGING_URGENT, LANE_AROUNDS * import->config.around)
+                         : LANE_STAGING_BULK;
 
     for (uint32_t i = 0; i < import->regions.n; i++)
-        if (size < 2 * import->page_sizes[i])
-            size = 2 * import->page_sizes[i];
+        size = at_least(size, (urgent ? LANE_PAGES : 2) * import->page_sizes[i]);
     return size;
 }
 
@@ -284,6 +295,7 @@ void link_rdma_joined(Link *link, unsigned n)
         return;
     landing_begin(&link->import->landing, rdma->device);
     rdma->begun = true;
+    rdma->looked_ns = clock_ns();
     atomic_store(&rdma->lanes, n);
     atomic_store(&rdma->staged, rdma->staging);
     rdma_policy_begins(&rdma->policy, clock_ns(), add_up(link).bytes);
@@ -291,10 +303,36 @@ void link_rdma_joined(Link *link, unsigned n)
         log_info("%s: pages come by RDMA (%s)", link->import->name, rdma_device_name(rdma->device));
 }
 
+/*
+ * A device that was taken away, or has hung up, may never complete a READ, and its channel's thread sleeps
+ * until it does.  So the link looks, at no cost to the faults.
+ */
+static bool has_stalled(Link *link)
+{
+    Import *import = link->import;
+    bool stalled = false;
+
+    for (unsigned i = 0; i < import->n_resolvers; i++)
+        stalled = channel_has_stalled(&import->resolvers[i].channel) || stalled;
+    for (unsigned i = 0; i < import->stream.n_channels; i++)
+        stalled = channel_has_stalled(&import->stream.channels[i].channel) || stalled;
+    return stalled;
+}
+
 void link_rdma_goes_on(Link *link)
 {
-    if (link->rdma.policy.up)
-        rdma_policy_goes_on(&link->rdma.policy, clock_ns(), add_up(link).bytes);
+    LinkRdma *rdma = &link->rdma;
+    uint64_t now = clock_ns();
+
+    if (rdma->policy.up)
+        rdma_policy_goes_on(&rdma->policy, now, add_up(link).bytes);
+    if (!rdma->begun || now - rdma->looked_ns < UINT64_C(1000000) * STALL_LOOK_MS)
+        return;
+    rdma->looked_ns = now;
+    if (has_stalled(link)) {
+        rdma->failed = true;
+        link_channel_down(link, "RDMA: READs do not complete");
+    }
 }
 
 /* Each connection counts once, however many of its channels say that their lanes failed. */

@@ -35,6 +35,7 @@ typedef struct LinkRdma {
     bool begun;             /* keys and blocks may be in use */
     bool failed;            /* setting it up did, on this connection */
     uint64_t failures_seen; /* of the channels' count */
+    uint64_t looked_ns;     /* when it was last looked whether READs complete */
     size_t staging;         /* bytes of the lanes being made */
     _Atomic unsigned lanes; /* handed over with this connection */
     _Atomic uint64_t staged, failures;
@@ -68,7 +69,7 @@ int link_rdma_lane(struct Link *link, PeerSocket *peer, PeerMessage *scratch, bo
 /* All n channels are joined, and are about to be handed over. */
 void link_rdma_joined(struct Link *link, unsigned n);
 
-/* Now and then. */
+/* Now and then.  Takes the connection down if READs have not completed for 5 s. */
 void link_rdma_goes_on(struct Link *link);
 
 /* The connection is gone, and no channel has a lane any more. */

@@ -177,7 +177,8 @@ static uint64_t claim_neighbours(Import *import, uint32_t region, uint64_t page,
  * block around it, as far as they are known to have content (in assist mode nothing is known: as far as
  * nobody brought them).  They go with it in one request; where
  * that would hold it up, behind the pages of all faults of a batch: on a slow link, and in assist mode,
- * where QEMU's own threads want the cores as well.
+ * where QEMU's own threads want the cores as well.  Over a lane, too: a READ is there as a whole or not at all, and
+ * one more costs next to nothing.
  */
 static void fetch_around(Resolver *resolver, Fetch *fetch)
 {
@@ -201,7 +202,7 @@ static void fetch_around(Resolver *resolver, Fetch *fetch)
         after = claim_neighbours(import, fetch->region, page + 1, end - page - 1);
     while (first > start && claim_neighbours(import, fetch->region, first - 1, 1) == 1)
         first--;
-    if (apart || import->config.assist) {
+    if (apart || import->config.assist || resolver->channel.lane) {
         fetch_run(resolver, fetch->region, page + 1, after);
         fetch_run(resolver, fetch->region, first, page - first);
     } else {

@@ -257,11 +257,15 @@ static void fetch_more(Stream *stream)
         stream_keys_claimed(stream, count > 0, now);
         if (count == 0)
             return;
-        if (stream->keys.on)
-            landing_reach(&import->landing, import->name, region, page);
+        bool pinned =
+            stream->keys.on && landing_reach(&import->landing, import->name, region, page);
         channel_fetch(channel, region, page, (uint32_t)count)->since_ns = now;
         stream->in_flight += count * import->page_sizes[region];
         rate_take(&stream->rate, count * import->page_sizes[region]);
+        if (pinned) { /* which took a moment: first what has come meanwhile */
+            ring_hurry(&stream->ring);
+            return;
+        }
     }
 }
 

@@ -24,9 +24,8 @@ static uint64_t share_of(const ExportRdma *rdma)
 static uint64_t device_room(void *owner)
 {
     const ExportRdma *rdma = owner;
-    uint64_t used = atomic_load(&rdma->budget->used);
     uint64_t own = atomic_load(&rdma->export->rdma_pinned);
-    uint64_t left = used < rdma->budget->most ? rdma->budget->most - used : 0;
+    uint64_t left = rdma_budget_room(rdma->budget);
     uint64_t share = own < share_of(rdma) ? share_of(rdma) - own : 0;
 
     return left < share ? left : share;

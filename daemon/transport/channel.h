@@ -28,6 +28,7 @@
 enum {
     CHANNEL_SLOTS = 64,
     CHANNEL_KEYS_DONE = 16, /* spans that can be given back with one flush */
+    CHANNEL_STALLED = 10,   /* looks in a row that found no READ complete */
 };
 
 typedef enum FetchState {
@@ -163,11 +164,14 @@ typedef struct Channel {
     _Atomic uint64_t requests; /* written by the owner; read by anyone */
     _Atomic uint64_t bytes;    /* received by the connection */
     _Atomic uint64_t rdma_reads;
+    _Atomic uint64_t rdma_done; /* of these: complete, or given up */
     _Atomic uint64_t rdma_bytes;
     _Atomic uint64_t rdma_landed_pages;
     _Atomic uint64_t rdma_staged_pages;
     _Atomic uint64_t rdma_failures; /* connections that the lane, or keys, brought down */
     _Atomic bool connected;
+    uint64_t done_seen; /* of whoever looks whether it has stalled */
+    unsigned stalled;
 } Channel;
 
 /* page_sizes and wire_regions are the owner's and may be set until the first attach.
@@ -193,6 +197,13 @@ void channel_drop(Channel *channel, const char *reason);
 
 /* True while the kernel or a device may write to a place in memory of this region that its owner named. */
 bool channel_is_landing(const Channel *channel, uint32_t region);
+
+/*
+ * Looks whether a READ has completed since the last look.  True: READs were under way at each of the last
+ * CHANNEL_STALLED looks and none did.  Looks are counted, not time, so that a host that stood still has not
+ * stalled.  Any thread, one and the same.
+ */
+bool channel_has_stalled(Channel *channel);
 
 static inline bool channel_has_room(const Channel *channel)
 {

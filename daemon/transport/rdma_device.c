@@ -113,6 +113,11 @@ void rdma_device_unref(RdmaDevice *device)
     free(device);
 }
 
+const RdmaBudget *rdma_device_budget(const RdmaDevice *device)
+{
+    return device->budget;
+}
+
 const char *rdma_device_name(const RdmaDevice *device)
 {
     return ibv_get_device_name(device->context->device);

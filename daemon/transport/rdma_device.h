@@ -27,8 +27,18 @@ typedef struct RdmaBudget {
     _Atomic uint64_t peak;
 } RdmaBudget;
 
-/* False: that would be too many, and nothing was taken. */
-bool rdma_budget_take(RdmaBudget *budget, uint64_t bytes);
+/*
+ * What of it only lanes' staging may take: the last quarter, at least 16 MiB, but never more than half.  Blocks that
+ * READs land in and spans take what they can get, early and for long; without this the next import could have
+ * no lane at all.
+ */
+uint64_t rdma_budget_reserve(const RdmaBudget *budget);
+
+/* How many bytes can be taken now if the reserve is left. */
+uint64_t rdma_budget_room(const RdmaBudget *budget);
+
+/* False: less than `left` bytes would be left, and nothing was taken. */
+bool rdma_budget_take(RdmaBudget *budget, uint64_t bytes, uint64_t left);
 void rdma_budget_give(RdmaBudget *budget, uint64_t bytes);
 
 typedef struct RdmaDevice RdmaDevice;
@@ -44,6 +54,9 @@ RdmaDevice *rdma_device_open(int socket, RdmaBudget *budget, char *ret_text);
 RdmaDevice *rdma_device_ref(RdmaDevice *device);
 void rdma_device_unref(RdmaDevice *device);
 
+/* Its budget. */
+const RdmaBudget *rdma_device_budget(const RdmaDevice *device);
+
 /* "rxe0", until the last unref. */
 const char *rdma_device_name(const RdmaDevice *device);
 
@@ -51,7 +64,8 @@ const char *rdma_device_name(const RdmaDevice *device);
 typedef struct RdmaMemory RdmaMemory;
 
 typedef enum RdmaAccess {
-    RDMA_ACCESS_LAND,   /* our own READs may land there */
+    RDMA_ACCESS_STAGE, /* our own READs go through it: takes of the budget what there is */
+    RDMA_ACCESS_LAND, /* our own READs may land there; like the next one it leaves the budget's reserve */
     RDMA_ACCESS_EXPORT, /* the other end may READ it; nobody writes */
 } RdmaAccess;
 
@@ -59,7 +73,7 @@ typedef enum RdmaAccess {
  * memory: whole pages, mapped for as long as this lives.  For RDMA_ACCESS_EXPORT mapped PROT_READ, of a file that
  * was opened for writing, too: before Linux 6.2 the kernel pins only what is mapped writable, so the mapping is
  * made so for as long as pinning takes (-EACCES: the file forbids it).
- * length: bytes, whole pages.  NULL with *ret_error: -EDQUOT (the budget is used up), -ENOMEM (also
+ * length: bytes, whole pages.  NULL with *ret_error: -EDQUOT (the budget is used up, but for its reserve), -ENOMEM (also
  * RLIMIT_MEMLOCK; rdma_memory_hint() says what to do), or another negative errno.  Pins, so it takes a while:
  * never on a fault's way.  Holds a reference to the device.
  */

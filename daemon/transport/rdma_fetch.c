@@ -57,6 +57,7 @@ static void hand_over_oldest(Channel *channel)
         channel_hand_over(channel, fetch, piece->count, FETCH_DATA, piece->to);
     }
     rdma_lane_pop(lane);
+    count(&channel->rdma_done, 1);
 }
 
 /* Hands over what is complete.  False: nothing was. */
@@ -89,6 +90,11 @@ void rdma_fetch_ready(RingWatch *watch, int result)
         return;
     if (result < 0) {
         fail(channel, strerrordesc_np(-result));
+        return;
+    }
+    /* So it would be for ever, and no READ would complete. */
+    if (result & (POLLERR | POLLHUP | POLLNVAL)) {
+        fail(channel, "the device is gone");
         return;
     }
     rdma_lane_disarm(channel->lane);
@@ -250,7 +256,7 @@ void rdma_fetch_flush(Channel *channel)
         handed |= await(channel);
     /* Slots are free, and there may be nothing to come that would wake their owner.  One that fetches only what
      * is wanted has asked for all of it, unless there was no room. */
-    if (handed && (full || channel->sink->goes_on))
+    if (handed && (full || channel->queued > 0 || channel->sink->goes_on))
         ring_hurry(channel->ring);
 }
 
@@ -275,6 +281,23 @@ void rdma_fetch_end(Channel *channel)
     for (; rdma_lane_under_way(lane) > 0; rdma_lane_pop(lane))
         if (rdma_lane_oldest(lane)->landing)
             channel->slots[rdma_lane_oldest(lane)->slot].spoiled = true;
+    atomic_store_explicit(&channel->rdma_done,
+                          atomic_load_explicit(&channel->rdma_reads, memory_order_relaxed),
+                          memory_order_relaxed);
     rdma_lane_free(lane);
     channel->lane = NULL;
+}
+
+bool channel_has_stalled(Channel *channel)
+{
+    uint64_t done = atomic_load_explicit(&channel->rdma_done, memory_order_relaxed);
+    uint64_t reads = atomic_load_explicit(&channel->rdma_reads, memory_order_relaxed);
+
+    /* The former is read first: what is done was posted. */
+    if (reads == done || done != channel->done_seen)
+        channel->stalled = 0;
+    else
+        channel->stalled++;
+    channel->done_seen = done;
+    return channel->stalled >= CHANNEL_STALLED;
 }

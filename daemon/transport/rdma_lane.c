@@ -59,7 +59,7 @@ static int pin_staging(RdmaLane *lane, RdmaDevice *device, size_t bytes)
         lane->staging = NULL;
         return -errno;
     }
-    lane->memory = rdma_memory_new(device, lane->staging, lane->size, RDMA_ACCESS_LAND, &error);
+    lane->memory = rdma_memory_new(device, lane->staging, lane->size, RDMA_ACCESS_STAGE, &error);
     return lane->memory ? 0 : error;
 }
 

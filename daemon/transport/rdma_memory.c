@@ -12,6 +12,8 @@
 
 #include "daemon/transport/rdma_private.h"
 
+#define RESERVE_MIN (UINT64_C(16) << 20)
+
 struct RdmaMemory {
     RdmaDevice *device;
     struct ibv_mr *region;
@@ -26,12 +28,28 @@ static void note_peak(RdmaBudget *budget, uint64_t used)
         ;
 }
 
-bool rdma_budget_take(RdmaBudget *budget, uint64_t bytes)
+uint64_t rdma_budget_reserve(const RdmaBudget *budget)
 {
+    uint64_t half = budget->most / 2, quarter = budget->most / 4;
+    uint64_t least = half < RESERVE_MIN ? half : RESERVE_MIN;
+
+    return quarter > least ? quarter : least;
+}
+
+uint64_t rdma_budget_room(const RdmaBudget *budget)
+{
+    uint64_t taken = atomic_load(&budget->used) + rdma_budget_reserve(budget);
+
+    return taken < budget->most ? budget->most - taken : 0;
+}
+
+bool rdma_budget_take(RdmaBudget *budget, uint64_t bytes, uint64_t left)
+{
+    uint64_t most = left < budget->most ? budget->most - left : 0;
     uint64_t used = atomic_load(&budget->used);
 
     do {
-        if (bytes > budget->most || used > budget->most - bytes)
+        if (bytes > most || used > most - bytes)
             return false;
     } while (!atomic_compare_exchange_weak(&budget->used, &used, used + bytes));
     note_peak(budget, used + bytes);
@@ -59,7 +77,7 @@ static struct ibv_mr *register_shut(struct ibv_pd *pd, void *memory, size_t leng
 
         if (mprotect(memory, length, PROT_READ) && region) {
             error = errno;
-            ibv_dereg_mr(region);
+            rdma_must(ibv_dereg_mr(region));
             region = NULL;
         }
         errno = error;
@@ -85,11 +103,12 @@ static int register_region(RdmaMemory *memory, void *address, RdmaAccess access)
 RdmaMemory *rdma_memory_new(RdmaDevice *device, void *memory, size_t length, RdmaAccess access,
                             int *ret_error)
 {
+    uint64_t left = access == RDMA_ACCESS_STAGE ? 0 : rdma_budget_reserve(device->budget);
     RdmaMemory *made;
     int error;
 
     *ret_error = -EDQUOT;
-    if (!rdma_budget_take(device->budget, length))
+    if (!rdma_budget_take(device->budget, length, left))
         return NULL;
     made = malloc(sizeof *made);
     if (made) {
@@ -111,7 +130,7 @@ void rdma_memory_free(RdmaMemory *memory)
 {
     if (!memory)
         return;
-    ibv_dereg_mr(memory->region);
+    rdma_must(ibv_dereg_mr(memory->region));
     rdma_budget_give(memory->device->budget, memory->length);
     rdma_device_unref(memory->device);
     free(memory);

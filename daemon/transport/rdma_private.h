@@ -5,6 +5,8 @@
 #ifndef POSTCOPYD_TRANSPORT_RDMA_PRIVATE_H
 #define POSTCOPYD_TRANSPORT_RDMA_PRIVATE_H
 
+#include <assert.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <stdatomic.h>
 #include <sys/socket.h>
@@ -55,6 +57,15 @@ struct RdmaDevice {
     union ibv_gid gid;
     union ibv_gid peer_gid; /* Ethernet: of the address at the other end of the socket */
 };
+
+/*
+ * What cannot be destroyed might be written to still, and stays pinned.  Only where the device itself is gone
+ * that is no worry, and otherwise the end of the process is what stops it.
+ */
+static inline void rdma_must(int error)
+{
+    assert(error == 0 || error == EIO || error == ENODEV);
+}
 
 /* False on InfiniBand. */
 bool rdma_device_is_ethernet(const RdmaDevice *device);

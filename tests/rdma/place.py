@@ -45,6 +45,12 @@ def allocated():
     return _moved(landed=True, mem=32, fill=32)
 
 
+def allocated_staged():
+    """To an allocated memfd, where the budget is just enough for staging: pages are written to it and then shown."""
+    settings = {"rdma": {"pinned": "8M"}, "import": {"resolvers": 2, "around": "256K"}}
+    return _moved(landed=False, settings=settings, mem=32, fill=32)
+
+
 def half_allocated():
     """Half filled, with holes in every chunk: some chunks were allocated, and holes are zero."""
     return _moved(landed=BOTH)

@@ -108,7 +108,7 @@ Lane *open_lane(unsigned number, const Lease *lease, PeerChannelKind kind)
     lane->target =
         mmap(NULL, RIG_LENGTH, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     lane->landing =
-        rdma_memory_new(lane->device, lane->target, RIG_LENGTH, RDMA_ACCESS_LAND, &error);
+        rdma_memory_new(lane->device, lane->target, RIG_LENGTH, RDMA_ACCESS_STAGE, &error);
     assert_non_null(lane->landing);
     lane->pair = rig_pair(lane->device, RIG_DEPTH);
     assert_int_equal(pthread_create(&lane->thread, NULL, serve_data, lane), 0);

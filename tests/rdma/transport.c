@@ -184,14 +184,20 @@ static void the_budget_is_kept(void **state)
     int error = 0;
 
     assert_int_equal(rig->budget.used, 2 * RIG_LENGTH);
-    assert_null(rdma_memory_new(rig->near, room, left + RIG_PAGE, RDMA_ACCESS_LAND, &error));
+    assert_null(rdma_memory_new(rig->near, room, left + RIG_PAGE, RDMA_ACCESS_STAGE, &error));
     assert_int_equal(error, -EDQUOT);
     assert_int_equal(rig->budget.used, 2 * RIG_LENGTH);
     assert_int_equal(rig->budget.peak, 2 * RIG_LENGTH);
-    second = rdma_memory_new(rig->near, room, left, RDMA_ACCESS_LAND, &error);
+    /* Where READs land, and what is READ, leaves the reserve. */
+    assert_null(rdma_memory_new(rig->near, room, left, RDMA_ACCESS_LAND, &error));
+    assert_int_equal(error, -EDQUOT);
+    assert_null(rdma_memory_new(rig->near, room, left, RDMA_ACCESS_EXPORT, &error));
+    assert_int_equal(error, -EDQUOT);
+    assert_int_equal(rig->budget.used, 2 * RIG_LENGTH);
+    second = rdma_memory_new(rig->near, room, left, RDMA_ACCESS_STAGE, &error);
     assert_non_null(second);
     assert_int_equal(rig->budget.used, RIG_BUDGET);
-    assert_null(rdma_memory_new(rig->far, room, RIG_PAGE, RDMA_ACCESS_LAND, &error));
+    assert_null(rdma_memory_new(rig->far, room, RIG_PAGE, RDMA_ACCESS_STAGE, &error));
     assert_int_equal(error, -EDQUOT);
     rdma_memory_free(second);
     assert_int_equal(rig->budget.used, 2 * RIG_LENGTH);
@@ -207,7 +213,7 @@ static void memory_that_is_not_there_is_refused(void **state)
     uint64_t used = rig->budget.used;
     int error = 0;
 
-    assert_null(rdma_memory_new(rig->near, hole, RIG_LENGTH, RDMA_ACCESS_LAND, &error));
+    assert_null(rdma_memory_new(rig->near, hole, RIG_LENGTH, RDMA_ACCESS_STAGE, &error));
     assert_true(error < 0 && error != -EDQUOT);
     munmap(hole, RIG_LENGTH);
     assert_null(rdma_memory_new(rig->far, hole, RIG_LENGTH, RDMA_ACCESS_EXPORT, &error));
@@ -253,7 +259,7 @@ static int pin_as_nobody(void)
     device = rdma_device_open(rig.near_socket, &rig.budget, text);
     if (!device || setrlimit(RLIMIT_MEMLOCK, &limit) || setgid(65534) || setuid(65534))
         return 10;
-    memory = rdma_memory_new(device, room, RIG_LENGTH, RDMA_ACCESS_LAND, &error);
+    memory = rdma_memory_new(device, room, RIG_LENGTH, RDMA_ACCESS_STAGE, &error);
     if (memory || error != -ENOMEM)
         return 11;
     if (rig.budget.used != 0)
@@ -263,7 +269,7 @@ static int pin_as_nobody(void)
         return 13;
     if (!strstr(text, " 4096 KiB") || !strstr(text, "LimitMEMLOCK") || strchr(text, '\n'))
         return 14;
-    memory = rdma_memory_new(device, room, RIG_LENGTH / 4, RDMA_ACCESS_LAND, &error);
+    memory = rdma_memory_new(device, room, RIG_LENGTH / 4, RDMA_ACCESS_STAGE, &error);
     rdma_memory_free(memory);
     rdma_device_unref(device);
     return memory ? 0 : 15;
@@ -362,7 +368,7 @@ static void read_between(int family, unsigned scope, const char *near, const cha
     rig.source = rig_source();
     rig.target = calloc(1, RIG_LENGTH);
     rig.exported = rdma_memory_new(rig.far, rig.source, RIG_LENGTH, RDMA_ACCESS_EXPORT, &error);
-    rig.landing = rdma_memory_new(rig.near, rig.target, RIG_LENGTH, RDMA_ACCESS_LAND, &error);
+    rig.landing = rdma_memory_new(rig.near, rig.target, RIG_LENGTH, RDMA_ACCESS_STAGE, &error);
     rig.reader = rig_pair(rig.near, 1);
     rig.answerer = rig_pair(rig.far, 0);
     rig_connect(rig.reader, rig.answerer);

@@ -5,7 +5,7 @@ import signal
 import time
 
 from soft_roce import DEVICE, LIBRARY, RoceWorld, came_by_rdma, remove_device, told, with_keys
-from world import MIB, expect, fetched
+from world import MIB, SLOW, expect, fetched
 
 # The stream takes seconds, and threads that want pages wait between them.
 SLOWLY = {"import": {"limit": "16M", "around": "4K", "stream_delay_ms": 0}}
@@ -32,6 +32,10 @@ class Trouble(RoceWorld):
     def break_pairs(self):
         """All that work now."""
         (self._asked() / "break").touch()
+
+    def mute_queues(self):
+        """All that work now."""
+        (self._asked() / "mute").touch()
 
     def wrong_keys(self, count):
         """So many of the next ones."""
@@ -85,22 +89,42 @@ def _broken(who, **to):
         world.break_pairs()
         destination.wait_event("paused")
         arrived = _finish(world, source, destination, touching)
-        return _resumed(arrived, source.populated, 1)
+        return arrived, _resumed(arrived, source.populated, 1)
 
 
 def destination_breaks():
     """The destination's queue pairs fail under READs that are to land in the guest's memory."""
-    return _broken("b")
+    arrived, line = _broken("b")
+    figures = arrived["transport"]
+    expect(figures["landed_pages"] >= 0.9 * came_by_rdma(arrived), figures)
+    return line
 
 
 def destination_breaks_staged():
     """The same, where pages are copied."""
-    return _broken("b", backing="anonymous")
+    arrived, line = _broken("b", backing="anonymous")
+    expect(arrived["transport"]["landed_pages"] == 0, arrived["transport"])
+    return line
 
 
 def source_breaks():
     """The source's queue pairs fail: nobody answers READs any more."""
-    return _broken("a")
+    return _broken("a")[1]
+
+
+def stalled():
+    """The destination's device tells of no completion any more: that is noticed, and it is opened anew."""
+    with Trouble("b") as world:
+        source, destination, touching = _begin(world)
+        _under_way(world)
+        begin = time.monotonic()
+        world.mute_queues()
+        destination.wait_event("paused")
+        seconds = time.monotonic() - begin
+        expect(4 <= seconds <= 8 * SLOW, f"noticed after {seconds:.1f} s")
+        world.destination.wait_log("READs do not complete")
+        arrived = _finish(world, source, destination, touching)
+        return f"noticed after {seconds:.1f} s; {_resumed(arrived, source.populated, 1)}"
 
 
 def wrong_key():
@@ -167,6 +191,7 @@ def fenced():
     with RoceWorld(destination=SLOWLY) as world:
         source, destination, _ = _begin(world)
         _under_way(world)
+        expect(world.source.exported("vm")["rdma"]["pinned_bytes"] > 0, "the source pinned nothing")
         source.do("running")
         destination.wait_event("fenced")
         before = world.destination.imported("vm")
@@ -177,6 +202,9 @@ def fenced():
         after = world.destination.imported("vm")
         expect(fetched(after["pages"]) == fetched(before["pages"]), "pages came after the fence")
         expect(came_by_rdma(after) == came_by_rdma(before), after["transport"])
+        left = world.source.exported("vm")["rdma"]
+        expect(left["pinned_bytes"] == 0, f"still at the source: {left}")
+        expect(world.source.stats()["rdma"]["pinned_bytes"] == 0, world.source.stats()["rdma"])
         destination.no_bad_word()
         destination.kill()
         source.do("run")

@@ -5,6 +5,7 @@
  *
  *   keys   holds a number: so many of the next registrations that others may READ tell a wrong key
  *   break  every queue pair that works is put into its error state, and the file is removed
+ *   mute   of the devices that are open no completion is told any more, and the file is removed
  *
  * Nothing else is changed: what follows from it is the device's and the daemon's doing.
  */
@@ -130,17 +131,40 @@ static void break_pairs(void)
     pthread_mutex_unlock(&lock);
 }
 
-static void *watch(void *unused)
+static int tell_nothing(struct ibv_cq *cq, int most, struct ibv_wc *completions)
+{
+    (void)cq;
+    (void)most;
+    (void)completions;
+    return 0;
+}
+
+static void mute_queues(void)
+{
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < PAIRS; i++)
+        if (pairs[i])
+            pairs[i]->context->ops.poll_cq = tell_nothing;
+    pthread_mutex_unlock(&lock);
+}
+
+/* Takes the file away, if it is there. */
+static int asked_for(const char *name)
 {
     char path[4096];
 
+    return unlink(path_of(name, path, sizeof path)) == 0;
+}
+
+static void *watch(void *unused)
+{
     (void)unused;
-    path_of("break", path, sizeof path);
-    for (;; usleep(LOOK_US))
-        if (access(path, F_OK) == 0) {
+    for (;; usleep(LOOK_US)) {
+        if (asked_for("break"))
             break_pairs();
-            unlink(path);
-        }
+        if (asked_for("mute"))
+            mute_queues();
+    }
     return NULL;
 }
 

@@ -32,6 +32,9 @@ extern FakePair fake;
 unsigned fake_execute(unsigned n);
 unsigned fake_posted(void); /* READs posted and not done */
 
+/* The device is taken away: no READ completes any more, and its file says that nothing is to come. */
+void fake_vanish(void);
+
 /* A lane over it, for the next connection. */
 void fake_lane(size_t staging, unsigned depth);
 

@@ -67,11 +67,11 @@ static void what_is_allocated_is_pinned_block_by_block(void **state)
     (void)state;
     check_run(0, 0, 1);
     check_run(1, 0, 0); /* to be placed by COPY: a page there would be in the way */
-    check_run(2, 2, 14);
-    check_run(15, 2, 14);
-    check_run(16, 16, 16);
-    check_run(31, 16, 16);
-    check_run(33, 32, 4);
+    check_run(2, 2, 2);
+    check_run(3, 2, 2);
+    check_run(16, 16, 2);
+    check_run(31, 30, 2);
+    check_run(35, 34, 2);
     check_run(36, 0, 0);
     check_run(40, 40, 1);
     check_run(41, 0, 0);
@@ -82,11 +82,30 @@ static void what_is_pinned_is_not_pinned_again(void **state)
 {
     (void)state;
     landing_mark(&landing, 0, 5, 3, 9);
-    check_run(2, 2, 3);
+    check_run(4, 4, 1);
+    check_run(5, 0, 0);
     check_run(6, 0, 0);
-    check_run(8, 8, 8);
+    check_run(8, 8, 2);
+    landing_close(&landing, 0, 5, 3);
+    check_run(6, 0, 0);
+    check_run(4, 4, 1);
     landing_unmark(&landing, 0, 5, 3);
-    check_run(6, 2, 14);
+    check_run(6, 6, 2);
+}
+
+/* Pages there never land, and those that were given back would be allocated again. */
+static void what_can_be_removed_is_not_pinned(void **state)
+{
+    uint64_t first;
+    uint32_t lkey;
+
+    (void)state;
+    landing_deinit(&landing);
+    regions.regions[0].removable = true;
+    assert_int_equal(landing_init(&landing, &table, &mirror, &regions, present), 0);
+    assert_int_equal(landing_run(&landing, 0, 2, &first), 0);
+    assert_int_equal(landing_find(&landing, 0, 2 * CHUNK, PAGE, &lkey), 0);
+    regions.regions[0].removable = false;
 }
 
 static void check_found(uint64_t offset, uint64_t length, uint64_t found, uint32_t key)
@@ -131,6 +150,27 @@ static LandingBlock pinned_block(void)
 {
     landing_mark(&landing, 0, 2, 2, 7);
     return (LandingBlock){.region = 0, .chunk = 2, .count = 2, .checked = 2L * CHUNK_PAGES};
+}
+
+static void a_block_is_closed_until_it_is_unpinned(void **state)
+{
+    const uint64_t page = 2 * CHUNK_PAGES;
+    LandingBlock block = pinned_block();
+
+    (void)state;
+    page_table_mark_missing(&table, 0, page, 1);
+    assert_int_equal(page_table_claim_run(&table, 0, page, 1), 1);
+    block.checked = 4L * CHUNK_PAGES; /* passed over when it was a hole */
+    assert_false(landing_is_over(&landing, &block));
+    assert_true(block.closed);
+    check_found(2 * CHUNK, PAGE, 0, 0);
+    check_run(2, 0, 0);
+    check_run(3, 0, 0);
+    page_table_finish(&table, 0, page, 1, not_waited, NULL);
+    assert_true(landing_is_over(&landing, &block));
+    check_run(2, 0, 0);
+    landing_unmark(&landing, 0, 2, 2);
+    check_run(2, 2, 2);
 }
 
 static void a_block_goes_when_all_of_it_has_come(void **state)
@@ -185,7 +225,7 @@ static void removed_pages_hold_nothing(void **state)
 static void without_a_device_nothing_is_pinned(void **state)
 {
     (void)state;
-    landing_reach(&landing, "vm", 0, 2 * CHUNK_PAGES);
+    assert_false(landing_reach(&landing, "vm", 0, 2 * CHUNK_PAGES));
     assert_false(landing_prepare(&landing, "vm"));
     assert_false(landing_has(&landing, 0));
     landing_tidy(&landing);
@@ -200,7 +240,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_is_allocated_is_pinned_block_by_block, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(what_is_pinned_is_not_pinned_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_can_be_removed_is_not_pinned, setup, teardown),
         cmocka_unit_test_setup_teardown(bytes_are_found_as_far_as_a_key_goes, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_block_is_closed_until_it_is_unpinned, setup, teardown),
         cmocka_unit_test_setup_teardown(a_block_goes_when_all_of_it_has_come, setup, teardown),
         cmocka_unit_test_setup_teardown(a_late_claim_holds_a_block, setup, teardown),
         cmocka_unit_test_setup_teardown(removed_pages_hold_nothing, setup, teardown),

@@ -99,6 +99,62 @@ static void a_failed_read_takes_the_connection_down(void **state)
     assert_false(spoiled[102] || spoiled[104]);
 }
 
+/* Else its thread would be woken again and again, for nothing. */
+static void a_device_that_is_gone_takes_the_connection_down(void **state)
+{
+    (void)state;
+    channel_fetch(&channel, 0, 100, 2);
+    channel_flush(&channel);
+    turn();
+    assert_int_equal(downs, 0);
+    fake_vanish();
+    assert_down("RDMA: the device is gone");
+    assert_int_equal(channel.rdma_failures, 1);
+    assert_int_equal(channel.rdma_done, channel.rdma_reads);
+    go_on_by_tcp(1);
+    assert_seen_once(0, 100, 2);
+}
+
+static bool look_often(void)
+{
+    for (unsigned i = 0; i < CHANNEL_STALLED - 1; i++)
+        assert_false(channel_has_stalled(&channel));
+    return channel_has_stalled(&channel);
+}
+
+static void a_read_that_does_not_complete_is_noticed(void **state)
+{
+    (void)state;
+    assert_false(look_often()); /* nothing is asked for */
+    for (unsigned i = 0; i < 3; i++)
+        channel_fetch(&channel, 0, 100 + i * 2, 2);
+    channel_flush(&channel);
+    for (unsigned i = 0; i < CHANNEL_STALLED / 2; i++)
+        assert_false(channel_has_stalled(&channel));
+    fake_execute(1);
+    for (int i = 0; i < 5; i++)
+        turn();
+    assert_int_equal(channel.rdma_done, 1);
+    assert_false(channel_has_stalled(&channel)); /* one has, since */
+    assert_true(look_often());
+    assert_true(channel_has_stalled(&channel));
+    fake_execute(2);
+    for (int i = 0; i < 5; i++)
+        turn();
+    assert_int_equal(channel.rdma_done, 3);
+    assert_false(look_often());
+    channel_fetch(&channel, 0, 90, 1);
+    channel_flush(&channel);
+    assert_false(channel_has_stalled(&channel));
+    channel_drop(&channel, "for another");
+    while (channel.fd >= 0)
+        turn();
+    assert_int_equal(channel.rdma_done, channel.rdma_reads);
+    assert_false(look_often()); /* given up */
+    downs = 0;
+    go_on_by_tcp(1);
+}
+
 /* What was to land may have come in part; what was staged touched nobody's memory. */
 static void what_was_to_land_is_marked(void **state)
 {
@@ -369,6 +425,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         LANE_TEST(a_failed_read_takes_the_connection_down),
+        LANE_TEST(a_device_that_is_gone_takes_the_connection_down),
+        LANE_TEST(a_read_that_does_not_complete_is_noticed),
         LANE_TEST(what_was_to_land_is_marked),
         LANE_TEST(what_failed_is_asked_again_over_the_next_lane),
         LANE_TEST(a_refused_post_takes_the_connection_down),

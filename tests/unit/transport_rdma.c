@@ -23,18 +23,45 @@ static void the_budget_is_never_exceeded(void **state)
     RdmaBudget budget = {.most = 100};
 
     (void)state;
-    assert_true(rdma_budget_take(&budget, 60));
-    assert_false(rdma_budget_take(&budget, 41));
-    assert_false(rdma_budget_take(&budget, UINT64_MAX));
-    assert_false(rdma_budget_take(&budget, UINT64_MAX - 59));
+    assert_true(rdma_budget_take(&budget, 60, 0));
+    assert_false(rdma_budget_take(&budget, 41, 0));
+    assert_false(rdma_budget_take(&budget, UINT64_MAX, 0));
+    assert_false(rdma_budget_take(&budget, UINT64_MAX - 59, 0));
     assert_int_equal(budget.used, 60);
-    assert_true(rdma_budget_take(&budget, 40));
-    assert_false(rdma_budget_take(&budget, 1));
+    assert_true(rdma_budget_take(&budget, 40, 0));
+    assert_false(rdma_budget_take(&budget, 1, 0));
     assert_int_equal(budget.peak, 100);
     rdma_budget_give(&budget, 40);
     rdma_budget_give(&budget, 60);
     assert_int_equal(budget.used, 0);
     assert_int_equal(budget.peak, 100);
+}
+
+/* What is pinned early and for long leaves room for the lanes of the next import. */
+static void a_part_is_reserved(void **state)
+{
+    const uint64_t mib = 1 << 20;
+    RdmaBudget budget = {.most = 1024 * mib};
+
+    (void)state;
+    assert_int_equal(rdma_budget_reserve(&budget), 256 * mib);
+    assert_int_equal(rdma_budget_room(&budget), 768 * mib);
+    assert_true(rdma_budget_take(&budget, 700 * mib, rdma_budget_reserve(&budget)));
+    assert_int_equal(rdma_budget_room(&budget), 68 * mib);
+    assert_false(rdma_budget_take(&budget, 69 * mib, rdma_budget_reserve(&budget)));
+    assert_int_equal(budget.used, 700 * mib);
+    assert_true(rdma_budget_take(&budget, 100 * mib, 0));
+    assert_int_equal(rdma_budget_room(&budget), 0);
+    assert_false(rdma_budget_take(&budget, 1, rdma_budget_reserve(&budget)));
+    assert_true(rdma_budget_take(&budget, 224 * mib, 0));
+    assert_int_equal(budget.peak, 1024 * mib);
+
+    budget.most = 40 * mib;
+    assert_int_equal(rdma_budget_reserve(&budget), 16 * mib);
+    assert_false(rdma_budget_take(&budget, 1, UINT64_MAX));
+    assert_int_equal(rdma_budget_room(&budget), 0); /* more is taken than there may be */
+    budget.most = 8 * mib;                          /* both must be possible */
+    assert_int_equal(rdma_budget_reserve(&budget), 4 * mib);
 }
 
 enum { ROUNDS = 20000 };
@@ -44,7 +71,7 @@ static void *take_and_give(void *opaque)
     RdmaBudget *budget = opaque;
 
     for (int i = 0; i < ROUNDS; i++)
-        if (rdma_budget_take(budget, 3))
+        if (rdma_budget_take(budget, 3, 0))
             rdma_budget_give(budget, 3);
     return NULL;
 }
@@ -120,7 +147,8 @@ static void the_hint_names_the_limit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_budget_is_never_exceeded), cmocka_unit_test(threads_share_the_budget),
+        cmocka_unit_test(the_budget_is_never_exceeded),
+        cmocka_unit_test(a_part_is_reserved), cmocka_unit_test(threads_share_the_budget),
         cmocka_unit_test(loopback_has_no_device),       cmocka_unit_test(devices_are_counted),
         cmocka_unit_test(the_hint_names_the_limit),
     };
