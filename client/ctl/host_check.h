@@ -36,7 +36,10 @@ void host_say(HostCheck *check, const char *id, HostLevel level, const char *adv
 /* HOST, HOST:PORT, or with an IPv6 address in brackets. */
 gboolean host_peer_is_address(const char *text);
 
-/* How much memory the daemon may lock, in bytes, G_MAXUINT64 for any; FALSE: that cannot be read. */
+/*
+ * How much memory the daemon may lock, in bytes, by its limit or CAP_IPC_LOCK; G_MAXUINT64 for any.  FALSE: that
+ * cannot be read.
+ */
 gboolean host_memlock(const HostCheck *check, guint64 *ret_bytes);
 
 /* Each looks at its part; none fails, and none waits long. */

@@ -7,9 +7,6 @@
 #include "client/ctl/rdma_port.h"
 #include "protocol/qmp/json.h"
 
-/* Its bit in CapEff: whoever has it may lock any amount of memory. */
-enum { CAP_IPC_LOCK_BIT = 14 };
-
 /* What the kernel has; the daemon needs a library for each besides. */
 static char *kernel_devices(void)
 {
@@ -22,36 +19,43 @@ static char *kernel_devices(void)
     return g_string_free(names, FALSE);
 }
 
-static gboolean may_lock_anything(pid_t pid)
-{
-    g_autofree char *path = g_strdup_printf("/proc/%d/status", (int)pid);
-    g_autofree char *text = NULL;
-    const char *line;
-
-    if (!g_file_get_contents(path, &text, NULL, NULL))
-        return FALSE;
-    line = strstr(text, "\nCapEff:");
-    return line && g_ascii_strtoull(line + strlen("\nCapEff:"), NULL, 16) >> CAP_IPC_LOCK_BIT & 1;
-}
-
 /* Whether all hosts are to be talked to by RDMA, but for exceptions. */
 static gboolean always_rdma(JsonObject *rdma)
 {
     return strcmp(member_string(rdma, "transport"), "rdma") == 0;
 }
 
-/* Whether [rdma] peers, which the daemon has understood, says so of some. */
-static gboolean some_rdma(JsonObject *rdma)
+/* How many of [rdma] peers, which the daemon has understood, have this word; NULL: any. */
+static guint peers_with(JsonObject *rdma, const char *wanted)
 {
     g_auto(GStrv) entries = g_strsplit(member_string(rdma, "peers"), ",", -1);
+    guint n = 0;
 
     for (guint i = 0; entries[i]; i++) {
-        const char *word = strchr(entries[i], '=');
+        char *word = strchr(entries[i], '=');
 
-        if (word && strcmp(g_strstrip(entries[i] + (word + 1 - entries[i])), "rdma") == 0)
-            return TRUE;
+        if (word && (!wanted || strcmp(g_strstrip(word + 1), wanted) == 0))
+            n++;
     }
-    return FALSE;
+    return n;
+}
+
+/* With which hosts no VM can arrive or leave where RDMA cannot be had; NULL: there are none. */
+static const char *refused(JsonObject *rdma)
+{
+    if (always_rdma(rdma))
+        return "no VM can arrive or leave with [peer] transport = rdma";
+    if (peers_with(rdma, "rdma") > 0)
+        return "no VM can arrive from the hosts for which [rdma] peers wants rdma, or leave to "
+               "them";
+    return NULL;
+}
+
+/* No host is talked to by RDMA, whatever networks are trusted. */
+static gboolean never_rdma(JsonObject *rdma)
+{
+    return strcmp(member_string(rdma, "transport"), "tcp") == 0 &&
+           peers_with(rdma, NULL) == peers_with(rdma, "tcp");
 }
 
 /* RDMA is insisted on, and off. */
@@ -76,7 +80,7 @@ static void check_pinned(HostCheck *check, JsonObject *rdma)
         return;
     }
     allowed = format_bytes(limit);
-    if (limit >= most || may_lock_anything(check->daemon))
+    if (limit >= most)
         host_say(check, "rdma-memory", HOST_OK, NULL,
                  "the daemon may pin [rdma] pinned = %s for the device", budget);
     else
@@ -118,7 +122,7 @@ static void check_address(HostCheck *check, JsonObject *rdma, const char *in_ker
     const char *networks = member_string(rdma, "networks");
     const char *unused =
         member_bool(rdma, "loopback") ? "; the loopback addresses among them are never used" : "";
-    HostLevel lacking = always_rdma(rdma) ? HOST_FAIL : HOST_WARN;
+    HostLevel lacking = refused(rdma) ? HOST_FAIL : HOST_WARN;
     g_autofree char *device = NULL;
     gboolean active;
     const char *address = address_with_device(addresses, &device, &active);
@@ -143,36 +147,39 @@ static void check_address(HostCheck *check, JsonObject *rdma, const char *in_ker
 
 static void check_networks(HostCheck *check, JsonObject *rdma, const char *in_kernel)
 {
+    const char *refusal = refused(rdma);
+
     if (element_count(member_array(rdma, "addresses")) > 0)
         check_address(check, rdma, in_kernel);
     else
-        host_say(check, "rdma-network", HOST_WARN,
+        host_say(check, "rdma-network", refusal ? HOST_FAIL : HOST_WARN,
                  "name the network between the hosts in [rdma] networks, and restart postcopyd",
-                 "no address of this host is in [rdma] networks = %s%s: memory travels over TCP",
+                 "no address of this host is in [rdma] networks = %s%s: unless it lists other "
+                 "hosts alone, %s",
                  member_string(rdma, "networks"),
                  member_bool(rdma, "loopback")
                      ? " (no RDMA device is at a loopback address, though one may be named)"
-                     : "");
+                     : "",
+                 refusal ? refusal : "memory travels over TCP");
 }
 
 static void check_device(HostCheck *check, JsonObject *rdma, const char *in_kernel)
 {
-    gboolean wanted = always_rdma(rdma);
+    const char *refusal = refused(rdma);
 
     if (element_count(member_array(rdma, "devices")) > 0)
         host_say(check, "rdma", HOST_OK, NULL, "RDMA devices: %s", in_kernel);
     else if (*in_kernel)
-        host_say(check, "rdma", wanted ? HOST_FAIL : HOST_WARN,
+        host_say(check, "rdma", refusal ? HOST_FAIL : HOST_WARN,
                  "install rdma-core and the library of the device (ibverbs-providers), and let the "
                  "daemon open /dev/infiniband",
                  "the kernel has RDMA devices (%s) that the daemon cannot use", in_kernel);
     else
-        host_say(check, "rdma", wanted ? HOST_FAIL : HOST_WARN,
+        host_say(check, "rdma", refusal ? HOST_FAIL : HOST_WARN,
                  "'rdma link show' lists devices: is the adapter's driver loaded? "
                  "(docs/RDMA.md)",
                  "[rdma] networks is set, and this host has no RDMA device: %s",
-                 wanted ? "no VM can arrive with [peer] transport = rdma"
-                        : "memory travels over TCP");
+                 refusal ? refusal : "memory travels over TCP");
 }
 
 void host_check_rdma(HostCheck *check, JsonObject *status)
@@ -181,7 +188,11 @@ void host_check_rdma(HostCheck *check, JsonObject *status)
     g_autofree char *in_kernel = kernel_devices();
     gboolean set_up = rdma && *member_string(rdma, "networks");
 
-    if (set_up) {
+    if (set_up && never_rdma(rdma)) {
+        host_say(check, "rdma", HOST_OK, NULL,
+                 "[peer] transport = tcp forbids RDMA, whatever [rdma] networks says: memory "
+                 "travels over TCP");
+    } else if (set_up) {
         check_device(check, rdma, in_kernel);
         check_networks(check, rdma, in_kernel);
         check_pinned(check, rdma);
@@ -189,7 +200,7 @@ void host_check_rdma(HostCheck *check, JsonObject *status)
         check_off(
             check,
             "[peer] transport = rdma, and [rdma] networks is empty: no VM can arrive or leave");
-    } else if (rdma && some_rdma(rdma)) {
+    } else if (rdma && peers_with(rdma, "rdma") > 0) {
         check_off(check, "[rdma] peers wants rdma for some hosts, and [rdma] networks is empty: no "
                          "VM can arrive from them, or leave to them");
     } else if (*in_kernel) {

@@ -73,18 +73,28 @@ static gboolean is_trusted(const Settings *settings, const Wish *wish, char *ret
     return FALSE;
 }
 
+/* By TCP that is configured for.  Of a host whose address is not known yet, [rdma] peers may say otherwise. */
+static gboolean is_vetoed(const Settings *settings, const Wish *wish, const char **ret_setting)
+{
+    if (!wish->address && !networks_is_empty(settings->rdma_peers.parsed))
+        return FALSE;
+    return configured(settings, wish->address ? wish->address : "", ret_setting) ==
+           IMPORT_TRANSPORT_TCP;
+}
+
 static gboolean may_use_rdma(const Settings *settings, const Wish *wish, char *ret_text)
 {
     char devices[LIMIT_TEXT + 1];
     const char *setting;
     Reason reason;
 
-    if (wish->address && configured(settings, wish->address, &setting) == IMPORT_TRANSPORT_TCP) {
+    if (is_vetoed(settings, wish, &setting)) {
         g_snprintf(ret_text, LIMIT_TEXT + 1,
-                   "this migration shall go by RDMA, which %s = tcp at the %s forbids with %.100s: "
+                   "this migration shall go by RDMA, which %s = tcp at the %s forbids%s%.100s: "
                    "change that in postcopyd.conf there and restart postcopyd, or use --transport "
                    "tcp",
-                   setting, wish->side, wish->address);
+                   setting, wish->side, wish->address ? " with " : "",
+                   wish->address ? wish->address : "");
         return FALSE;
     }
     if (!is_trusted(settings, wish, ret_text))
@@ -104,11 +114,25 @@ const char *transport_name(unsigned transport)
     return names[transport];
 }
 
+/* The destination's, if the request names it by its address; NULL: it does not. */
+static const char *named_address(JsonObject *request, Address *ret_address)
+{
+    JsonNode *node = json_object_get_member(request, "destination");
+
+    if (!node || !JSON_NODE_HOLDS_VALUE(node) || json_node_get_value_type(node) != G_TYPE_STRING ||
+        address_parse(json_node_get_string(node), ret_address) || !ret_address->host[0] ||
+        !address_is_numeric(ret_address))
+        return NULL;
+    return ret_address->host;
+}
+
 gboolean transport_asked(const Control *control, JsonObject *request, unsigned *ret_transport,
                          char *ret_text)
 {
     JsonNode *node = json_object_get_member(request, "transport");
     const char *word = NULL;
+    Address address;
+    Wish wish = {.side = "source", .address = named_address(request, &address)};
 
     *ret_transport = IMPORT_TRANSPORT_AUTO;
     if (!node)
@@ -118,8 +142,7 @@ gboolean transport_asked(const Control *control, JsonObject *request, unsigned *
     for (unsigned i = 0; word && i < IMPORT_TRANSPORTS; i++)
         if (strcmp(word, names[i]) == 0) {
             *ret_transport = i;
-            return i != IMPORT_TRANSPORT_RDMA ||
-                   may_use_rdma(control->settings, &(Wish){.side = "source"}, ret_text);
+            return i != IMPORT_TRANSPORT_RDMA || may_use_rdma(control->settings, &wish, ret_text);
         }
     g_strlcpy(ret_text, "prepare: transport must be auto, tcp or rdma", LIMIT_TEXT + 1);
     return FALSE;
@@ -169,11 +192,13 @@ static void take_host(const char *text, const char *otherwise, char *ret_host)
  * A host that is configured for TCP has no RDMA, whoever wants it.  What is already on its way cannot be refused
  * any more: it goes by TCP.
  */
-static unsigned choose(const Settings *settings, const char *host, guint32 flags)
+static unsigned choose(const Settings *settings, const char *host, guint32 flags,
+                       bool *ret_overruled)
 {
     const char *setting;
     unsigned own = configured(settings, host, &setting);
 
+    *ret_overruled = flags & PEER_INVITE_TCP && own == IMPORT_TRANSPORT_RDMA;
     /* TCP also where a peer sets both, as it must not. */
     if (flags & PEER_INVITE_TCP || own == IMPORT_TRANSPORT_TCP)
         return IMPORT_TRANSPORT_TCP;
@@ -218,7 +243,7 @@ void transport_configure(Control *control, const char *source, guint32 flags, Im
     char host[LIMIT_ADDRESS + 1];
 
     take_host(source, "", host);
-    config->transport = choose(control->settings, host, flags);
+    config->transport = choose(control->settings, host, flags, &config->rdma_overruled);
     config->rdma_networks = control->settings->rdma_networks.parsed;
     config->rdma_budget = &control->rdma_budget;
 }

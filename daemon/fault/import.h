@@ -69,6 +69,7 @@ typedef struct ImportConfig {
     bool minor;               /* this kernel's userfaultfds know MINOR faults of shared memory */
     bool assist;              /* QEMU's own post-copy brings the memory too: rule 9, assist.h */
     unsigned transport;       /* ImportTransport, of this import */
+    bool rdma_overruled;      /* this host insists on RDMA, the source on TCP, which counts */
     const struct Networks *rdma_networks; /* that are trusted; outlives the import; NULL: none */
     struct RdmaBudget *rdma_budget;       /* the daemon's; outlives the import; NULL: no RDMA */
 } ImportConfig;

@@ -81,9 +81,13 @@ static RdmaDevice *open_device(Link *link, char *ret_reason)
     char host[LIMIT_ADDRESS + 1] = "";
 
     ret_reason[0] = '\0';
-    if (config->transport == IMPORT_TRANSPORT_TCP)
+    if (config->transport == IMPORT_TRANSPORT_TCP && !config->rdma_overruled)
         return NULL;
-    if (config->assist)
+    if (config->transport == IMPORT_TRANSPORT_TCP)
+        snprintf(ret_reason, LIMIT_TEXT + 1,
+                 "the source is configured for TCP, or the driver asked for it, which counts "
+                 "before this host's transport = rdma");
+    else if (config->assist)
         snprintf(ret_reason, LIMIT_TEXT + 1, "assist mode has no RDMA");
     else if (!link_rdma_is_possible(link->import))
         snprintf(ret_reason, LIMIT_TEXT + 1, "[rdma] networks names no network for RDMA");
@@ -119,7 +123,8 @@ static int give_up(Link *link, bool must, const char *reason, char *ret_text)
         if (news && rdma->policy.insists)
             log_warning("%s: pages come by TCP, although RDMA was asked for: %s", import->name,
                         reason);
-        else if (news && link_rdma_is_possible(import)) /* else it is not set up */
+        else if (news && (link_rdma_is_possible(import) || import->config.rdma_overruled))
+            /* else it is not set up */
             log_info("%s: pages come by TCP: %s", import->name, reason);
         return 0;
     }

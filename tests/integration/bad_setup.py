@@ -100,6 +100,12 @@ def config_mistakes():
             path = folder / "noise.conf"
             path.write_text(text)
             _fails(["--config", path], "noise.conf")
+        path = folder / "double.conf"
+        for more in ("[rdma]\n", "", "[daemon]\n#peers = ::1=tcp\n[rdma] \n "):
+            path.write_text(f"[rdma]\npeers = ::1=tcp\n{more}peers=::1=rdma\n")
+            _fails(["--config", path, "--check"], "double.conf: line", "[rdma] peers is set already")
+        path.write_text("[daemon]\n#socket = /x\nsocket = /y\n# socket = /z\n")
+        expect(_run(["--config", path, "--check"]).returncode == 0, "comments are no keys")
         for data in (b"\0[daemon]\nsocket = /x\n", b"[daemon]\n\0socket = /x\n"):
             path = folder / "zero.conf"
             path.write_bytes(data)

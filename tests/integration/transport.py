@@ -105,6 +105,25 @@ def vetoed_by_configuration():
     return why
 
 
+def vetoed_at_source():
+    """What the source is configured for counts: RDMA asked for is refused by name, RDMA configured for gives way."""
+    _without_devices()
+    with World(source={"rdma": LOOPBACK, "peer": {"transport": "tcp"}},
+               destination={"rdma": LOOPBACK, "peer": {"transport": "rdma"}}) as world:
+        source, destination = world.vms()
+        said = _prepare(world, transport="rdma")["error"]
+        mentions(said, "[peer] transport = tcp at the source forbids", "--transport tcp")
+        world.offer(source)
+        source.do("seal")
+        arriving = world.destination.imported("vm")["transport"]
+        expect(arriving["wanted"] == arriving["kind"] == "tcp", arriving)
+        mentions(arriving["reason"], "source is configured for TCP")
+        world.destination.wait_log("pages come by TCP", "source is configured for TCP")
+        destination.do("run")
+        world.complete(source, destination, passes=1)
+    return said
+
+
 def refused_by_configuration():
     """[peer] transport and [rdma] peers count on either side, and for the hosts they name only."""
     _without_devices()

@@ -304,10 +304,49 @@ static void requests_are_read(void **state)
         assert_false(asks(bad[i], &transport, text));
         assert_non_null(strstr(text, "must be auto, tcp or rdma"));
     }
-    networks_free(settings.rdma_networks.parsed);
-    settings.rdma_networks.parsed = NULL;
+    distrust_all();
     assert_false(asks("{\"transport\":\"rdma\"}", &transport, text));
     assert_non_null(strstr(text, "off at the source"));
+}
+
+/* Before anything else that is lacking, as far as the other host is known. */
+static void requests_hear_of_a_veto(void **state)
+{
+    char text[LIMIT_TEXT + 1];
+    unsigned transport;
+
+    (void)state;
+    distrust_all();
+    assert_false(asks("{\"transport\":\"rdma\",\"destination\":\"10.1.1.1:1\"}", &transport, text));
+    assert_non_null(strstr(text, "[rdma] peers = tcp at the source forbids with 10.1.1.1: "));
+    settings.transport = IMPORT_TRANSPORT_TCP;
+    assert_false(asks("{\"transport\":\"rdma\",\"destination\":\"10.2.0.1:1\"}", &transport, text));
+    assert_non_null(strstr(text, "[peer] transport = tcp at the source forbids with 10.2.0.1: "));
+    assert_false(asks("{\"transport\":\"rdma\",\"destination\":\"10.1.0.1:1\"}", &transport, text));
+    assert_null(strstr(text, "forbids"));
+    /* A name may be of any host, and this one's peers are not all alike. */
+    assert_false(asks("{\"transport\":\"rdma\",\"destination\":\"host:1\"}", &transport, text));
+    assert_null(strstr(text, "forbids"));
+    networks_free(settings.rdma_peers.parsed);
+    settings.rdma_peers.parsed = NULL;
+    assert_false(asks("{\"transport\":\"rdma\",\"destination\":\"host:1\"}", &transport, text));
+    assert_non_null(strstr(text, "[peer] transport = tcp at the source forbids: "));
+    assert_false(asks("{\"transport\":\"rdma\",\"destination\":7}", &transport, text));
+    assert_non_null(strstr(text, "[peer] transport = tcp at the source forbids: "));
+}
+
+/* This host's wish for RDMA gives way to the source's TCP, and that is told. */
+static void who_overrules_is_remembered(void **state)
+{
+    ImportConfig config = {.transport = 99};
+
+    (void)state;
+    transport_configure(&control, "10.1.0.1:1", PEER_INVITE_TCP, &config);
+    assert_true(config.rdma_overruled);
+    transport_configure(&control, "10.1.0.1:1", 0, &config);
+    assert_false(config.rdma_overruled);
+    transport_configure(&control, "10.2.0.1:1", PEER_INVITE_TCP, &config);
+    assert_false(config.rdma_overruled);
 }
 
 int main(void)
@@ -322,6 +361,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(tcp_is_a_veto_at_the_source, set_up, tear_down),
         cmocka_unit_test_setup_teardown(invitations_are_written, set_up, tear_down),
         cmocka_unit_test_setup_teardown(requests_are_read, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(requests_hear_of_a_veto, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(who_overrules_is_remembered, set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
