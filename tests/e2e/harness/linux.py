@@ -50,7 +50,7 @@ class LinuxSpec(Spec):
 
     def command_line(self):
         """The kernel's and init's; pages that the balloon takes are to be as they were left."""
-        return ("console=ttyS0 quiet loglevel=4 panic=-1 oops=panic mitigations=off "
+        return ("console=ttyS0 quiet loglevel=4 panic=-1 oops=panic mitigations=off no_timer_check "
                 "random.trust_cpu=on init_on_alloc=0 "
                 f"kept_mb={self.kept_mb} freed_mb={self.freed_mb}")
 

@@ -143,7 +143,7 @@ class Guest:
             "-smp", self._cpus, "-m", self._memory, "-nodefaults", "-no-user-config",
             "-display", "none", "-no-reboot",
             "-kernel", self.image / "vmlinux", "-initrd", self.image / "initramfs.cpio",
-            "-append", "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic mitigations=off "
+            "-append", "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic mitigations=off no_timer_check "
                        "random.trust_cpu=on clocksource=tsc tsc=reliable",
             "-serial", f"file:{self.share}/console",
             "-chardev", "stdio,id=output,signal=off", "-serial", "chardev:output",
