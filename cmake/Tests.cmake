@@ -26,6 +26,9 @@ function(postcopyd_test)
         TIMEOUT ${arg_TIMEOUT}
         SKIP_RETURN_CODE 77
         RUN_SERIAL "$<BOOL:${arg_SERIAL}>")
+    if(POSTCOPYD_SANITIZE) # GLib's own allocator has locks that ThreadSanitizer does not see
+        set_tests_properties(${arg_NAME} PROPERTIES ENVIRONMENT G_SLICE=always-malloc)
+    endif()
 endfunction()
 
 # postcopyd_fuzzer(NAME fuzz_client SOURCES fuzz_client.c
