@@ -147,10 +147,9 @@ static void the_hint_names_the_limit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_budget_is_never_exceeded),
-        cmocka_unit_test(a_part_is_reserved), cmocka_unit_test(threads_share_the_budget),
-        cmocka_unit_test(loopback_has_no_device),       cmocka_unit_test(devices_are_counted),
-        cmocka_unit_test(the_hint_names_the_limit),
+        cmocka_unit_test(the_budget_is_never_exceeded), cmocka_unit_test(a_part_is_reserved),
+        cmocka_unit_test(threads_share_the_budget),     cmocka_unit_test(loopback_has_no_device),
+        cmocka_unit_test(devices_are_counted),          cmocka_unit_test(the_hint_names_the_limit),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
