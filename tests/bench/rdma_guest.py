@@ -27,7 +27,7 @@ EVENTS = ("raw_syscalls:sys_enter", "context-switches")
 ATTACH_S = 1.0
 TICKS = os.sysconf("SC_CLK_TCK")
 # Of the guest's thread and the destination's daemon; -1: wherever the kernel likes.
-PINNINGS = {"on one core": (0, 0), "a core each": (0, 1), "free": (-1, -1)}
+PINNINGS = {"free": (-1, -1), "a core each": (0, 1), "on one core": (0, 0)}
 
 
 class Counter:
@@ -166,7 +166,7 @@ def report_demand(part, samples):
             for who in ("ours", "uffd", "thread", "read", "floor", "ours p99"))
         rows.append([title, ours, uffd, read, floor, divided(ours, floor), p99, thread,
                      divided(ours, thread + read)])
-    for row, name in zip(rows, ("", "_core_each", "_free")):
+    for row, name in zip(rows, ("", "_core_each", "_one_core")):
         part.ratios[f"demand_vs_floor{name}"] = row[5]
     part.table("one remote demand fault by RDMA, as the guest's thread sees it",
                ["", "ours p50 us", "bare uffd", "bare READ", "floor", "ours / floor", "ours p99 us",
