@@ -9,6 +9,7 @@ from harness.linux import MIB, Balloon, LinuxSpec, allocated, longest_gap
 from harness.postcopyd import expect
 
 RATE = 20 << 20   # bytes a second: hundreds of MiB take as long as the balloon needs
+SLOW = 2 << 20    # what is not asked for then comes only after the balloon, however long that takes
 TAKE = 128 << 20  # what the balloon takes; more than was never touched
 SLACK = 8 << 20
 KNOWN = 64 << 20  # less than what the guest takes for a balloon that was there
@@ -68,7 +69,7 @@ def holds_little(destination):
 
 def inflate_and_deflate():
     """The balloon takes memory that was there and memory that was missing, and gives it back."""
-    with arriving() as (both, proxy, migration, destination):
+    with arriving({"bulk": SLOW, "urgent": RATE}) as (both, proxy, migration, destination):
         balloon = Balloon(destination)
         begun = time.time()
         slowest = balloon.take(TAKE)
