@@ -78,6 +78,7 @@ static const Key keys[] = {
     {"import", "limit", KEY_RATE, AT(limit), 0, 0},
     {"import", "vm_limit", KEY_RATE, AT(vm_limit), 0, 0},
     {"import", "stream_delay_ms", KEY_NUMBER, AT(import.stream_delay_ms), 0, 60000},
+    {"import", "head_start_ms", KEY_NUMBER, AT(import.head_start_ms), 0, 10000},
     {"libvirt", "uri", KEY_STRING, AT(libvirt_uri), 0, 0},
     {"libvirt", "start_postcopy", KEY_NUMBER, AT(start_postcopy), 0, 1000},
     {"libvirt", "enable", KEY_ENABLE, AT(libvirt_enable), 0, 0},
@@ -109,6 +110,7 @@ static void set_defaults(Settings *settings)
         .window = 16 << 20,
         .ping_ms = 1000,
         .stream_delay_ms = 2000,
+        .head_start_ms = 2000,
         .busy_poll_us = 50,
         .preallocate = TRUE,
     };

@@ -62,7 +62,7 @@ enum {
     PAGE_TABLE_PAGES_PER_WORD = 64 / PAGE_TABLE_BITS,
     PAGE_TABLE_HEADER_SIZE = 32768,
     PAGE_TABLE_BUSY = 16,
-    PAGE_TABLE_VERSION = 4,
+    PAGE_TABLE_VERSION = 5,
     PAGE_TABLE_CHUNK_SHIFT = 21,
 };
 
@@ -116,6 +116,9 @@ typedef struct PageTableHeader {
     uint64_t reads
         [PAGE_TABLE_BUSY]; /* the daemon, a resolver each: how often it read faults; moves on as
                                         long as it does, however many there are */
+    uint64_t
+        ahead_ns; /* the daemon: when it last got on with bringing memory ahead of QEMU's own stream,
+                          CLOCK_MONOTONIC, so that the client holds that back; 0: it does not bring any */
 } PageTableHeader;
 
 _Static_assert(sizeof(PageTableHeader) <= PAGE_TABLE_HEADER_SIZE, "the header outgrew its pages");

@@ -237,6 +237,8 @@ static void write_asked(WireWriter *w, const PeerMessage *m)
     wire_write_u32(w, m->asked.code);
     wire_write_text(w, m->asked.text, LIMIT_TEXT);
     wire_write_bytes(w, m->asked.token, LIMIT_TOKEN);
+    if (m->asked.flags)
+        wire_write_u32(w, m->asked.flags);
 }
 
 static void write_status(WireWriter *w, const PeerMessage *m)
@@ -465,6 +467,7 @@ static void read_asked(WireReader *r, PeerMessage *m)
     m->asked.code = wire_read_count(r, PEER_ERROR_LAST);
     wire_read_string(r, m->asked.text, LIMIT_TEXT);
     wire_read_bytes(r, m->asked.token, LIMIT_TOKEN);
+    m->asked.flags = r->left > 0 ? wire_read_u32(r) : 0;
 }
 
 static void read_status(WireReader *r, PeerMessage *m)

@@ -86,6 +86,12 @@ typedef enum PeerMessageType {
 /* HELLO.features_* */
 #define PEER_FEATURE_RDMA UINT64_C(1) /* knows the frames above; not that there is a device */
 
+#define PEER_FEATURE_AHEAD UINT64_C(2) /* knows ASKED.flags */
+
+/* ASKED.flags, where both sides have PEER_FEATURE_AHEAD; left out if 0 */
+#define PEER_ASKED_AHEAD \
+    UINT32_C(1) /* nobody limits QEMU's own stream: memory may be fetched ahead of it */
+
 /* INVITE.flags */
 #define PEER_INVITE_AWAIT UINT32_C(1) /* the VM is not there yet: wait for it to be started */
 #define PEER_INVITE_TCP \
@@ -230,6 +236,7 @@ typedef struct PeerMessage {
             uint32_t code; /* PeerErrorCode */
             char text[LIMIT_TEXT + 1];
             uint8_t token[LIMIT_TOKEN]; /* of the export */
+            uint32_t flags;             /* PEER_ASKED_* */
         } asked;
         struct {
             uint32_t code; /* PeerErrorCode */

@@ -40,10 +40,11 @@ static void end_listen(Assist *assist)
     if (listen->peer >= 0) {
         session_content(&assist->session); /* a daemon that was lost on the way is missed no more */
         log_line("QEMU's post-copy is over: %llu pages placed by QEMU, %llu that were there, "
-                 "%llu faults relayed in %u times, %llu of other memory",
+                 "%llu faults relayed in %u times, %llu of other memory, held for %llu ms",
                  (unsigned long long)listen->counts.placed,
                  (unsigned long long)listen->counts.there, (unsigned long long)faults->relayed,
-                 faults->entered, (unsigned long long)faults->native);
+                 faults->entered, (unsigned long long)faults->native,
+                 (unsigned long long)(listen->hold.held_ns / CLOCK_MS));
     }
     listen_free(assist->listen);
     assist->listen = NULL;

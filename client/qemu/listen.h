@@ -8,7 +8,8 @@
  * the native one.
  *
  * The assist thread makes a Listen and is the only one that frees it; QEMU's threads use it under a
- * lock that is held for no longer than one ioctl().  Nobody waits for the daemon here.
+ * lock that is held for no longer than one ioctl().  Nobody waits for the daemon here, but for a COPY during
+ * the head start (hold.h).
  */
 #ifndef POSTCOPY_QEMU_LISTEN_H
 #define POSTCOPY_QEMU_LISTEN_H
@@ -16,6 +17,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "client/qemu/hold.h"
 #include "client/qemu/place.h"
 #include "client/qemu/plan.h"
 
@@ -34,6 +36,7 @@ typedef struct Listen {
     uint64_t looked_ns;     /* atomic: time that QEMU spent in discard.c */
     uint64_t hot;           /* atomic: pages that discard.c marked */
     PlaceCounts counts;
+    Hold hold;
 } Listen;
 
 /* QEMU's threads */

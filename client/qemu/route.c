@@ -203,8 +203,10 @@ static int place_native(Listen *listen, const Placing *placing, uint64_t length,
         error = ioctl(listen->native, UFFDIO_COPY, &copy) < 0 ? -errno : 0;
         progress = copy.copy;
     }
-    if (progress > 0 && (uint64_t)progress <= length)
+    if (progress > 0 && (uint64_t)progress <= length) {
+        hold_placed(&listen->hold, placing->to + *done, (uint64_t)progress);
         *done += (uint64_t)progress;
+    }
     return error;
 }
 
@@ -214,6 +216,7 @@ static int place_all(Listen *listen, const Placing *placing, int64_t *result)
     uint64_t done = 0, piece;
     int error = 0;
 
+    hold_wait(&listen->hold, listen->plan);
     while (done < placing->length && !error) {
         Segment *segment = next_piece(listen, placing->to + done, placing->length - done, &piece);
         error = segment ? place(listen->plan, segment, placing, piece, &done, &listen->counts)
@@ -233,8 +236,10 @@ static int copy(Listen *listen, struct uffdio_copy *copy)
     int64_t progress;
     int result;
 
-    if (is_native(listen, copy->dst, copy->len))
+    if (is_native(listen, copy->dst, copy->len)) {
+        hold_placed(&listen->hold, copy->dst, copy->len); /* or not: QEMU says so then */
         return ioctl(listen->native, UFFDIO_COPY, copy);
+    }
     result = place_all(listen, &placing, &progress);
     copy->copy = progress;
     return result;
@@ -247,8 +252,10 @@ static int zeropage(Listen *listen, struct uffdio_zeropage *zero)
     int64_t progress;
     int result;
 
-    if (is_native(listen, zero->range.start, zero->range.len))
+    if (is_native(listen, zero->range.start, zero->range.len)) {
+        hold_placed(&listen->hold, zero->range.start, zero->range.len);
         return ioctl(listen->native, UFFDIO_ZEROPAGE, zero);
+    }
     result = place_all(listen, &placing, &progress);
     zero->zeropage = progress;
     return result;

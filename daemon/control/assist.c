@@ -200,6 +200,8 @@ static Import *make_import(const Assist *assist, const Expected *expected,
 
     memcpy(identity.uuid, expected->uuid, sizeof identity.uuid);
     config.assist = true;
+    if (!found->ahead)
+        config.head_start_ms = 0;
     return import_new(&config, &identity, &expected->regions, found->source, found->token, notify,
                       assist->control, ret_error);
 }

@@ -108,6 +108,7 @@ static void take_answer(AssistSource *found, const PeerMessage *message, const c
     }
     if (message->type == PEER_ASKED && message->asked.code == PEER_ERROR_NONE) {
         memcpy(found->token, message->asked.token, sizeof found->token);
+        found->ahead = (message->asked.flags & PEER_ASKED_AHEAD) != 0;
         return;
     }
     found->error = -ECONNREFUSED;

@@ -18,6 +18,7 @@ typedef struct AssistSource {
     int error;                      /* 0, or negative errno with text */
     char text[LIMIT_TEXT + 1];      /* why it cannot be */
     char source[LIMIT_ADDRESS + 1]; /* ADDRESS:PORT of the daemon to attach to */
+    gboolean ahead;                 /* memory may be fetched ahead of QEMU's own stream */
 } AssistSource;
 
 /* done(control, AssistSource *), which frees it by g_free(), runs on the control thread. FALSE: no thread

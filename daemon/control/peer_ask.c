@@ -13,6 +13,7 @@ typedef struct Inquiry {
     GuestProcess process;
     Outgoing outgoing;
     RegionSet regions;
+    gboolean limited; /* its QEMU's post-copy stream is, by whoever migrates it, or nobody knows */
     PeerErrorCode code;
     char text[LIMIT_TEXT + 1];
 } Inquiry;
@@ -52,6 +53,7 @@ static void inquire(const Guest *guest, const PeerMessage *ask, Inquiry *inquiry
     if (guest_process(guest, &inquiry->process, text) || guest_check_leaving(guest, text) ||
         outgoing_find(inquiry->process.pid, ask->ask.connection, &inquiry->outgoing, text))
         return;
+    inquiry->limited = guest_postcopy_is_limited(guest);
     inquiry->code = guest_regions(guest, inquiry->process.pid, &inquiry->regions, text)
                         ? PEER_ERROR_REGIONS
                         : PEER_ERROR_NONE;
@@ -82,6 +84,8 @@ static void lend(Control *control, const Guest *guest, const char *peer_host, In
     inquiry->process = lending->process;
     say(ret_asked, lending->code, lending->text);
     memcpy(ret_asked->asked.token, lending->token, sizeof lending->token);
+    ret_asked->asked.flags =
+        lending->code == PEER_ERROR_NONE && !inquiry->limited ? PEER_ASKED_AHEAD : 0;
 }
 
 void peer_ask_serve(Control *control, Guest *guest, const char *peer_host, const PeerMessage *ask,

@@ -170,6 +170,8 @@ static void on_ask(PeerSession *session)
     }
     if (guest)
         peer_ask_serve(session->control, guest, session->host, session->message, asked);
+    if (!(session->peer->features & PEER_FEATURE_AHEAD))
+        asked->asked.flags = 0;
     if (asked->asked.code != PEER_ERROR_NONE)
         log_warning("daemon at %s asked for %s: %s", session->host, session->message->ask.name,
                     asked->asked.text);

@@ -64,6 +64,7 @@ typedef struct ImportConfig {
     uint64_t window;          /* bytes of bulk requests under way at most */
     unsigned ping_ms;         /* a peer silent for three of these is gone */
     unsigned stream_delay_ms; /* the stream starts so long after the gate if nobody says RUNNING */
+    unsigned head_start_ms;   /* of assist mode (ahead.h); 0: none */
     unsigned busy_poll_us;    /* a resolver looks so long before it sleeps, if a core is spare */
     int preallocate;          /* boolean: memory expected to have content is allocated before ARM */
     bool minor;               /* this kernel's userfaultfds know MINOR faults of shared memory */

@@ -24,14 +24,21 @@ enum {
 
 /* --- the map ------------------------------------------------------------------------------- */
 
+/* In assist mode the pages that changed last come first: they are noted, and no map is asked for until then. */
+static bool may_go_ahead(Stream *stream)
+{
+    return (stream->mapping || !stream_walk_has_missing(&stream->walk)) &&
+           ahead_goes_on(&stream->ahead, stream->import, clock_ns());
+}
+
 static void ask_for_map(Stream *stream)
 {
     Channel *channel = &stream->channels[0].channel;
 
-    if (stream->import->config.assist || stream->map_complete || stream->map_asked ||
-        channel->fd < 0 || !stream->open)
+    if (stream->map_complete || stream->map_asked || channel->fd < 0 || !stream->open ||
+        (stream->import->config.assist && !may_go_ahead(stream)))
         return;
-    stream->map_asked = true;
+    stream->map_asked = stream->mapping = true;
     channel_ask_map(channel, stream->map_region, stream->map_page);
 }
 
@@ -48,6 +55,8 @@ static void advance_map(Stream *stream, uint64_t next)
     if (++stream->map_region < import->regions.n)
         return;
     stream->map_complete = true;
+    if (import->config.assist)
+        return; /* a fault on a HOLE asks the source all the same: nothing rests on a map there */
     page_table_set(&import->table, PAGE_TABLE_MAP_COMPLETE);
 }
 
@@ -71,8 +80,10 @@ static void map_arrived(void *owner, uint32_t region, const PeerMessage *map)
         }
         stream->populated_bytes += extent->count * import->page_sizes[region];
     }
-    atomic_store_explicit(&import->counters.populated_bytes, stream->populated_bytes,
-                          memory_order_relaxed);
+    if (!import->config.assist) /* QEMU brings part of it */
+        atomic_store_explicit(&import->counters.populated_bytes, stream->populated_bytes,
+                              memory_order_relaxed);
+    ahead_moved(&stream->ahead, import, clock_ns());
     advance_map(stream, map->map.next);
 }
 
@@ -126,6 +137,7 @@ static void pages_arrived(void *owner, Fetch *fetch, uint32_t first, uint32_t co
     placement_put(import, &placement);
     if (import_is_halted(import))
         return; /* what was not placed does not count */
+    ahead_moved(&channel->stream->ahead, import, clock_ns());
     import_count_fetched(import, fetch->region, count, content == FETCH_ZERO);
     atomic_fetch_add_explicit(&import->counters.by_stream, count, memory_order_relaxed);
 }
@@ -279,7 +291,9 @@ static bool may_run(Stream *stream)
 
     if (!stream->open || import_is_halted(import))
         return false;
-    if (import->config.assist || page_table_has(&import->table, PAGE_TABLE_STREAMING))
+    if (import->config.assist)
+        return !stream->mapping || ahead_goes_on(&stream->ahead, import, clock_ns());
+    if (page_table_has(&import->table, PAGE_TABLE_STREAMING))
         return true;
     if (clock_ns() - gate < UINT64_C(1000000) * import->config.stream_delay_ms)
         return false;
@@ -295,7 +309,8 @@ static void check_complete(Stream *stream)
 {
     Import *import = stream->import;
 
-    if (stream->complete || !stream->map_complete || stream_walk_has_missing(&stream->walk) ||
+    if (stream->complete || import->config.assist || !stream->map_complete ||
+        stream_walk_has_missing(&stream->walk) ||
         atomic_load_explicit(&import->table.unresolved, memory_order_acquire) > 0 ||
         import_is_halted(import))
         return;
@@ -353,6 +368,20 @@ static void tidy_blocks(Stream *stream, uint64_t now_ns)
     landing_tidy(landing);
 }
 
+/* What the client marked is there before the import is; QEMU is held from the moment the gate opens. */
+static void step_assist(Stream *stream, uint64_t now)
+{
+    Import *import = stream->import;
+
+    if (!stream->noted)
+        stream_walk_note_missing(&stream->walk);
+    stream->noted = true;
+    if (stream->open && !stream->ahead.begun)
+        ahead_moved(&stream->ahead, import, now);
+    if (stream->map_complete && stream->in_flight == 0 && !stream_walk_has_missing(&stream->walk))
+        ahead_end(&stream->ahead, import, now);
+}
+
 static void step(Stream *stream)
 {
     Import *import = stream->import;
@@ -373,10 +402,8 @@ static void step(Stream *stream)
         if (!before && atomic_load(&import->landing.prepared))
             link_populated(&import->link);
     }
-    if (import->config.assist && !stream->noted) {
-        stream->noted = true;
-        stream_walk_note_missing(&stream->walk);
-    }
+    if (import->config.assist)
+        step_assist(stream, now);
     ask_for_map(stream);
     stream_keys_step(stream, now);
     tidy_blocks(stream, now);
@@ -420,7 +447,10 @@ static int wait_ms(Stream *stream)
                                                           : STREAM_HELD_MS;
     if (stream->in_flight > 0)
         return -1;
-    if (import->config.assist && !stream_walk_has_missing(&stream->walk))
+    if (import->config.assist && !may_run(stream))
+        return -1; /* the head start is over */
+    if (import->config.assist && !stream_walk_has_missing(&stream->walk) &&
+        !ahead_goes_on(&stream->ahead, import, clock_ns()))
         return -1; /* all that its client marked was fetched */
     if (stream->map_complete && stream_walk_has_missing(&stream->walk) &&
         !stream_walk_has_chunks(&stream->walk))

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "daemon/core/ring.h"
+#include "daemon/fault/ahead.h"
 #include "daemon/fault/offer.h"
 #include "daemon/fault/pace.h"
 #include "daemon/fault/rate.h"
@@ -44,11 +45,13 @@ typedef struct Stream {
     bool populating; /* the mirror, while the gate is shut */
     bool preparing;  /* blocks of it to land in, likewise */
     bool noted;      /* assist mode: what the client marked MISSING */
+    Ahead ahead;     /* likewise */
 
     /* The map: what is known of it. */
     uint32_t map_region;
     uint64_t map_page;
     bool map_asked, map_complete;
+    bool mapping; /* it was asked for once */
     uint64_t populated_bytes;
     uint64_t settled; /* up to this retirement nothing is left of what went (hotplug.h) */
 

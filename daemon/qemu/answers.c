@@ -87,3 +87,11 @@ gboolean answers_moved_on(const char *status)
 {
     return g_strv_contains(moved_on_states, status);
 }
+
+gboolean answers_postcopy_limited(JsonNode *parameters)
+{
+    JsonObject *object = node_object(parameters);
+
+    return !object ||
+           json_object_get_int_member_with_default(object, "max-postcopy-bandwidth", 1) != 0;
+}

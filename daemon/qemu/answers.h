@@ -35,4 +35,7 @@ gboolean answers_failed(const char *status);
 /* Likewise: a migration whose guest has moved on, by post-copy. */
 gboolean answers_moved_on(const char *status);
 
+/* Whether by this answer to query-migrate-parameters post-copy is held to a rate; also if it does not say. */
+gboolean answers_postcopy_limited(JsonNode *parameters);
+
 #endif

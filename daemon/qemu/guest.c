@@ -184,6 +184,14 @@ int guest_check_leaving(const Guest *guest, char *ret_text)
     return 0;
 }
 
+gboolean guest_postcopy_is_limited(const Guest *guest)
+{
+    g_autoptr(JsonNode) answer =
+        monitor_call(&guest->monitor, "query-migrate-parameters", NULL, NULL);
+
+    return !answer || answers_postcopy_limited(answer);
+}
+
 /* The answer to query-status, or NULL and *ret_error with a reason. */
 static JsonNode *ask_status(const Guest *guest, int *ret_error, char *ret_text)
 {

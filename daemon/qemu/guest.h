@@ -104,6 +104,9 @@ int guest_regions(const Guest *guest, int pid, RegionSet *ret_regions, char *ret
  * all of it has arrived.  0 or negative errno. */
 int guest_check_leaving(const Guest *guest, char *ret_text);
 
+/* Whether post-copy may not send as fast as it can (max-postcopy-bandwidth); TRUE if QEMU does not say. */
+gboolean guest_postcopy_is_limited(const Guest *guest);
+
 /* Whether its QEMU says that it runs; FALSE too if that does not answer. */
 gboolean guest_says_running(const Guest *guest);
 

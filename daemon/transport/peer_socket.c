@@ -15,7 +15,7 @@
 #include "version.h"
 
 /* What this daemon can do beyond the version; it requires none of it of others. */
-#define FEATURES PEER_FEATURE_RDMA
+#define FEATURES (PEER_FEATURE_RDMA | PEER_FEATURE_AHEAD)
 
 PeerSocket *peer_socket_new(int fd)
 {

@@ -21,9 +21,9 @@ import switchover
 import unaware
 from harness import host
 from harness.postcopyd import preload, program
-from libvirt import agent, assist, direct, onward, plain
+from libvirt import agent, ahead, assist, direct, onward, plain
 
-MODULES = (memory, switchover, recovery, balloon, client, assist_client, unaware, beside, plain, agent,
+MODULES = (memory, switchover, recovery, balloon, client, assist_client, unaware, beside, plain, agent, ahead,
            assist, onward, direct)
 SKIPPED = 77
 

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The head start of assist mode.  QEMU's own stream brings all memory too, and slower; each of both takes CPU
+ * and link from the other.  So for a while after the gate opened, the stream goes before it (the pages that
+ * changed last, then whatever the source has content for), and the client holds QEMU's back as long as it
+ * gets on (protocol/pagetable.h: ahead_ns).  After that only faults are served, as QEMU sends it all once
+ * more: without an end, a migration would take twice as long where the link is what it waits for.
+ *
+ * It is not taken where somebody limits either of the two streams.
+ * Stream thread.
+ */
+#ifndef POSTCOPYD_FAULT_AHEAD_H
+#define POSTCOPYD_FAULT_AHEAD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct Import;
+
+typedef struct Ahead {
+    bool begun;
+    bool over; /* for good */
+} Ahead;
+
+/* True while the stream may go before QEMU's; false for an import of direct mode, too. */
+bool ahead_goes_on(Ahead *ahead, struct Import *import, uint64_t now_ns);
+
+/* Something came, or is asked for: QEMU's stream is held for another moment. */
+void ahead_moved(Ahead *ahead, struct Import *import, uint64_t now_ns);
+
+/* All came that there is.  Nothing if there was no head start. */
+void ahead_end(Ahead *ahead, struct Import *import, uint64_t now_ns);
+
+#endif

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The head start: nobody limits post-copy, so our stream goes before QEMU's, which is held back."""
+
+import re
+import signal
+
+from harness.postcopyd import expect
+
+from .assisted import Watch, assisted, brief, relayed, small
+from .hosts import USER
+
+WIRE = "400mbit"  # what the guest has filled takes longer than the head start
+MIDWAY = 2000     # pages
+AHEAD = "ahead of QEMU's stream"
+
+
+def held_ms(case):
+    """How long the preload held QEMU's stream back, by its own words."""
+    found = re.search(r"held for (\d+) ms", case.domain.here.client_log())
+    expect(found, f"the preload does not say: {case.domain.here.client_log()[-600:]}")
+    return int(found[1])
+
+
+def by_stream(found):
+    """Pages that our stream brought."""
+    return found["pages"]["by_stream"]
+
+
+def goes_ahead(case):
+    """Much of what the guest filled is brought by us before QEMU gets to it."""
+    daemon = case.destination
+    with Watch(daemon, case.domain.name) as watch:
+        with case.migrate(postcopy=0) as migration:
+            took = migration.succeed()
+        passes = case.domain.verified()
+    pages, held = by_stream(watch.last), held_ms(case)
+    filled = case.domain.spec.fill_mb << 8
+    expect(pages > filled // 4, f"{pages} of {filled} pages: {brief(watch.last)}")
+    expect(held > 0, f"QEMU's stream was not held while {pages} pages came")
+    expect(AHEAD in daemon.log(), f"{daemon.name} does not say so: {brief(watch.last)}")
+    return f"{took:.1f} s, {pages} of {filled} pages ahead, held for {held} ms, {passes}"
+
+
+def goes_beside(case, **settings):
+    """Faults are served, and nothing is brought or held besides."""
+    daemon = case.destination
+    with Watch(daemon, case.domain.name) as watch:
+        with case.migrate(**settings) as migration:
+            migration.succeed()
+        passes = case.domain.verified()
+    expect(watch.last and watch.last["faults"] > 0, f"no fault served: {brief(watch.last)}")
+    expect(AHEAD not in daemon.log() and held_ms(case) == 0 and by_stream(watch.last) == 0,
+           f"a head start all the same: {brief(watch.last)}")
+    return f"{watch.last['faults']} faults, {passes}"
+
+
+def memfd():
+    """Shared memory."""
+    with assisted() as case:
+        return goes_ahead(case)
+
+
+def anon_user():
+    """Ordinary memory, in libvirt's sandbox."""
+    with assisted(USER, small(backend="anon")) as case:
+        return goes_ahead(case)
+
+
+def limited():
+    """Whoever limits post-copy's bandwidth has no second stream beside it."""
+    with assisted() as case:
+        return goes_beside(case)
+
+
+def switched_off():
+    """Nor has who does not want it."""
+    with assisted(destination={"import": {"head_start_ms": 0}}) as case:
+        return goes_beside(case, postcopy=0)
+
+
+def harmed(case, harm):
+    """Does harm(case) while QEMU's stream is held: it goes on, and suffices."""
+    case.pair.slow_wire(WIRE)
+    with Watch(case.destination, case.domain.name) as watch:
+        with case.migrate(postcopy=0) as migration:
+            watch.wait("goes ahead", lambda found: by_stream(found) >= MIDWAY)
+            harm(case)
+            took = migration.succeed()
+        passes = case.domain.verified()
+    held = held_ms(case)
+    expect(0 < held < 2500, f"held for {held} ms")
+    return (f"{took:.1f} s, {by_stream(watch.last)} pages ahead, held for {held} ms, "
+            f"{relayed(case.domain.here)} relayed, {passes}")
+
+
+def killed():
+    """The destination's daemon ends in the middle of it."""
+    with assisted() as case:
+        return harmed(case, lambda case: case.destination.kill())
+
+
+def stopped():
+    """It hangs."""
+    with assisted() as case:
+        daemon = case.destination
+        try:
+            return harmed(case, lambda case: daemon.send_signal(signal.SIGSTOP))
+        finally:
+            daemon.send_signal(signal.SIGCONT)
+
+
+def source_stopped():
+    """The source's daemon hangs: nothing comes from our stream any more."""
+    with assisted() as case:
+        daemon = case.source
+        try:
+            return harmed(case, lambda case: daemon.send_signal(signal.SIGSTOP))
+        finally:
+            daemon.send_signal(signal.SIGCONT)

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "daemon/fault/ahead.h"
+#include "daemon/fault/import.h"
+
+enum { HEAD_START_MS = 500 };
+
+#define MS   UINT64_C(1000000)
+#define GATE UINT64_C(1000000000000)
+#define END  (GATE + HEAD_START_MS * MS)
+
+typedef struct World {
+    Import import;
+    Ahead ahead;
+    PageTableHeader header;
+} World;
+
+/* An import whose gate has just opened. */
+static int set_up(void **state)
+{
+    World *world = calloc(1, sizeof *world);
+
+    assert_non_null(world);
+    world->import.config.assist = true;
+    world->import.config.head_start_ms = HEAD_START_MS;
+    world->import.table.header = &world->header;
+    atomic_store(&world->import.gate_ns, GATE);
+    *state = world;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    free(*state);
+    return 0;
+}
+
+static bool goes_on(World *world, uint64_t now)
+{
+    return ahead_goes_on(&world->ahead, &world->import, now);
+}
+
+static void it_ends_in_time_and_for_good(void **state)
+{
+    World *world = *state;
+
+    assert_true(goes_on(world, GATE));
+    assert_int_equal(world->header.ahead_ns, 0);
+    ahead_moved(&world->ahead, &world->import, GATE + MS);
+    assert_int_equal(world->header.ahead_ns, GATE + MS);
+    ahead_moved(&world->ahead, &world->import, END - 1);
+    assert_int_equal(world->header.ahead_ns, END - 1);
+    ahead_moved(&world->ahead, &world->import, END);
+    assert_int_equal(world->header.ahead_ns, 0);
+    assert_false(goes_on(world, GATE));
+}
+
+static void all_that_came_is_its_end_too(void **state)
+{
+    World *world = *state;
+
+    ahead_moved(&world->ahead, &world->import, GATE);
+    ahead_end(&world->ahead, &world->import, GATE + MS);
+    assert_int_equal(world->header.ahead_ns, 0);
+    ahead_moved(&world->ahead, &world->import, GATE + 2 * MS);
+    assert_int_equal(world->header.ahead_ns, 0);
+}
+
+static void there_is_none_before_the_gate(void **state)
+{
+    World *world = *state;
+
+    atomic_store(&world->import.gate_ns, 0);
+    assert_false(goes_on(world, GATE));
+    ahead_moved(&world->ahead, &world->import, GATE);
+    assert_int_equal(world->header.ahead_ns, 0);
+    atomic_store(&world->import.gate_ns, GATE);
+    assert_true(goes_on(world, GATE));
+}
+
+static void there_is_none_of_direct_mode(void **state)
+{
+    World *world = *state;
+
+    world->import.config.assist = false;
+    assert_false(goes_on(world, GATE));
+    world->import.config.assist = true;
+    world->import.config.head_start_ms = 0;
+    assert_false(goes_on(world, GATE));
+}
+
+static void a_limit_ends_it(void **state)
+{
+    World *world = *state;
+
+    ahead_moved(&world->ahead, &world->import, GATE);
+    atomic_store(&world->import.limit, 1 << 20);
+    assert_false(goes_on(world, GATE + MS));
+    assert_int_equal(world->header.ahead_ns, 0);
+}
+
+static void so_does_an_import_that_serves_no_more(void **state)
+{
+    World *world = *state;
+
+    ahead_moved(&world->ahead, &world->import, GATE);
+    atomic_store(&world->import.withdrawn, true);
+    assert_false(goes_on(world, GATE + MS));
+    assert_int_equal(world->header.ahead_ns, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(it_ends_in_time_and_for_good, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(all_that_came_is_its_end_too, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(there_is_none_before_the_gate, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(there_is_none_of_direct_mode, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_limit_ends_it, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(so_does_an_import_that_serves_no_more, set_up, tear_down),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
