@@ -11,18 +11,46 @@ static void publish(Import *import, uint64_t ns)
     __atomic_store_n(&import->table.header->ahead_ns, ns, __ATOMIC_RELEASE);
 }
 
+static void end(Ahead *ahead, Import *import)
+{
+    ahead->stage = AHEAD_OVER;
+    publish(import, 0);
+}
+
+static uint64_t since_gate(const Import *import, uint64_t now_ns)
+{
+    return now_ns - atomic_load(&import->gate_ns);
+}
+
+static bool is_allowed(const Import *import, uint64_t now_ns)
+{
+    return since_gate(import, now_ns) < UINT64_C(1000000) * import->config.head_start_ms &&
+           !import_is_halted(import) && !atomic_load(&import->withdrawn) &&
+           atomic_load_explicit(&import->limit, memory_order_relaxed) == 0;
+}
+
+static void tell(const Import *import, uint64_t now_ns)
+{
+    const ImportCounters *counters = &import->counters;
+    uint64_t stream = atomic_load_explicit(&counters->by_stream, memory_order_relaxed);
+    uint64_t faults = atomic_load_explicit(&counters->by_fault, memory_order_relaxed) +
+                      atomic_load_explicit(&counters->by_around, memory_order_relaxed);
+
+    log_info("%s: %llu pages came ahead of QEMU's stream in %llu ms, %llu with faults",
+             import->name, (unsigned long long)stream,
+             (unsigned long long)since_gate(import, now_ns) / 1000000, (unsigned long long)faults);
+}
+
 bool ahead_goes_on(Ahead *ahead, Import *import, uint64_t now_ns)
 {
-    const ImportConfig *config = &import->config;
-    uint64_t gate = atomic_load(&import->gate_ns);
-
-    if (!config->assist || config->head_start_ms == 0 || ahead->over || gate == 0)
+    if (!import->config.assist || import->config.head_start_ms == 0 ||
+        ahead->stage >= AHEAD_CATCHING || atomic_load(&import->gate_ns) == 0)
         return false;
-    if (now_ns - gate < UINT64_C(1000000) * config->head_start_ms && !import_is_halted(import) &&
-        !atomic_load(&import->withdrawn) &&
-        atomic_load_explicit(&import->limit, memory_order_relaxed) == 0)
+    if (is_allowed(import, now_ns))
         return true;
-    ahead_end(ahead, import, now_ns);
+    if (ahead->stage == AHEAD_GOES)
+        tell(import, now_ns);
+    end(ahead, import);
     return false;
 }
 
@@ -30,24 +58,28 @@ void ahead_moved(Ahead *ahead, Import *import, uint64_t now_ns)
 {
     if (!ahead_goes_on(ahead, import, now_ns))
         return;
-    ahead->begun = true;
+    ahead->stage = AHEAD_GOES;
     publish(import, now_ns);
 }
 
-void ahead_end(Ahead *ahead, Import *import, uint64_t now_ns)
+void ahead_complete(Ahead *ahead, Import *import, uint64_t now_ns)
 {
-    if (ahead->over || !import->config.assist)
+    if (!ahead_goes_on(ahead, import, now_ns))
         return;
-    ahead->over = true;
-    publish(import, 0);
-    if (ahead->begun)
-        log_info("%s: %llu pages came ahead of QEMU's stream in %llu ms, %llu with faults",
-                 import->name,
-                 (unsigned long long)atomic_load_explicit(&import->counters.by_stream,
-                                                          memory_order_relaxed),
-                 (unsigned long long)(now_ns - atomic_load(&import->gate_ns)) / 1000000,
-                 (unsigned long long)(atomic_load_explicit(&import->counters.by_fault,
-                                                           memory_order_relaxed) +
-                                      atomic_load_explicit(&import->counters.by_around,
-                                                           memory_order_relaxed)));
+    tell(import, now_ns);
+    ahead->stage = AHEAD_CATCHING;
+    ahead->caught_ns = now_ns + since_gate(import, now_ns);
+    publish(import, now_ns);
+}
+
+bool ahead_catches_up(Ahead *ahead, Import *import, uint64_t now_ns)
+{
+    if (ahead->stage != AHEAD_CATCHING)
+        return false;
+    if (now_ns < ahead->caught_ns && is_allowed(import, now_ns)) {
+        publish(import, now_ns);
+        return true;
+    }
+    end(ahead, import);
+    return false;
 }

@@ -3,8 +3,9 @@
  * The head start of assist mode.  QEMU's own stream brings all memory too, and slower; each of both takes CPU
  * and link from the other.  So for a while after the gate opened, the stream goes before it (the pages that
  * changed last, then whatever the source has content for), and the client holds QEMU's back as long as it
- * gets on (protocol/pagetable.h: ahead_ns).  After that only faults are served, as QEMU sends it all once
- * more: without an end, a migration would take twice as long where the link is what it waits for.
+ * gets on (protocol/pagetable.h: ahead_ns).  Once all is here the guest may catch up for as long as it took, for
+ * what QEMU's stream still has to bring is there already, and takes its CPU.  After that only faults are
+ * served: without an end, a migration would take twice as long where the link is what it waits for.
  *
  * It is not taken where somebody limits either of the two streams.
  * Stream thread.
@@ -17,9 +18,18 @@
 
 struct Import;
 
+enum { AHEAD_TICK_MS = 20 };
+
+typedef enum AheadStage {
+    AHEAD_DUE,
+    AHEAD_GOES,     /* QEMU's stream is held */
+    AHEAD_CATCHING, /* likewise, and all is here */
+    AHEAD_OVER,
+} AheadStage;
+
 typedef struct Ahead {
-    bool begun;
-    bool over; /* for good */
+    AheadStage stage;
+    uint64_t caught_ns; /* when the guest will have caught up */
 } Ahead;
 
 /* True while the stream may go before QEMU's; false for an import of direct mode, too. */
@@ -28,7 +38,10 @@ bool ahead_goes_on(Ahead *ahead, struct Import *import, uint64_t now_ns);
 /* Something came, or is asked for: QEMU's stream is held for another moment. */
 void ahead_moved(Ahead *ahead, struct Import *import, uint64_t now_ns);
 
-/* All came that there is.  Nothing if there was no head start. */
-void ahead_end(Ahead *ahead, struct Import *import, uint64_t now_ns);
+/* All came that there is.  Nothing if there is no head start. */
+void ahead_complete(Ahead *ahead, struct Import *import, uint64_t now_ns);
+
+/* True while the guest catches up: to be called every AHEAD_TICK_MS. */
+bool ahead_catches_up(Ahead *ahead, struct Import *import, uint64_t now_ns);
 
 #endif

@@ -376,10 +376,11 @@ static void step_assist(Stream *stream, uint64_t now)
     if (!stream->noted)
         stream_walk_note_missing(&stream->walk);
     stream->noted = true;
-    if (stream->open && !stream->ahead.begun)
+    if (stream->open && stream->ahead.stage == AHEAD_DUE)
         ahead_moved(&stream->ahead, import, now);
     if (stream->map_complete && stream->in_flight == 0 && !stream_walk_has_missing(&stream->walk))
-        ahead_end(&stream->ahead, import, now);
+        ahead_complete(&stream->ahead, import, now);
+    stream->catching = ahead_catches_up(&stream->ahead, import, now);
 }
 
 static void step(Stream *stream)
@@ -447,6 +448,8 @@ static int wait_ms(Stream *stream)
                                                           : STREAM_HELD_MS;
     if (stream->in_flight > 0)
         return -1;
+    if (stream->catching)
+        return AHEAD_TICK_MS;
     if (import->config.assist && !may_run(stream))
         return -1; /* the head start is over */
     if (import->config.assist && !stream_walk_has_missing(&stream->walk) &&
@@ -472,6 +475,8 @@ static void *run(void *argument)
     int error;
 
     prctl(PR_SET_NAME, "stream");
+    if (stream->import->config.assist)
+        thread_hurry(); /* faults wait for what it asked for, too, and its head start is short */
     error = ring_start(&stream->ring, 64);
     while (!error && !atomic_load_explicit(&stream->stop, memory_order_acquire)) {
         step(stream);

@@ -67,9 +67,37 @@ static void all_that_came_is_its_end_too(void **state)
     World *world = *state;
 
     ahead_moved(&world->ahead, &world->import, GATE);
-    ahead_end(&world->ahead, &world->import, GATE + MS);
+    assert_false(ahead_catches_up(&world->ahead, &world->import, GATE));
+    ahead_complete(&world->ahead, &world->import, GATE + 100 * MS);
+    assert_false(goes_on(world, GATE + 100 * MS));
+    /* The guest catches up for as long as it took. */
+    assert_true(ahead_catches_up(&world->ahead, &world->import, GATE + 200 * MS - 1));
+    assert_int_equal(world->header.ahead_ns, GATE + 200 * MS - 1);
+    ahead_complete(&world->ahead, &world->import, GATE + 200 * MS);
+    assert_false(ahead_catches_up(&world->ahead, &world->import, GATE + 200 * MS));
     assert_int_equal(world->header.ahead_ns, 0);
-    ahead_moved(&world->ahead, &world->import, GATE + 2 * MS);
+    ahead_moved(&world->ahead, &world->import, GATE + 200 * MS);
+    ahead_complete(&world->ahead, &world->import, GATE + 200 * MS);
+    assert_int_equal(world->header.ahead_ns, 0);
+}
+
+static void nor_does_it_catch_up_beyond_that(void **state)
+{
+    World *world = *state;
+
+    ahead_complete(&world->ahead, &world->import, GATE + 400 * MS);
+    assert_true(ahead_catches_up(&world->ahead, &world->import, END - 1));
+    assert_false(ahead_catches_up(&world->ahead, &world->import, END));
+    assert_int_equal(world->header.ahead_ns, 0);
+}
+
+static void a_limit_ends_that_as_well(void **state)
+{
+    World *world = *state;
+
+    ahead_complete(&world->ahead, &world->import, GATE + 100 * MS);
+    atomic_store(&world->import.limit, 1 << 20);
+    assert_false(ahead_catches_up(&world->ahead, &world->import, GATE + 110 * MS));
     assert_int_equal(world->header.ahead_ns, 0);
 }
 
@@ -121,6 +149,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(it_ends_in_time_and_for_good, set_up, tear_down),
         cmocka_unit_test_setup_teardown(all_that_came_is_its_end_too, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(nor_does_it_catch_up_beyond_that, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_limit_ends_that_as_well, set_up, tear_down),
         cmocka_unit_test_setup_teardown(there_is_none_before_the_gate, set_up, tear_down),
         cmocka_unit_test_setup_teardown(there_is_none_of_direct_mode, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_limit_ends_it, set_up, tear_down),
