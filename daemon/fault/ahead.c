@@ -22,6 +22,15 @@ static uint64_t since_gate(const Import *import, uint64_t now_ns)
     return now_ns - atomic_load(&import->gate_ns);
 }
 
+static bool is_slow(const Import *import, uint64_t now_ns)
+{
+    uint64_t us = since_gate(import, now_ns) / 1000;
+
+    return us >= AHEAD_PROVE_MS * 1000 &&
+           atomic_load_explicit(&import->counters.present_bytes, memory_order_relaxed) <
+               us * AHEAD_LEAST_MB_S;
+}
+
 static bool is_allowed(const Import *import, uint64_t now_ns)
 {
     return since_gate(import, now_ns) < UINT64_C(1000000) * import->config.head_start_ms &&
@@ -46,7 +55,7 @@ bool ahead_goes_on(Ahead *ahead, Import *import, uint64_t now_ns)
     if (!import->config.assist || import->config.head_start_ms == 0 ||
         ahead->stage >= AHEAD_CATCHING || atomic_load(&import->gate_ns) == 0)
         return false;
-    if (is_allowed(import, now_ns))
+    if (is_allowed(import, now_ns) && !is_slow(import, now_ns))
         return true;
     if (ahead->stage == AHEAD_GOES)
         tell(import, now_ns);

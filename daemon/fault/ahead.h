@@ -7,7 +7,8 @@
  * what QEMU's stream still has to bring is there already, and takes its CPU.  After that only faults are
  * served: without an end, a migration would take twice as long where the link is what it waits for.
  *
- * It is not taken where somebody limits either of the two streams.
+ * It is not taken where somebody limits either of the two streams, and soon given up where memory comes so
+ * slowly that the link must be what bounds it: there, whatever comes twice is waited for twice.
  * Stream thread.
  */
 #ifndef POSTCOPYD_FAULT_AHEAD_H
@@ -18,7 +19,12 @@
 
 struct Import;
 
-enum { AHEAD_TICK_MS = 20 };
+enum {
+    AHEAD_TICK_MS = 20,
+    AHEAD_PROVE_MS = 250, /* from then on, */
+    AHEAD_LEAST_MB_S =
+        200, /* so many bytes a microsecond must have come, by faults and stream together */
+};
 
 typedef enum AheadStage {
     AHEAD_DUE,

@@ -32,6 +32,7 @@ static int set_up(void **state)
     world->import.config.head_start_ms = HEAD_START_MS;
     world->import.table.header = &world->header;
     atomic_store(&world->import.gate_ns, GATE);
+    atomic_store(&world->import.counters.present_bytes, UINT64_C(1) << 40);
     *state = world;
     return 0;
 }
@@ -101,6 +102,34 @@ static void a_limit_ends_that_as_well(void **state)
     assert_int_equal(world->header.ahead_ns, 0);
 }
 
+static void nor_does_a_slow_link(void **state)
+{
+    World *world = *state;
+    const uint64_t proof = AHEAD_PROVE_MS * MS;
+    const uint64_t least = proof / 1000 * AHEAD_LEAST_MB_S;
+
+    atomic_store(&world->import.counters.present_bytes, 0);
+    assert_true(goes_on(world, GATE + proof - 1000));
+    atomic_store(&world->import.counters.present_bytes, least);
+    assert_true(goes_on(world, GATE + proof));
+    ahead_moved(&world->ahead, &world->import, GATE + proof);
+    atomic_store(&world->import.counters.present_bytes, least - 1);
+    assert_false(goes_on(world, GATE + proof));
+    assert_int_equal(world->header.ahead_ns, 0);
+    atomic_store(&world->import.counters.present_bytes, 2 * least);
+    assert_false(goes_on(world, GATE + proof));
+}
+
+/* What is here is here, however slowly it came. */
+static void who_catches_up_needs_no_link(void **state)
+{
+    World *world = *state;
+
+    atomic_store(&world->import.counters.present_bytes, 0);
+    ahead_complete(&world->ahead, &world->import, GATE + (AHEAD_PROVE_MS - 1) * MS);
+    assert_true(ahead_catches_up(&world->ahead, &world->import, GATE + AHEAD_PROVE_MS * MS));
+}
+
 static void there_is_none_before_the_gate(void **state)
 {
     World *world = *state;
@@ -151,6 +180,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(all_that_came_is_its_end_too, set_up, tear_down),
         cmocka_unit_test_setup_teardown(nor_does_it_catch_up_beyond_that, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_limit_ends_that_as_well, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(nor_does_a_slow_link, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(who_catches_up_needs_no_link, set_up, tear_down),
         cmocka_unit_test_setup_teardown(there_is_none_before_the_gate, set_up, tear_down),
         cmocka_unit_test_setup_teardown(there_is_none_of_direct_mode, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_limit_ends_it, set_up, tear_down),

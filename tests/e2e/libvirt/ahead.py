@@ -9,8 +9,8 @@ from harness.postcopyd import expect
 from .assisted import Watch, assisted, brief, relayed, small
 from .hosts import USER
 
-WIRE = "400mbit"  # what the guest has filled takes longer than the head start
-MIDWAY = 2000     # pages
+WIRE = "400mbit"  # too slow for memory to come twice
+MIDWAY = 8000     # pages
 AHEAD = "ahead of QEMU's stream"
 
 
@@ -78,9 +78,26 @@ def switched_off():
         return goes_beside(case, postcopy=0)
 
 
+def slow_wire():
+    """Where the link is what a guest waits for, that is found out, and QEMU's stream goes on."""
+    with assisted() as case:
+        case.pair.slow_wire(WIRE)
+        with Watch(case.destination, case.domain.name) as watch:
+            with case.migrate(postcopy=0) as migration:
+                took = migration.succeed()
+            passes = case.domain.verified()
+        held = held_ms(case)
+        expect(held < 1000, f"held for {held} ms: {brief(watch.last)}")
+        return f"{took:.1f} s, {by_stream(watch.last)} pages ahead, held for {held} ms, {passes}"
+
+
+def large():
+    """A guest whose memory takes a while."""
+    return small(mem_mb=1024, fill_mb=512)
+
+
 def harmed(case, harm):
     """Does harm(case) while QEMU's stream is held: it goes on, and suffices."""
-    case.pair.slow_wire(WIRE)
     with Watch(case.destination, case.domain.name) as watch:
         with case.migrate(postcopy=0) as migration:
             watch.wait("goes ahead", lambda found: by_stream(found) >= MIDWAY)
@@ -95,13 +112,13 @@ def harmed(case, harm):
 
 def killed():
     """The destination's daemon ends in the middle of it."""
-    with assisted() as case:
+    with assisted(spec=large()) as case:
         return harmed(case, lambda case: case.destination.kill())
 
 
 def stopped():
     """It hangs."""
-    with assisted() as case:
+    with assisted(spec=large()) as case:
         daemon = case.destination
         try:
             return harmed(case, lambda case: daemon.send_signal(signal.SIGSTOP))
@@ -111,7 +128,7 @@ def stopped():
 
 def source_stopped():
     """The source's daemon hangs: nothing comes from our stream any more."""
-    with assisted() as case:
+    with assisted(spec=large()) as case:
         daemon = case.source
         try:
             return harmed(case, lambda case: daemon.send_signal(signal.SIGSTOP))
