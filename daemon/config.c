@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "daemon/config_rdma.h"
 #include "daemon/transport/address.h"
 #include "paths.h"
 #include "protocol/rate_text.h"
@@ -452,7 +453,8 @@ gboolean config_load(int *argc, char ***argv, Settings *ret_settings, CommandLin
         store(ret_settings, find_key("daemon", "socket"), socket, NULL);
     if (listen)
         store(ret_settings, find_key("peer", "listen"), listen, NULL);
-    if (check(ret_settings, error))
+    if (check(ret_settings, error) &&
+        (!ret_command->check_only || config_rdma_check(ret_settings, &ret_command->warning, error)))
         return TRUE;
     if (read && !socket && !listen)
         g_prefix_error(error, "%s: ", read);

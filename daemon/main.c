@@ -41,6 +41,8 @@ int main(int argc, char **argv)
         return EXIT_SUCCESS;
     }
     if (command.check_only) {
+        if (command.warning)
+            fprintf(stderr, "postcopyd: warning: %s\n", command.warning);
         puts("postcopyd: the configuration is sound");
         return EXIT_SUCCESS;
     }

@@ -44,10 +44,10 @@ static void print_page(const StatsOptions *options, JsonNode *answer)
     fflush(stdout);
 }
 
-/* Programs see that for themselves, and who watches may wait for it. */
+/* Who watches may wait for it. */
 static gboolean is_known(const StatsOptions *options, JsonObject *answer, GError **error)
 {
-    if (!options->vm || options->json || options->interval_s > 0 ||
+    if (!options->vm || options->interval_s > 0 ||
         element_count(member_array(answer, "sessions")) > 0 ||
         element_count(member_array(answer, "imports")) > 0 ||
         element_count(member_array(answer, "exports")) > 0)

@@ -45,6 +45,9 @@ static void on_invited(Control *control, gpointer data)
     if (!departure || departure->stage != DEPARTURE_INVITING)
         return;
     if (job->error) {
+        /* Whoever drives hears it too, and may be a program that keeps it to itself. */
+        log_warning("%s: invitation to %s failed: %s", departure->export->name,
+                    departure->destination, job->text);
         departure_order(departure, PEER_CANCEL);
         departure_end(departure, DEPARTURE_ENDED, job->error, job->text);
         return;

@@ -44,10 +44,33 @@ static bool same_bits(const uint8_t *a, const uint8_t *b, unsigned bits)
 }
 
 /* A network of all IPv6 addresses does not hold the IPv4 ones, in whatever form those come. */
+static bool is_ipv4_network(const Network *network)
+{
+    return network->prefix >= MAPPED_BITS && is_ipv4(network->address);
+}
+
 static bool holds(const Network *network, const uint8_t *address)
 {
-    return is_ipv4(address) == (network->prefix >= MAPPED_BITS && is_ipv4(network->address)) &&
+    return is_ipv4(address) == is_ipv4_network(network) &&
            same_bits(network->address, address, network->prefix);
+}
+
+/* Two networks are apart, or one is in the other. */
+static bool overlap(const Network *a, const Network *b)
+{
+    return is_ipv4_network(a) == is_ipv4_network(b) &&
+           same_bits(a->address, b->address, a->prefix < b->prefix ? a->prefix : b->prefix);
+}
+
+static void write_network(const Network *network, char *ret_text)
+{
+    bool ipv4 = is_ipv4_network(network);
+    char address[INET6_ADDRSTRLEN];
+
+    inet_ntop(ipv4 ? AF_INET : AF_INET6, network->address + (ipv4 ? sizeof mapped : 0), address,
+              sizeof address);
+    snprintf(ret_text, NETWORK_TEXT + 1, "%s/%u", address,
+             ipv4 ? network->prefix - MAPPED_BITS : network->prefix);
 }
 
 /* --- parsing ------------------------------------------------------------------------------- */
@@ -83,20 +106,18 @@ static bool parse_prefix(const Entry *entry, bool ipv4, unsigned *ret_prefix, ch
 /* Whoever writes 10.1.2.3/8 may mean that host or that network: trust is not to hang on a guess. */
 static bool check_rest(const Network *network, const Entry *entry, char *ret_text)
 {
-    char text[INET6_ADDRSTRLEN];
-    uint8_t cut[16] = {0};
-    bool ipv4 = network->prefix >= MAPPED_BITS && is_ipv4(network->address);
+    char text[NETWORK_TEXT + 1];
+    Network cut = {.prefix = network->prefix};
 
     for (unsigned bit = 0; bit < network->prefix; bit++)
-        cut[bit / 8] |= network->address[bit / 8] & (uint8_t)(0x80 >> bit % 8);
-    if (memcmp(cut, network->address, sizeof cut) == 0)
+        cut.address[bit / 8] |= network->address[bit / 8] & (uint8_t)(0x80 >> bit % 8);
+    if (memcmp(cut.address, network->address, sizeof cut.address) == 0)
         return true;
-    inet_ntop(ipv4 ? AF_INET : AF_INET6, ipv4 ? cut + sizeof mapped : cut, text, sizeof text);
-    snprintf(
-        ret_text, LIMIT_TEXT + 1,
-        "'%.100s': has bits behind its first %.3s: write %s/%u for that network, or the address "
-        "without a /",
-        entry->text, entry->prefix, text, ipv4 ? network->prefix - MAPPED_BITS : network->prefix);
+    write_network(&cut, text);
+    snprintf(ret_text, LIMIT_TEXT + 1,
+             "'%.100s': has bits behind its first %.3s: write %s for that network, or the address "
+             "without a /",
+             entry->text, entry->prefix, text);
     return false;
 }
 
@@ -294,6 +315,22 @@ unsigned networks_word(const Networks *networks, const char *host, unsigned fall
     const Network *network = find(networks, host);
 
     return network ? network->word : fallback;
+}
+
+bool networks_find_outside(const Networks *list, unsigned word, const Networks *others,
+                           char *ret_text)
+{
+    for (unsigned i = 0; list && i < list->n; i++) {
+        bool outside = list->networks[i].word == word;
+
+        for (unsigned j = 0; others && j < others->n; j++)
+            outside = outside && !overlap(&list->networks[i], &others->networks[j]);
+        if (outside) {
+            write_network(&list->networks[i], ret_text);
+            return true;
+        }
+    }
+    return false;
 }
 
 bool networks_is_empty(const Networks *networks)

@@ -12,6 +12,8 @@
 
 typedef struct Networks Networks;
 
+enum { NETWORK_TEXT = 63 }; /* one as text, without the NUL */
+
 /*
  * IPv4 and IPv6 networks, and lone addresses, separated by commas.  NULL or nothing but blanks is the empty
  * list, which no host is in.  The caller frees it.  NULL with one line in ret_text[LIMIT_TEXT + 1]: what
@@ -35,6 +37,13 @@ bool networks_match(const Networks *networks, const char *host);
 
 /* The index of the word of the smallest network that host is in; fallback: it is in none. */
 unsigned networks_word(const Networks *networks, const char *host, unsigned fallback);
+
+/*
+ * Finds the first entry of list with this word of whose addresses none is in others, and writes it to
+ * ret_text[NETWORK_TEXT + 1].  False if there is none; NULL is an empty list.
+ */
+bool networks_find_outside(const Networks *list, unsigned word, const Networks *others,
+                           char *ret_text);
 
 /* True if there is no entry, or NULL. */
 bool networks_is_empty(const Networks *networks);

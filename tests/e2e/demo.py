@@ -23,6 +23,9 @@ VM = "demo"
 PASSES = 2
 MISSING_AT_RESUME = 0.90
 MISSING_AT_KILL = 0.50
+FILL_LEAST_MB = 64   # of less the guest may have all before anybody has looked
+OWN_MB = 96          # what the guest keeps for itself and the firmware leaves dirty
+ZERO_MB = (32, 128)  # how much is never filled, and looked at all the same: least, most
 BAR = 30
 
 
@@ -192,9 +195,14 @@ def summary(result, touches):
     line("")
 
 
+def kept_free(options):
+    """MiB that the guest cannot fill: 4 bytes tell of each page that it fills."""
+    return OWN_MB + options.fill // 1024
+
+
 def run(options):
     """The demo; 0 if all verdicts are good."""
-    zero = max(0, min(128, options.mem - options.fill - 128))
+    zero = min(ZERO_MB[1], options.mem - options.fill - kept_free(options))
     spec = Spec(mem_mb=options.mem, vcpus=options.vcpus, fill_mb=options.fill, zero_mb=zero,
                 zero_epoch=1)
     with host.workdir() as folder:
@@ -236,8 +244,13 @@ def main():
     options = parser.parse_args()
     if options.vcpus not in range(1, 17):
         parser.error("--vcpus is 1 to 16")
-    if options.fill < 1 or options.mem < options.fill + 96:
-        parser.error("--mem must be at least 96 MiB more than --fill")
+    least = options.fill + kept_free(options) + ZERO_MB[0]
+    if options.fill < FILL_LEAST_MB:
+        parser.error(f"--fill must be at least {FILL_LEAST_MB}: less has arrived too soon to show "
+                     "anything")
+    if options.mem < least:
+        parser.error(f"--fill {options.fill} wants --mem {least} or more: the guest needs some for "
+                     "itself, and some that must read as zero")
     host.exit_on_sigterm()
     try:
         return run(options)

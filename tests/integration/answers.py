@@ -13,7 +13,7 @@ import time
 
 from bad_client import as_nobody
 from wire import Client, text
-from world import MIB, Vmm, World, expect, mentions
+from world import MIB, Vmm, World, expect, mentions, postcopyd
 
 
 def names_not_utf8():
@@ -89,6 +89,19 @@ def reason_cut_short():
         return f"{len(said['error'].encode())} bytes"
 
 
+@contextlib.contextmanager
+def _watching(world, vm):
+    """What postcopyctl says of that VM, one page a line."""
+    words = [postcopyd.program("postcopyctl"), "--socket", world.source.socket, "stats", vm,
+             "--json", "--watch=0.1"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process.stdout
+            expect(process.poll() is None, "it has ended")
+        finally:
+            process.kill()
+
+
 def wrong_words():
     """A VM that is not there, or does not leave, is told apart from one that is; no silence, no success."""
     with World() as world:
@@ -98,6 +111,7 @@ def wrong_words():
                 (("abandon", "nosuch"), 1, "'nosuch' is not leaving"),
                 (("cancel", source.vm), 1, f"VM '{source.vm}' is here", "not leaving"),
                 (("stats", "nosuch"), 1, "nosuch", "status"),
+                (("stats", "nosuch", "--json"), 1, "no VM 'nosuch'", "status"),
                 (("limit", "12Q"), 2, "12Q", "no rate"),
                 (("limit", "nosuch", "1M"), 1, "nosuch", "destination"),
                 (("cancel", "--bogus", "vm"), 2, "bogus", "cancel --help"),
@@ -105,6 +119,10 @@ def wrong_words():
             done = world.source.ctl(*words)
             expect(done.returncode == status and not done.stdout, f"{words}: {done}")
             mentions(done.stderr, "postcopyctl:", *said)
+        found = json.loads(world.source.ctl("stats", source.vm, "--json").stdout)
+        expect(len(found["sessions"]) == 1, found)
+        with _watching(world, "nosuch") as pages:
+            expect(not json.loads(pages.readline())["sessions"], "a session")  # who watches may wait for it
 
 
 def deep_nesting():

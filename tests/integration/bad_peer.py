@@ -306,6 +306,10 @@ def unknown_vm():
         mentions(refusal, "no such VM")
         mentions(source.refused("offer 127.0.0.1:1"), "127.0.0.1:1", "refused")
         mentions(source.refused("offer nonsense"), "HOST:PORT")
+        logged = [line for line in world.source.log().splitlines() if "lonely: invitation" in line]
+        expect(len(logged) == 2, f"not a line for each that was sent: {logged}")
+        mentions(logged[0], f"to {world.destination.address} failed", refusal)
+        mentions(logged[1], "to 127.0.0.1:1 failed", "Connection refused")
         source.do("run")
         source.verified(1)
         return refusal

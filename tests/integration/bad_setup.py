@@ -116,6 +116,32 @@ def config_mistakes():
         return said
 
 
+def rdma_never():
+    """RDMA that a configuration wants and can never have: --check says so, and the daemon serves."""
+    with host.workdir() as name, _busy_world():
+        folder = Path(name)
+        for number, (transport, rdma) in enumerate((
+                ("rdma", {}), ("rdma", {"networks": ""}), ("rdma", {"peers": "10.0.0.0/8=auto"}))):
+            path = _config(folder, f"c{number}", peer={"transport": transport}, rdma=rdma)
+            said = _fails(["--config", path, "--check"], path.name, "[peer] transport = rdma",
+                          "[rdma] networks is empty", "transport = auto")
+        for number, (network, warned, rdma) in enumerate((
+                ("10.2.0.0/16", True, {"peers": "10.1.0.0/16=auto, 10.2.0.0/16=rdma"}),
+                ("10.2.0.0/16", True, {"networks": "10.1.0.0/16", "peers": "10.2.0.0/16=rdma"}),
+                ("", False, {"networks": "10.1.0.0/16", "peers": "10.2.0.0/16=tcp, 10.1.2.3=rdma"}),
+                ("", False, {"networks": "10.1.0.0/16", "peers": "10.0.0.0/8=rdma"}),
+                ("", False, {}))):
+            path = _config(folder, f"w{number}", rdma=rdma)
+            done = _run(["--config", path, "--check"])
+            expect(done.returncode == 0 and "is sound" in done.stdout, done)
+            expect(bool(done.stderr) == warned, done)
+            if warned:
+                mentions(done.stderr, "postcopyd: warning:", f"rdma for {network}", "take it out of peers")
+        with World(source={"peer": {"transport": "rdma"}}) as world:
+            expect(world.source.stats()["rdma"]["transport"] == "rdma", world.source.stats())
+        return said
+
+
 def occupied_port():
     """Another program has the port."""
     with host.workdir() as name, _busy_world(), socket.create_server(("127.0.0.1", 0)) as other:

@@ -185,6 +185,47 @@ static void words_are_checked(void **state)
     networks_free(same);
 }
 
+static void what_is_outside_is_found(void **state)
+{
+    static const struct {
+        const char *list, *others, *outside; /* NULL: nothing is */
+    } lists[] = {
+        {"10.1.0.0/16=rdma", "10.1.0.0/16", NULL},
+        {"10.1.2.3=rdma", "10.0.0.0/8", NULL},
+        {"0.0.0.0/0=rdma", "10.1.0.0/16", NULL},
+        {"fd00::/8=rdma", "10.0.0.0/8,fd12::/16", NULL},
+        {"::ffff:10.1.0.0/112=rdma", "10.0.0.0/8", NULL},
+        {"192.0.2.0/24=tcp, 198.51.100.0/24=auto", "10.0.0.0/8", NULL},
+        {" ", "10.0.0.0/8", NULL},
+        {"10.2.0.0/16=rdma", "10.1.0.0/16", "10.2.0.0/16"},
+        {"10.1.0.0/16=rdma", "10.1.0.0/16,10.2.0.0/16", NULL},
+        {"10.2.0.0/16=rdma", "10.1.0.0/16,10.2.0.0/16", NULL},
+        {"10.2.0.0/16=tcp, 10.1.0.0/16=rdma, 192.0.2.7=rdma, ::1=rdma", "10.1.0.0/16",
+         "192.0.2.7/32"},
+        {"10.0.0.0/8=rdma", "", "10.0.0.0/8"},
+        {"10.0.0.0/9=rdma", "10.128.0.0/9", "10.0.0.0/9"},
+        {"0.0.0.0/0=rdma", "::/0", "0.0.0.0/0"},
+        {"::/0=rdma", "10.0.0.0/8", "::/0"},
+        {"2001:db8:1:2:3:4:5:6=rdma", "fd00::/8", "2001:db8:1:2:3:4:5:6/128"},
+    };
+    char text[LIMIT_TEXT + 1], network[NETWORK_TEXT + 1];
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+        Networks *list = networks_parse_words(lists[i].list, words, 3, text);
+        Networks *others = networks_parse(lists[i].others, text);
+        bool found = networks_find_outside(list, 2, others, network);
+
+        if (found != (lists[i].outside != NULL))
+            fail_msg("%s in %s: %s", lists[i].list, lists[i].others, found ? network : "nothing");
+        if (found)
+            assert_string_equal(network, lists[i].outside);
+        networks_free(list);
+        networks_free(others);
+    }
+    assert_false(networks_find_outside(NULL, 2, NULL, network));
+}
+
 static void emptiness_and_loopback_are_told(void **state)
 {
     static const struct {
@@ -213,9 +254,13 @@ static void emptiness_and_loopback_are_told(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(hosts_are_found),   cmocka_unit_test(others_are_not),
-        cmocka_unit_test(nonsense_is_named), cmocka_unit_test(the_smallest_network_decides),
-        cmocka_unit_test(words_are_checked), cmocka_unit_test(emptiness_and_loopback_are_told),
+        cmocka_unit_test(hosts_are_found),
+        cmocka_unit_test(others_are_not),
+        cmocka_unit_test(nonsense_is_named),
+        cmocka_unit_test(the_smallest_network_decides),
+        cmocka_unit_test(words_are_checked),
+        cmocka_unit_test(emptiness_and_loopback_are_told),
+        cmocka_unit_test(what_is_outside_is_found),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

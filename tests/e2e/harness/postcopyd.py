@@ -136,9 +136,11 @@ class Daemon:
                               timeout=timeout, check=False)
 
     def stats(self, vm=None):
-        """The daemon's figures, of one VM or all."""
+        """The daemon's figures, of one VM, which need not be there, or of all."""
         words = ["stats", "--json", *([vm] if vm else [])]
         done = self.ctl(*words)
+        if vm and done.returncode == 1 and f"no VM '{vm}'" in done.stderr:
+            return {"sessions": [], "imports": [], "exports": []}
         if done.returncode:
             raise DaemonError(f"{self.name}: {done.stderr.strip()}")
         return json.loads(done.stdout)
