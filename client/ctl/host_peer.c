@@ -44,6 +44,35 @@ gboolean host_peer_is_address(const char *text)
     return split(text, &host, &port);
 }
 
+/*
+ * The io_uring that another check has just closed interrupts whatever call this thread sits in when the kernel
+ * comes to take it apart.  Linux goes on with a connect() that is asked for again.
+ */
+static int connect_patiently(int fd, const struct addrinfo *address)
+{
+    int result;
+
+    do
+        result = connect(fd, address->ai_addr, address->ai_addrlen);
+    while (result < 0 && errno == EINTR);
+    return result;
+}
+
+static gboolean receive_all(int fd, void *buffer, gsize length)
+{
+    gsize done = 0;
+
+    while (done < length) {
+        gssize got = recv(fd, (guint8 *)buffer + done, length - done, 0);
+
+        if (got > 0)
+            done += (gsize)got;
+        else if (got == 0 || errno != EINTR)
+            return FALSE;
+    }
+    return TRUE;
+}
+
 static int connect_one(const struct addrinfo *address)
 {
     const struct timeval patience = {.tv_sec = PATIENCE_S};
@@ -55,7 +84,7 @@ static int connect_one(const struct addrinfo *address)
     /* Linux takes the first for connect(), too. */
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    if (connect(fd, address->ai_addr, address->ai_addrlen) == 0)
+    if (connect_patiently(fd, address) == 0)
         return fd;
     error = errno;
     close(fd);
@@ -95,9 +124,8 @@ static gboolean receive_message(int fd, PeerMessage *ret_message)
     guint8 bytes[PEER_HEADER_SIZE], body[1024];
     PeerHeader header;
 
-    return recv(fd, bytes, sizeof bytes, MSG_WAITALL) == sizeof bytes &&
-           peer_header_decode(bytes, &header) == 0 && header.length <= sizeof body &&
-           recv(fd, body, header.length, MSG_WAITALL) == (gssize)header.length &&
+    return receive_all(fd, bytes, sizeof bytes) && peer_header_decode(bytes, &header) == 0 &&
+           header.length <= sizeof body && receive_all(fd, body, header.length) &&
            peer_message_decode(&header, body, ret_message) == 0;
 }
 
