@@ -27,8 +27,9 @@ typedef struct Assist {
     Faults faults;
     Present present;
     uint64_t ticked_at;
-    bool listened; /* the daemon was told that QEMU listens */
-    bool looked;   /* and what was here already */
+    bool listened;   /* the daemon was told that QEMU listens */
+    bool looked;     /* and what was here already */
+    bool vhost_user; /* QEMU has back ends of that kind */
     struct pollfd polls[POLLS];
 } Assist;
 
@@ -75,6 +76,8 @@ static void take_plan(Assist *assist)
         plan_free(plan);
         return;
     }
+    if (assist->vhost_user)
+        hold_never(&assist->listen->hold);
     faults_init(&assist->faults, assist->listen);
     assist->present = (Present){0};
     assist->listened = assist->looked = false;
@@ -233,6 +236,7 @@ static void start(void)
         free(assist);
         return;
     }
+    assist->vhost_user = options.vhost_user;
     session_init(&assist->session, &options);
     /* QEMU's signals are for its own threads. */
     sigfillset(&all);

@@ -6,7 +6,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "client/qemu/clock.h"
 #include "client/qemu/log.h"
 
 void faults_init(Faults *faults, Listen *listen)
@@ -134,7 +133,6 @@ static bool flush(Faults *faults)
 static bool carry(Faults *faults, int uffd, uint64_t *count)
 {
     ssize_t got = read(uffd, faults->pending, sizeof faults->pending);
-    uint64_t now = clock_ns();
 
     if (got < (ssize_t)sizeof faults->pending[0])
         return true;
@@ -144,7 +142,7 @@ static bool carry(Faults *faults, int uffd, uint64_t *count)
     for (size_t i = 0; i < faults->n; i++) {
         if (faults->pending[i].event != UFFD_EVENT_PAGEFAULT)
             continue;
-        hold_asks(&faults->listen->hold, faults->pending[i].arg.pagefault.address, now);
+        hold_asks(&faults->listen->hold, faults->pending[i].arg.pagefault.address);
         if (!__atomic_load_n(&faults->listen->thread_ids, __ATOMIC_ACQUIRE))
             faults->pending[i].arg.pagefault.feat.ptid = 0;
     }

@@ -8,17 +8,19 @@
 #define NAP_NS (2 * CLOCK_MS)
 
 /* A page of the plan may have come from the daemon, whoever was asked for it. */
-static bool is_present(Plan *plan, uint64_t address)
+static bool is_there(Plan *plan, uint64_t address)
 {
     uint64_t piece;
     const Segment *segment = plan_find(plan, address, 1, &piece);
     const Region *range;
+    PageState state;
 
     if (!segment)
         return false;
     range = &plan->ranges.list[segment->range];
-    return marks_state(&plan->table, segment->range,
-                       (address - (uintptr_t)range->address) / range->page_size) == PAGE_PRESENT;
+    state = marks_state(&plan->table, segment->range,
+                        (address - (uintptr_t)range->address) / range->page_size);
+    return state == PAGE_PRESENT || state == PAGE_FOUND || state == PAGE_REMOVED;
 }
 
 /* True while somebody waits for QEMU; entries that are settled go. */
@@ -29,18 +31,13 @@ static bool qemu_is_awaited(Hold *hold, Plan *plan)
     for (unsigned i = 0; i < HOLD_ASKED; i++) {
         uint64_t address = __atomic_load_n(&hold->asked[i], __ATOMIC_ACQUIRE);
 
-        if (address != 0 && is_present(plan, address))
+        if (address != 0 && is_there(plan, address))
             __atomic_compare_exchange_n(&hold->asked[i], &address, 0, false, __ATOMIC_ACQ_REL,
                                         __ATOMIC_RELAXED);
         else if (address != 0)
             awaited = true;
     }
     return awaited;
-}
-
-static bool is_recent(uint64_t since, uint64_t now, uint64_t bound)
-{
-    return since != 0 && now < since + bound;
 }
 
 bool hold_is_due(Hold *hold, Plan *plan, uint64_t now)
@@ -54,9 +51,8 @@ bool hold_is_due(Hold *hold, Plan *plan, uint64_t now)
     if (__atomic_load_n(&header->serving, __ATOMIC_ACQUIRE) != 1 ||
         __atomic_load_n(&header->relaying, __ATOMIC_ACQUIRE) != 0)
         return false;
-    if (is_recent(__atomic_load_n(&hold->crowded_ns, __ATOMIC_ACQUIRE), now, HOLD_ASKED_NS) ||
-        (is_recent(__atomic_load_n(&hold->asked_ns, __ATOMIC_ACQUIRE), now, HOLD_ASKED_NS) &&
-         qemu_is_awaited(hold, plan)))
+    if (__atomic_load_n(&hold->never, __ATOMIC_ACQUIRE) ||
+        (__atomic_load_n(&hold->has_asked, __ATOMIC_ACQUIRE) && qemu_is_awaited(hold, plan)))
         return false;
     return __atomic_load_n(&hold->held_ns, __ATOMIC_RELAXED) < HOLD_MOST_NS;
 }
@@ -67,7 +63,7 @@ void hold_wait(Hold *hold, Plan *plan)
     uint64_t now, before;
 
     if (__atomic_load_n(&plan->table.header->ahead_ns, __ATOMIC_RELAXED) == 0)
-        return; /* nearly always: no look at the clock for each page */
+        return; /* the head start is over: no look at the clock for each page */
     for (before = clock_ns(); hold_is_due(hold, plan, before); before = now) {
         nanosleep(&nap, NULL);
         now = clock_ns();
@@ -77,7 +73,7 @@ void hold_wait(Hold *hold, Plan *plan)
 
 void hold_placed(Hold *hold, uint64_t address, uint64_t length)
 {
-    if (__atomic_load_n(&hold->asked_ns, __ATOMIC_RELAXED) == 0)
+    if (!__atomic_load_n(&hold->has_asked, __ATOMIC_RELAXED))
         return;
     for (unsigned i = 0; i < HOLD_ASKED; i++) {
         uint64_t asked = __atomic_load_n(&hold->asked[i], __ATOMIC_ACQUIRE);
@@ -88,7 +84,7 @@ void hold_placed(Hold *hold, uint64_t address, uint64_t length)
     }
 }
 
-void hold_asks(Hold *hold, uint64_t address, uint64_t now)
+void hold_asks(Hold *hold, uint64_t address)
 {
     bool noted = false;
 
@@ -100,6 +96,11 @@ void hold_asks(Hold *hold, uint64_t address, uint64_t now)
                 none == address;
     }
     if (!noted)
-        __atomic_store_n(&hold->crowded_ns, now, __ATOMIC_RELEASE);
-    __atomic_store_n(&hold->asked_ns, now, __ATOMIC_RELEASE);
+        hold_never(hold);
+    __atomic_store_n(&hold->has_asked, true, __ATOMIC_RELEASE);
+}
+
+void hold_never(Hold *hold)
+{
+    __atomic_store_n(&hold->never, true, __ATOMIC_RELEASE);
 }

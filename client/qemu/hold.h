@@ -16,19 +16,17 @@
 #include "client/qemu/clock.h"
 #include "client/qemu/plan.h"
 
-#define HOLD_FRESH_NS (50 * CLOCK_MS) /* a daemon that has brought nothing for so long hangs */
-#define HOLD_ASKED_NS \
-    (1000 * CLOCK_MS) /* so long a page may be on its way; some are never told of */
-#define HOLD_MOST_NS (10000 * CLOCK_MS) /* of all threads together */
+#define HOLD_FRESH_NS (50 * CLOCK_MS)    /* a daemon that has brought nothing for so long hangs */
+#define HOLD_MOST_NS  (10000 * CLOCK_MS) /* of all threads together */
 
 enum { HOLD_ASKED = 32 };
 
-/* All words are atomic, times in ns of CLOCK_MONOTONIC; all 0 at first. */
+/* All words are atomic, and 0 at first. */
 typedef struct Hold {
     uint64_t
         asked[HOLD_ASKED]; /* addresses of faults that went to QEMU and are not resolved; 0: none */
-    uint64_t asked_ns;     /* when the last one did */
-    uint64_t crowded_ns;   /* when there was no room for one */
+    bool has_asked;        /* there was one */
+    bool never;            /* who waits for QEMU cannot be told any more */
     uint64_t held_ns;      /* so long the stream was held */
 } Hold;
 
@@ -42,6 +40,12 @@ void hold_wait(Hold *hold, Plan *plan);
 void hold_placed(Hold *hold, uint64_t address, uint64_t length);
 
 /* A fault goes to QEMU: said before it does.  The assist thread. */
-void hold_asks(Hold *hold, uint64_t address, uint64_t now);
+void hold_asks(Hold *hold, uint64_t address);
+
+/*
+ * There are others who wait for QEMU, whose faults we do not see: a vhost-user back end's come over a
+ * userfaultfd of its own, and are resolved by QEMU alone.  Nothing is held any more.  Any thread.
+ */
+void hold_never(Hold *hold);
 
 #endif

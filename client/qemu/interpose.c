@@ -90,8 +90,11 @@ static int userfaultfd_ioctl(int fd, uint32_t request, void *argument)
         result = clib_ioctl()(fd, request, argument);
         return result < 0 ? result : opened(result, (int)(long)argument);
     }
-    return listen_owns(fd) ? listen_ioctl(fd, request, argument)
-                           : clib_ioctl()(fd, request, argument);
+    if (listen_owns(fd))
+        return listen_ioctl(fd, request, argument);
+    if (request == UFFDIO_WAKE)
+        listen_others_wait();
+    return clib_ioctl()(fd, request, argument);
 }
 
 EXPORTED int ioctl(int fd, unsigned long request, ...)

@@ -203,6 +203,16 @@ void listen_wake_all(Listen *listen)
     }
 }
 
+void listen_others_wait(void)
+{
+    Listen *listen = listen_hold();
+
+    if (!listen)
+        return;
+    hold_never(&listen->hold);
+    listen_release();
+}
+
 int listen_ioctl(int fd, unsigned long request, void *argument)
 {
     Listen *listen = listen_hold();

@@ -50,6 +50,9 @@ bool listen_owns(int fd);
 /* The same of a COPY or ZEROPAGE, without a system call; false of any other request. */
 bool listen_places(int fd, unsigned long request);
 
+/* QEMU woke somebody by a userfaultfd that is not the proxy: a back end's, which waits for QEMU. */
+void listen_others_wait(void);
+
 /* A userfaultfd's ioctl(), on the proxy. */
 int listen_ioctl(int fd, unsigned long request, void *argument);
 

@@ -19,16 +19,17 @@ static void end(Ahead *ahead, Import *import)
 
 static uint64_t since_gate(const Import *import, uint64_t now_ns)
 {
-    return now_ns - atomic_load(&import->gate_ns);
+    uint64_t gate = atomic_load(&import->gate_ns);
+
+    return now_ns > gate ? now_ns - gate : 0; /* it may have opened since */
 }
 
 static bool is_slow(const Import *import, uint64_t now_ns)
 {
     uint64_t us = since_gate(import, now_ns) / 1000;
 
-    return us >= AHEAD_PROVE_MS * 1000 &&
-           atomic_load_explicit(&import->counters.present_bytes, memory_order_relaxed) <
-               us * AHEAD_LEAST_MB_S;
+    return us >= UINT64_C(1000) * AHEAD_PROVE_MS &&
+           import_received_bytes(import) < us * AHEAD_LEAST_MB_S;
 }
 
 static bool is_allowed(const Import *import, uint64_t now_ns)
@@ -69,6 +70,14 @@ void ahead_moved(Ahead *ahead, Import *import, uint64_t now_ns)
         return;
     ahead->stage = AHEAD_GOES;
     publish(import, now_ns);
+}
+
+void ahead_lost(Ahead *ahead, Import *import, uint64_t now_ns)
+{
+    if (!ahead_goes_on(ahead, import, now_ns))
+        return;
+    tell(import, now_ns);
+    end(ahead, import);
 }
 
 void ahead_complete(Ahead *ahead, Import *import, uint64_t now_ns)

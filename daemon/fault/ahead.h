@@ -44,6 +44,10 @@ bool ahead_goes_on(Ahead *ahead, struct Import *import, uint64_t now_ns);
 /* Something came, or is asked for: QEMU's stream is held for another moment. */
 void ahead_moved(Ahead *ahead, struct Import *import, uint64_t now_ns);
 
+/* The connection of the map is lost: there is no head start over another one, which might be lost for the same
+ * reason. */
+void ahead_lost(Ahead *ahead, struct Import *import, uint64_t now_ns);
+
 /* All came that there is.  Nothing if there is no head start. */
 void ahead_complete(Ahead *ahead, struct Import *import, uint64_t now_ns);
 

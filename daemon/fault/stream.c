@@ -195,6 +195,7 @@ static void channel_down(void *owner, const char *reason)
 
     if (channel == &channel->stream->channels[0]) {
         channel->stream->map_asked = false;
+        ahead_lost(&channel->stream->ahead, channel->stream->import, clock_ns());
         stream_keys_down(channel->stream);
     }
     /* First the word, then the offer: once it is idle the link takes no word of it for new. */

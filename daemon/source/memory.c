@@ -10,7 +10,10 @@
 
 #include "daemon/core/disposal.h"
 
-enum { PAGEMAP_BATCH = 4096 };
+enum {
+    PAGEMAP_BATCH = 4096,
+    MAP_SCAN = 1 << 18, /* pages of the process: 1 GiB, a whole number of pages of any region */
+};
 
 /* Documentation/admin-guide/mm/pagemap.rst */
 #define PAGEMAP_PRESENT (UINT64_C(1) << 63)
@@ -194,6 +197,9 @@ static int map_by_pagemap(const Memory *memory, const Region *region, uint64_t p
     uint64_t end = region_pages(region) << shift;
     uint64_t at = page << shift;
 
+    /* READs wait behind the answer, and much memory may be one extent. */
+    if (end - at > MAP_SCAN)
+        end = at + MAP_SCAN;
     while (at < end && *ret_n < max) {
         uint64_t n = end - at < PAGEMAP_BATCH ? end - at : PAGEMAP_BATCH;
         int error = read_exactly(memory->pagemap_fd, entries, n * sizeof entries[0],

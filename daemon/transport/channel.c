@@ -75,7 +75,7 @@ void channel_finish_drop(Channel *channel)
     channel->fd = -1;
     channel->reason = NULL;
     channel->unsent_length = 0;
-    channel->keys_wanted = channel->keys_asked = false;
+    channel->map_wanted = channel->keys_wanted = channel->keys_asked = false;
     channel->n_keys_done = 0;
     channel->sink->down(channel->owner, reason);
 }

@@ -31,6 +31,7 @@ class Monitor:
         self.vcpus = list(vcpus)
         self.running, self.status = True, "running"
         self.migration = "active"
+        self.postcopy_bandwidth = 0
         self.capabilities = {"postcopy-ram": True, "release-ram": False}
         self.asked = []
         self.after_status = lambda: None  # called when query-status was answered
@@ -92,6 +93,7 @@ class Monitor:
             "query-migrate": {"status": self.migration} if self.migration else {},
             "query-migrate-capabilities": [{"capability": name, "state": on}
                                            for name, on in self.capabilities.items()],
+            "query-migrate-parameters": {"max-postcopy-bandwidth": self.postcopy_bandwidth},
             "query-cpus-fast": [{"cpu-index": i, "thread-id": tid}
                                 for i, tid in enumerate(self.vcpus)],
         }[request["execute"]]

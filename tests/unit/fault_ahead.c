@@ -22,6 +22,11 @@ typedef struct World {
     PageTableHeader header;
 } World;
 
+static void set_received(World *world, uint64_t bytes)
+{
+    atomic_store(&world->import.stream.channels[0].channel.bytes, bytes);
+}
+
 /* An import whose gate has just opened. */
 static int set_up(void **state)
 {
@@ -32,7 +37,8 @@ static int set_up(void **state)
     world->import.config.head_start_ms = HEAD_START_MS;
     world->import.table.header = &world->header;
     atomic_store(&world->import.gate_ns, GATE);
-    atomic_store(&world->import.counters.present_bytes, UINT64_C(1) << 40);
+    world->import.stream.n_channels = 1;
+    set_received(world, UINT64_C(1) << 40);
     *state = world;
     return 0;
 }
@@ -52,6 +58,7 @@ static void it_ends_in_time_and_for_good(void **state)
 {
     World *world = *state;
 
+    assert_true(goes_on(world, GATE - 1)); /* by a clock looked at before */
     assert_true(goes_on(world, GATE));
     assert_int_equal(world->header.ahead_ns, 0);
     ahead_moved(&world->ahead, &world->import, GATE + MS);
@@ -108,15 +115,15 @@ static void nor_does_a_slow_link(void **state)
     const uint64_t proof = AHEAD_PROVE_MS * MS;
     const uint64_t least = proof / 1000 * AHEAD_LEAST_MB_S;
 
-    atomic_store(&world->import.counters.present_bytes, 0);
+    set_received(world, 0);
     assert_true(goes_on(world, GATE + proof - 1000));
-    atomic_store(&world->import.counters.present_bytes, least);
+    set_received(world, least);
     assert_true(goes_on(world, GATE + proof));
     ahead_moved(&world->ahead, &world->import, GATE + proof);
-    atomic_store(&world->import.counters.present_bytes, least - 1);
+    set_received(world, least - 1);
     assert_false(goes_on(world, GATE + proof));
     assert_int_equal(world->header.ahead_ns, 0);
-    atomic_store(&world->import.counters.present_bytes, 2 * least);
+    set_received(world, 2 * least);
     assert_false(goes_on(world, GATE + proof));
 }
 
@@ -125,7 +132,7 @@ static void who_catches_up_needs_no_link(void **state)
 {
     World *world = *state;
 
-    atomic_store(&world->import.counters.present_bytes, 0);
+    set_received(world, 0);
     ahead_complete(&world->ahead, &world->import, GATE + (AHEAD_PROVE_MS - 1) * MS);
     assert_true(ahead_catches_up(&world->ahead, &world->import, GATE + AHEAD_PROVE_MS * MS));
 }
@@ -163,6 +170,16 @@ static void a_limit_ends_it(void **state)
     assert_int_equal(world->header.ahead_ns, 0);
 }
 
+static void so_does_a_lost_connection(void **state)
+{
+    World *world = *state;
+
+    ahead_moved(&world->ahead, &world->import, GATE);
+    ahead_lost(&world->ahead, &world->import, GATE + MS);
+    assert_false(goes_on(world, GATE + MS));
+    assert_int_equal(world->header.ahead_ns, 0);
+}
+
 static void so_does_an_import_that_serves_no_more(void **state)
 {
     World *world = *state;
@@ -185,6 +202,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(there_is_none_before_the_gate, set_up, tear_down),
         cmocka_unit_test_setup_teardown(there_is_none_of_direct_mode, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_limit_ends_it, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(so_does_a_lost_connection, set_up, tear_down),
         cmocka_unit_test_setup_teardown(so_does_an_import_that_serves_no_more, set_up, tear_down),
     };
 

@@ -80,6 +80,30 @@ static void every_truncation_fails(void **state)
     }
 }
 
+/* The one field that may be missing: older daemons have it not. */
+static void flags_of_asked_are_whole_or_left_out(void **state)
+{
+    PeerHeader header;
+    uint32_t without;
+
+    (void)state;
+    memset(&in, 0, sizeof in);
+    in.type = PEER_ASKED;
+    assert_int_equal(pass(), 0);
+    assert_int_equal(out.asked.flags, 0);
+    assert_int_equal(peer_header_decode(frame, &header), 0);
+    without = header.length;
+    in.asked.flags = PEER_ASKED_AHEAD | 1U << 31;
+    assert_int_equal(pass(), 0);
+    assert_int_equal(out.asked.flags, in.asked.flags);
+    assert_int_equal(peer_header_decode(frame, &header), 0);
+    assert_int_equal(header.length, without + 4);
+    while (--header.length > without)
+        assert_int_equal(decode(&header), -EPROTO);
+    assert_int_equal(decode(&header), 0);
+    assert_int_equal(out.asked.flags, 0);
+}
+
 static void the_encoder_never_writes_beyond_the_frame(void **state)
 {
     (void)state;
@@ -423,6 +447,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_type_comes_back_as_it_went),
         cmocka_unit_test(every_truncation_fails),
+        cmocka_unit_test(flags_of_asked_are_whole_or_left_out),
         cmocka_unit_test(the_encoder_never_writes_beyond_the_frame),
         cmocka_unit_test(an_unknown_type_is_skipped_whole),
         cmocka_unit_test(the_header_bounds_the_body),

@@ -154,6 +154,32 @@ static void a_vm_that_leaves(void **state)
     assert_int_equal(leaving(NULL, on, "refused query-migrate"), -EIO);
 }
 
+static int limited(const Guest *guest, char *ret_text)
+{
+    (void)ret_text;
+    return guest_postcopy_is_limited(guest) ? 1 : 0;
+}
+
+static void a_limit_of_post_copy(void **state)
+{
+    static const struct {
+        const char *answer;
+        int limited;
+    } cases[] = {
+        {"{\"max-postcopy-bandwidth\": 0}", 0},
+        {"{\"max-postcopy-bandwidth\": 1}", 1},
+        {"{\"max-bandwidth\": 0}", 1},
+        {"[]", 1},
+        {NULL, 1},
+    };
+
+    (void)state;
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        const Answer answers[] = {{"query-migrate-parameters", cases[i].answer}, {NULL, NULL}};
+        assert_int_equal(ask(answers, limited, ""), cases[i].limited);
+    }
+}
+
 static int stopped(Question question, const char *running, const char *status,
                    const char *migration)
 {
@@ -299,9 +325,9 @@ static void a_provider_is_asked_second(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_vm_that_leaves),           cmocka_unit_test(a_vm_that_stands_still),
-        cmocka_unit_test(the_process_of_its_vcpus),   cmocka_unit_test(what_is_lent),
-        cmocka_unit_test(a_provider_is_asked_second),
+        cmocka_unit_test(a_vm_that_leaves),       cmocka_unit_test(a_limit_of_post_copy),
+        cmocka_unit_test(a_vm_that_stands_still), cmocka_unit_test(the_process_of_its_vcpus),
+        cmocka_unit_test(what_is_lent),           cmocka_unit_test(a_provider_is_asked_second),
     };
 
     alarm(60);
