@@ -6,7 +6,6 @@ With --results, FOLDER/SCENARIO.json holds {"status", "seconds", "output"}.  Exi
 with 0 if results are kept: whoever reads them judges.
 """
 
-import inspect
 import json
 import os
 import signal
@@ -24,6 +23,7 @@ import choice  # noqa: E402
 import place  # noqa: E402
 import programs  # noqa: E402
 import trouble  # noqa: E402
+from harness import scenarios  # noqa: E402
 from soft_roce import DEVICE  # noqa: E402
 from world import SLOW, host  # noqa: E402
 
@@ -33,15 +33,7 @@ AT_ONCE = 2
 
 MODULES = (programs, place, choice, trouble)
 LIMIT_SECONDS = 45 * SLOW
-SKIPPED, TOO_LONG = 77, 124
-
-
-def scenarios():
-    """All of them by name: public functions without arguments."""
-    return {f"{module.__name__}.{name}": function for module in MODULES
-            for name, function in vars(module).items()
-            if inspect.isfunction(function) and function.__module__ == module.__name__
-            and not name.startswith("_") and not inspect.signature(function).parameters}
+TOO_LONG = 124
 
 
 def perform(scenario, output):
@@ -57,7 +49,7 @@ def perform(scenario, output):
         status = 0
     except host.Unavailable as missing:
         print(f"skipped: {missing}", flush=True)
-        status = SKIPPED
+        status = scenarios.SKIPPED
     except Exception:  # pylint: disable=broad-except
         traceback.print_exc()
     sys.exit(status)
@@ -99,7 +91,7 @@ class Running:
         if status == TOO_LONG:
             said = f"{said}\nno end after {LIMIT_SECONDS:.0f} s"
         seconds = time.monotonic() - self.begin
-        verdict = {0: "ok", SKIPPED: "skipped"}.get(status, "FAILED")
+        verdict = {0: "ok", scenarios.SKIPPED: "skipped"}.get(status, "FAILED")
         print(f"{verdict:8}{self.name:36}{seconds:6.1f} s  {said if status else said[-200:]}", flush=True)
         if results:
             kept = {"status": status, "seconds": seconds, "output": said}
@@ -113,7 +105,7 @@ def restore_network():
         subprocess.run(["rdma", "link", "add", DEVICE, "type", "rxe", "netdev", "dummy0"], check=True)
 
 
-def run_all(wanted, known, results):
+def run_all(wanted, results):
     """Two at a time, but for those that change the network of all; their statuses."""
     waiting = sorted(wanted, key=lambda name: name in ALONE)
     running, statuses = [], []
@@ -121,7 +113,7 @@ def run_all(wanted, known, results):
         alone = waiting and waiting[0] in ALONE
         if waiting and len(running) < (1 if alone else AT_ONCE):
             name = waiting.pop(0)
-            running.append(Running(name, known[name]))
+            running.append(Running(name, wanted[name]))
         for scenario in list(running):
             status = scenario.poll()
             if status is not None:
@@ -134,30 +126,18 @@ def run_all(wanted, known, results):
     return statuses
 
 
-def main(words):
-    """Runs what the words name, all by default."""
-    known = scenarios()
-    if words == ["--list"]:
-        print("\n".join(known))
-        return 0
-    if words[:1] == ["--expect"]:
-        differing = set(known) ^ set(words[1:])
-        print(f"not in both lists: {differing}" if differing else "complete")
-        return 1 if differing else 0
-    results = None
-    if words[:1] == ["--results"]:
-        results, words = Path(words[1]), words[2:]
-    wanted = [name for name in known
-              if not words or name in words or name.split(".")[0] in words]
-    if not wanted:
-        print(f"no such scenario: {words}", file=sys.stderr)
-        return 2
+def main():
+    """Runs what the arguments name."""
+    arguments = scenarios.parser(__doc__)
+    arguments.add_argument("--results", metavar="FOLDER", type=Path, help="keep how each went")
+    wanted, options = scenarios.choose(MODULES, arguments)
     if not os.environ.get("RDMA_GUEST"):
         print("run.py: only in the soft-RoCE guest: tests/guest/rdma/boot.py", file=sys.stderr)
         return 2
-    statuses = run_all(wanted, known, results)
-    return 1 if not results and any(status not in (0, SKIPPED) for status in statuses) else 0
+    statuses = run_all(wanted, options.results)
+    failed = any(status not in (0, scenarios.SKIPPED) for status in statuses)
+    return 1 if failed and not options.results else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
