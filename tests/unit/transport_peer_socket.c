@@ -50,7 +50,7 @@ static void *welcome(void *result)
     return NULL;
 }
 
-static void daemons_of_one_kind_have_rdma_in_common(void **state)
+static void daemons_of_one_kind_have_all_features_in_common(void **state)
 {
     pthread_t thread;
     int result = 1;
@@ -61,8 +61,8 @@ static void daemons_of_one_kind_have_rdma_in_common(void **state)
     assert_int_equal(peer_socket_greet(one, &message, text), 0);
     pthread_join(thread, NULL);
     assert_int_equal(result, 0);
-    assert_true(one->features == PEER_FEATURE_RDMA);
-    assert_true(other->features == PEER_FEATURE_RDMA);
+    assert_true(one->features == (PEER_FEATURE_RDMA | PEER_FEATURE_AHEAD));
+    assert_true(other->features == (PEER_FEATURE_RDMA | PEER_FEATURE_AHEAD));
 }
 
 /* Greets a daemon that is like this one but for its features: it answers before it is asked. */
@@ -124,14 +124,14 @@ static void it_requires_nothing(void **state)
     assert_int_equal(peer_socket_receive(other, &others, 1000), 0);
     assert_int_equal(others.type, PEER_HELLO);
     assert_true(others.hello.features_required == 0);
-    assert_true(others.hello.features_optional == PEER_FEATURE_RDMA);
+    assert_true(others.hello.features_optional == (PEER_FEATURE_RDMA | PEER_FEATURE_AHEAD));
 }
 
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(daemons_of_one_kind_have_rdma_in_common),
+        TEST(daemons_of_one_kind_have_all_features_in_common),
         TEST(what_the_other_side_lacks_does_not_hold),
         TEST(what_it_requires_holds_too),
         TEST(unknown_features_are_ignored_unless_required),
