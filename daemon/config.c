@@ -449,6 +449,7 @@ gboolean config_load(int *argc, char ***argv, Settings *ret_settings, CommandLin
                                                                     : NULL;
     if (read && !load_file(ret_settings, read, error))
         return FALSE;
+    ret_command->file = g_strdup(read);
     if (socket)
         store(ret_settings, find_key("daemon", "socket"), socket, NULL);
     if (listen)

@@ -6,6 +6,7 @@
 
 #include "daemon/config.h"
 #include "daemon/control/control.h"
+#include "paths.h"
 #include "version.h"
 
 static int fail(const GError *error)
@@ -43,7 +44,11 @@ int main(int argc, char **argv)
     if (command.check_only) {
         if (command.warning)
             fprintf(stderr, "postcopyd: warning: %s\n", command.warning);
-        puts("postcopyd: the configuration is sound");
+        if (command.file)
+            printf("postcopyd: %s: the configuration is sound\n", command.file);
+        else
+            puts("postcopyd: the configuration is sound: built-in values, as there is "
+                 "no " POSTCOPYD_CONFIG_FILE);
         return EXIT_SUCCESS;
     }
     raise_file_limit();

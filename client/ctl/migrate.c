@@ -126,6 +126,13 @@ static gboolean check_options(const MigrationOptions *options, GError **error)
                           : !options->destination     ? "--destination HOST:PORT"
                                                       : NULL;
 
+    if (!options->source_qmp && !options->destination_qmp && !options->destination) {
+        g_set_error(
+            error, CALL_ERROR, CALL_ERROR_USAGE,
+            "migrate wants where to: DOMAIN URI for a domain of libvirt's, as "
+            "qemu+ssh://root@HOST/system; or --source-qmp, --destination-qmp and --destination");
+        return FALSE;
+    }
     if (missing) {
         g_set_error(error, CALL_ERROR, CALL_ERROR_USAGE, "migrate needs %s", missing);
         return FALSE;

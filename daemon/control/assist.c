@@ -200,8 +200,13 @@ static Import *make_import(const Assist *assist, const Expected *expected,
 
     memcpy(identity.uuid, expected->uuid, sizeof identity.uuid);
     config.assist = true;
-    if (!found->ahead)
+    if (!found->ahead && config.head_start_ms > 0) {
+        log_info(
+            "%s: no head start: its source's QEMU holds post-copy to a bandwidth, or its daemon "
+            "does not say",
+            expected->name);
         config.head_start_ms = 0;
+    }
     return import_new(&config, &identity, &expected->regions, found->source, found->token, notify,
                       assist->control, ret_error);
 }
@@ -253,8 +258,11 @@ static void on_found(Control *control, gpointer data)
         }
         describe_failure(error, found->text);
     }
-    if (error != -EAGAIN) /* asked too early, as it has to be now and then */
-        admission_log_refusal(assist->connection, found->text);
+    if (error != -EAGAIN) { /* asked too early, as it has to be now and then */
+        g_autofree char *line =
+            g_strdup_printf("%s goes on with QEMU alone: %s", found->name, found->text);
+        admission_log_refusal(assist->connection, line);
+    }
     refuse(assist->connection, assist->serial, error, found->text);
     assist_free(assist);
 }

@@ -185,8 +185,13 @@ void departure_end(Departure *departure, DepartureStage stage, int status, const
 
 void departure_undo(Departure *departure, const char *reason)
 {
-    log_warning("%s: departure undone: %s",
-                departure->export ? departure->export->name : departure->destination, reason);
+    const char *name = departure->export ? departure->export->name : departure->destination;
+
+    /* QEMU's migration needs nothing of it, and may well have come to its end. */
+    if (departure->mode == DEPARTURE_ASSIST)
+        log_info("%s: nothing was asked of it before QEMU's migration was over: %s", name, reason);
+    else
+        log_warning("%s: departure undone: %s", name, reason);
     departure_order(departure, PEER_CANCEL);
     departure_end(departure, DEPARTURE_ENDED, -ECANCELED, reason);
 }

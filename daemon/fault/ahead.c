@@ -39,16 +39,26 @@ static bool is_allowed(const Import *import, uint64_t now_ns)
            atomic_load_explicit(&import->limit, memory_order_relaxed) == 0;
 }
 
-static void tell(const Import *import, uint64_t now_ns)
+static void tell(const Import *import, uint64_t now_ns, const char *why)
 {
     const ImportCounters *counters = &import->counters;
     uint64_t stream = atomic_load_explicit(&counters->by_stream, memory_order_relaxed);
     uint64_t faults = atomic_load_explicit(&counters->by_fault, memory_order_relaxed) +
                       atomic_load_explicit(&counters->by_around, memory_order_relaxed);
 
-    log_info("%s: %llu pages came ahead of QEMU's stream in %llu ms, %llu with faults",
+    log_info("%s: %llu pages came ahead of QEMU's stream in %llu ms, %llu with faults%s",
              import->name, (unsigned long long)stream,
-             (unsigned long long)since_gate(import, now_ns) / 1000000, (unsigned long long)faults);
+             (unsigned long long)since_gate(import, now_ns) / 1000000, (unsigned long long)faults,
+             why);
+}
+
+static const char *why_over(const Import *import, uint64_t now_ns)
+{
+    if (atomic_load_explicit(&import->limit, memory_order_relaxed) != 0)
+        return "; no further: there is a limit now";
+    if (since_gate(import, now_ns) >= UINT64_C(1000000) * import->config.head_start_ms)
+        return "; no further: head_start_ms is over";
+    return is_slow(import, now_ns) ? "; no further: less than 200 MB/s came" : "";
 }
 
 bool ahead_goes_on(Ahead *ahead, Import *import, uint64_t now_ns)
@@ -59,7 +69,7 @@ bool ahead_goes_on(Ahead *ahead, Import *import, uint64_t now_ns)
     if (is_allowed(import, now_ns) && !is_slow(import, now_ns))
         return true;
     if (ahead->stage == AHEAD_GOES)
-        tell(import, now_ns);
+        tell(import, now_ns, why_over(import, now_ns));
     end(ahead, import);
     return false;
 }
@@ -76,7 +86,7 @@ void ahead_lost(Ahead *ahead, Import *import, uint64_t now_ns)
 {
     if (!ahead_goes_on(ahead, import, now_ns))
         return;
-    tell(import, now_ns);
+    tell(import, now_ns, "; no further: the connection was lost");
     end(ahead, import);
 }
 
@@ -84,7 +94,7 @@ void ahead_complete(Ahead *ahead, Import *import, uint64_t now_ns)
 {
     if (!ahead_goes_on(ahead, import, now_ns))
         return;
-    tell(import, now_ns);
+    tell(import, now_ns, "");
     ahead->stage = AHEAD_CATCHING;
     ahead->caught_ns = now_ns + since_gate(import, now_ns);
     publish(import, now_ns);

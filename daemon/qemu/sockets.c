@@ -198,8 +198,12 @@ static void search_remote(void *search, const ProcessSocket *socket)
 {
     RemoteSearch *self = search;
 
-    if (self->n < self->most && socket->state == SOCKET_ESTABLISHED &&
-        socket_end_equals(&socket->remote, self->remote))
+    if (socket->state != SOCKET_ESTABLISHED || !socket_end_equals(&socket->remote, self->remote))
+        return;
+    for (uint32_t i = 0; i < self->n; i++)
+        if (self->inodes[i] == socket->inode)
+            return; /* shown twice, as others came or went meanwhile */
+    if (self->n < self->most)
         self->inodes[self->n++] = socket->inode;
 }
 
