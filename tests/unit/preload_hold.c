@@ -129,6 +129,15 @@ static void what_finds_no_room_ends_it(void **state)
     assert_false(is_due(world, NOW));
 }
 
+static void nothing_is_held_once_others_wait(void **state)
+{
+    World *world = *state;
+
+    assert_true(is_due(world, NOW));
+    hold_never(&world->hold);
+    assert_false(is_due(world, NOW));
+}
+
 static void no_longer_than_that_in_all(void **state)
 {
     World *world = *state;
@@ -159,6 +168,7 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(nor_for_a_page_of_the_plan, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_finds_no_room_ends_it, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(nothing_is_held_once_others_wait, set_up, tear_down),
         cmocka_unit_test_setup_teardown(no_longer_than_that_in_all, set_up, tear_down),
         cmocka_unit_test_setup_teardown(who_waits_goes_on_by_himself, set_up, tear_down),
     };

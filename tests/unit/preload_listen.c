@@ -169,9 +169,17 @@ static void faults_of_other_memory_always_reach_qemu(void **state)
     world_register_all(&world);
     assert_int_equal(pthread_create(&thread, NULL, world_touch, world.memory), 0);
     assert_int_equal(world_read_fault(&world, false), (uintptr_t)world.memory);
+    /* Somebody waits for QEMU until it has brought the page: that long its stream is not held. */
+    PageTableHeader *header = world.listen->plan->table.header;
+    header->serving = 1;
+    header->ahead_ns = clock_ns();
+    assert_false(hold_is_due(&world.listen->hold, world.listen->plan, header->ahead_ns));
     assert_int_equal(world_copy(&world, world.memory, PLAN_PAGE, &copied), 0);
+    assert_true(hold_is_due(&world.listen->hold, world.listen->plan, header->ahead_ns));
     pthread_join(thread, &seen);
     assert_int_equal(world.faults.native, 1);
+    listen_others_wait();
+    assert_false(hold_is_due(&world.listen->hold, world.listen->plan, header->ahead_ns));
     world_end(&world);
 }
 
