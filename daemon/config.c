@@ -449,14 +449,16 @@ gboolean config_load(int *argc, char ***argv, Settings *ret_settings, CommandLin
                                                                     : NULL;
     if (read && !load_file(ret_settings, read, error))
         return FALSE;
-    ret_command->file = g_strdup(read);
     if (socket)
         store(ret_settings, find_key("daemon", "socket"), socket, NULL);
     if (listen)
         store(ret_settings, find_key("peer", "listen"), listen, NULL);
     if (check(ret_settings, error) &&
-        (!ret_command->check_only || config_rdma_check(ret_settings, &ret_command->warning, error)))
+        (!ret_command->check_only ||
+         config_rdma_check(ret_settings, &ret_command->warning, error))) {
+        ret_command->file = ret_command->check_only ? g_strdup(read) : NULL;
         return TRUE;
+    }
     if (read && !socket && !listen)
         g_prefix_error(error, "%s: ", read);
     return FALSE;

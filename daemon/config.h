@@ -11,7 +11,7 @@
 typedef struct CommandLine {
     gboolean show_version;
     gboolean check_only; /* read the configuration, say what is wrong, exit */
-    char *file;          /* the config file that was read, or NULL */
+    char *file;          /* check_only: the config file that was read, or NULL */
     char *warning;       /* check_only: a line about what is allowed, and is in vain; or NULL */
 } CommandLine;
 

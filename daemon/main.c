@@ -27,6 +27,20 @@ static void raise_file_limit(void)
     setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+static int say_sound(const CommandLine *command)
+{
+    g_autofree char *file = command->file, *warning = command->warning;
+
+    if (warning)
+        fprintf(stderr, "postcopyd: warning: %s\n", warning);
+    if (file)
+        printf("postcopyd: %s: the configuration is sound\n", file);
+    else
+        puts("postcopyd: the configuration is sound: built-in values, as there is "
+             "no " POSTCOPYD_CONFIG_FILE);
+    return EXIT_SUCCESS;
+}
+
 int main(int argc, char **argv)
 {
     g_autoptr(GError) error = NULL;
@@ -41,16 +55,8 @@ int main(int argc, char **argv)
         puts("postcopyd " POSTCOPYD_VERSION);
         return EXIT_SUCCESS;
     }
-    if (command.check_only) {
-        if (command.warning)
-            fprintf(stderr, "postcopyd: warning: %s\n", command.warning);
-        if (command.file)
-            printf("postcopyd: %s: the configuration is sound\n", command.file);
-        else
-            puts("postcopyd: the configuration is sound: built-in values, as there is "
-                 "no " POSTCOPYD_CONFIG_FILE);
-        return EXIT_SUCCESS;
-    }
+    if (command.check_only)
+        return say_sound(&command);
     raise_file_limit();
     control = control_new(&settings, &error);
     if (!control)
