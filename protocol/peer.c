@@ -467,7 +467,13 @@ static void read_asked(WireReader *r, PeerMessage *m)
     m->asked.code = wire_read_count(r, PEER_ERROR_LAST);
     wire_read_string(r, m->asked.text, LIMIT_TEXT);
     wire_read_bytes(r, m->asked.token, LIMIT_TOKEN);
-    m->asked.flags = r->left > 0 ? wire_read_u32(r) : 0;
+    if (r->left > 0) {
+        m->asked.flags = wire_read_u32(r);
+        r->failed =
+            r->failed || m->asked.flags == 0; /* left out then: there is one way to say it */
+    } else {
+        m->asked.flags = 0;
+    }
 }
 
 static void read_status(WireReader *r, PeerMessage *m)

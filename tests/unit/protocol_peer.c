@@ -98,6 +98,8 @@ static void flags_of_asked_are_whole_or_left_out(void **state)
     assert_int_equal(out.asked.flags, in.asked.flags);
     assert_int_equal(peer_header_decode(frame, &header), 0);
     assert_int_equal(header.length, without + 4);
+    memset(frame + PEER_HEADER_SIZE + without, 0, 4);
+    assert_int_equal(decode(&header), -EPROTO);
     while (--header.length > without)
         assert_int_equal(decode(&header), -EPROTO);
     assert_int_equal(decode(&header), 0);
