@@ -187,9 +187,9 @@ void departure_undo(Departure *departure, const char *reason)
 {
     const char *name = departure->export ? departure->export->name : departure->destination;
 
-    /* QEMU's migration needs nothing of it, and may well have come to its end. */
+    /* Nothing is undone there: QEMU's migration goes on without us, or has come to its end. */
     if (departure->mode == DEPARTURE_ASSIST)
-        log_info("%s: nothing was asked of it before QEMU's migration was over: %s", name, reason);
+        log_info("%s: its migration is QEMU's alone: %s", name, reason);
     else
         log_warning("%s: departure undone: %s", name, reason);
     departure_order(departure, PEER_CANCEL);

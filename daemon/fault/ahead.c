@@ -100,14 +100,12 @@ void ahead_complete(Ahead *ahead, Import *import, uint64_t now_ns)
     publish(import, now_ns);
 }
 
-bool ahead_catches_up(Ahead *ahead, Import *import, uint64_t now_ns)
+void ahead_catch_up(Ahead *ahead, Import *import, uint64_t now_ns)
 {
     if (ahead->stage != AHEAD_CATCHING)
-        return false;
-    if (now_ns < ahead->caught_ns && is_allowed(import, now_ns)) {
+        return;
+    if (now_ns < ahead->caught_ns && is_allowed(import, now_ns))
         publish(import, now_ns);
-        return true;
-    }
-    end(ahead, import);
-    return false;
+    else
+        end(ahead, import);
 }

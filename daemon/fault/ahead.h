@@ -51,7 +51,7 @@ void ahead_lost(Ahead *ahead, struct Import *import, uint64_t now_ns);
 /* All came that there is.  Nothing if there is no head start. */
 void ahead_complete(Ahead *ahead, struct Import *import, uint64_t now_ns);
 
-/* True while the guest catches up: to be called every AHEAD_TICK_MS. */
-bool ahead_catches_up(Ahead *ahead, struct Import *import, uint64_t now_ns);
+/* While the guest catches up, to be called every AHEAD_TICK_MS; ends it, too. */
+void ahead_catch_up(Ahead *ahead, struct Import *import, uint64_t now_ns);
 
 #endif

@@ -149,8 +149,8 @@ int link_take_message(Link *link)
     case PEER_CANCEL:
         if (!import_gate_is_open(import) || import->config.assist)
             import->notify(import->owner, import, IMPORT_CANCELLED,
-                           "the source has nothing to give: its QEMU's migration ended, or is not "
-                           "this one");
+                           import->config.assist ? "its migration is QEMU's alone, says the source"
+                                                 : "the source took it back");
         return 0;
     case PEER_FENCED:
         link_take_fence(link, m->status.text);

@@ -324,7 +324,7 @@ static void step_assist(Stream *stream, uint64_t now)
         ahead_moved(&stream->ahead, import, now);
     if (stream->map_complete && stream->in_flight == 0 && !stream_walk_has_missing(&stream->walk))
         ahead_complete(&stream->ahead, import, now);
-    stream->catching = ahead_catches_up(&stream->ahead, import, now);
+    ahead_catch_up(&stream->ahead, import, now);
 }
 
 static void step(Stream *stream)
@@ -392,7 +392,7 @@ static int wait_ms(Stream *stream)
                                                           : STREAM_HELD_MS;
     if (stream->in_flight > 0)
         return -1;
-    if (stream->catching)
+    if (stream->ahead.stage == AHEAD_CATCHING)
         return AHEAD_TICK_MS;
     if (import->config.assist && !may_run(stream))
         return -1; /* the head start is over */

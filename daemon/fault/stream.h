@@ -46,7 +46,6 @@ typedef struct Stream {
     bool preparing;  /* blocks of it to land in, likewise */
     bool noted;      /* assist mode: what the client marked MISSING */
     Ahead ahead;     /* likewise */
-    bool catching;   /* likewise: the guest catches up */
 
     /* The map: what is known of it. */
     uint32_t map_region;

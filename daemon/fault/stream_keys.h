@@ -14,7 +14,7 @@
  * read shows in no table, so where that can be a moment passes first.  If that is not enough the READ fails,
  * and the connection is made anew: nothing wrong is ever placed by it.
  *
- * No keys are asked for in assist mode: without a map, holes and content cannot be told apart, and what QEMU
+ * No keys are asked for in assist mode: its map is of the head start only, and what QEMU
  * brings meanwhile would leave spans half used.  All goes by TCP there.
  *
  * The stream's thread.

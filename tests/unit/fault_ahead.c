@@ -27,6 +27,12 @@ static void set_received(World *world, uint64_t bytes)
     atomic_store(&world->import.stream.channels[0].channel.bytes, bytes);
 }
 
+static bool catches_up(World *world, uint64_t now)
+{
+    ahead_catch_up(&world->ahead, &world->import, now);
+    return world->ahead.stage == AHEAD_CATCHING;
+}
+
 /* An import whose gate has just opened. */
 static int set_up(void **state)
 {
@@ -75,14 +81,14 @@ static void all_that_came_is_its_end_too(void **state)
     World *world = *state;
 
     ahead_moved(&world->ahead, &world->import, GATE);
-    assert_false(ahead_catches_up(&world->ahead, &world->import, GATE));
+    assert_false(catches_up(world, GATE));
     ahead_complete(&world->ahead, &world->import, GATE + 100 * MS);
     assert_false(goes_on(world, GATE + 100 * MS));
     /* The guest catches up for as long as it took. */
-    assert_true(ahead_catches_up(&world->ahead, &world->import, GATE + 200 * MS - 1));
+    assert_true(catches_up(world, GATE + 200 * MS - 1));
     assert_int_equal(world->header.ahead_ns, GATE + 200 * MS - 1);
     ahead_complete(&world->ahead, &world->import, GATE + 200 * MS);
-    assert_false(ahead_catches_up(&world->ahead, &world->import, GATE + 200 * MS));
+    assert_false(catches_up(world, GATE + 200 * MS));
     assert_int_equal(world->header.ahead_ns, 0);
     ahead_moved(&world->ahead, &world->import, GATE + 200 * MS);
     ahead_complete(&world->ahead, &world->import, GATE + 200 * MS);
@@ -94,8 +100,8 @@ static void nor_does_it_catch_up_beyond_that(void **state)
     World *world = *state;
 
     ahead_complete(&world->ahead, &world->import, GATE + 400 * MS);
-    assert_true(ahead_catches_up(&world->ahead, &world->import, END - 1));
-    assert_false(ahead_catches_up(&world->ahead, &world->import, END));
+    assert_true(catches_up(world, END - 1));
+    assert_false(catches_up(world, END));
     assert_int_equal(world->header.ahead_ns, 0);
 }
 
@@ -105,7 +111,7 @@ static void a_limit_ends_that_as_well(void **state)
 
     ahead_complete(&world->ahead, &world->import, GATE + 100 * MS);
     atomic_store(&world->import.limit, 1 << 20);
-    assert_false(ahead_catches_up(&world->ahead, &world->import, GATE + 110 * MS));
+    assert_false(catches_up(world, GATE + 110 * MS));
     assert_int_equal(world->header.ahead_ns, 0);
 }
 
@@ -134,7 +140,7 @@ static void who_catches_up_needs_no_link(void **state)
 
     set_received(world, 0);
     ahead_complete(&world->ahead, &world->import, GATE + (AHEAD_PROVE_MS - 1) * MS);
-    assert_true(ahead_catches_up(&world->ahead, &world->import, GATE + AHEAD_PROVE_MS * MS));
+    assert_true(catches_up(world, GATE + AHEAD_PROVE_MS * MS));
 }
 
 static void there_is_none_before_the_gate(void **state)

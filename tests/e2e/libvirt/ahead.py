@@ -113,21 +113,21 @@ def killed():
         return harmed(case, lambda case: case.destination.kill())
 
 
-def stopped():
-    """It hangs."""
+def hangs(choose):
+    """A daemon hangs in the middle of it, and goes on when all is over."""
     with assisted(spec=LARGE, destination=LONG) as case:
-        daemon = case.destination
+        daemon = choose(case)
         try:
             return harmed(case, lambda case: daemon.send_signal(signal.SIGSTOP))
         finally:
             daemon.send_signal(signal.SIGCONT)
+
+
+def stopped():
+    """The destination's daemon hangs."""
+    return hangs(lambda case: case.destination)
 
 
 def source_stopped():
-    """The source's daemon hangs: nothing comes from our stream any more."""
-    with assisted(spec=LARGE, destination=LONG) as case:
-        daemon = case.source
-        try:
-            return harmed(case, lambda case: daemon.send_signal(signal.SIGSTOP))
-        finally:
-            daemon.send_signal(signal.SIGCONT)
+    """The source's does: nothing comes from our stream any more."""
+    return hangs(lambda case: case.source)
