@@ -269,8 +269,9 @@ def no_room():
 
 def budget_of_others():
     """Others that leave the same host have all that may be pinned: RDMA goes on once they are through."""
+    # So slow that nobody is through with what is pinned for it before the third one was looked at.
     with RoceWorld(source={"rdma": {"pinned": "16M"}},
-                   destination={"import": {"limit": "8M", "around": "4K", "stream_delay_ms": 0}}) as world:
+                   destination={"import": {"limit": "256K", "around": "4K", "stream_delay_ms": 0}}) as world:
         # Half of it is the reserve, and of the rest half is the most that one VM may have.
         others = [world.vms(name, mem=32, fill=20) for name in ("one", "two")]
         for source, destination in others:
@@ -283,8 +284,9 @@ def budget_of_others():
         other[0].do("seal")
         other[1].do("running")
         world.destination.wait_log("other", "can pin no memory")
-        found = world.destination.wait_import("other", lambda i: i["present_bytes"] > 2 * MIB)
-        expect(found["transport"]["spans"] == 0, found["transport"])
+        found = world.destination.wait_import("other", lambda i: i["pages"]["copied"] > 16)
+        expect(found["transport"]["spans"] == found["transport"]["reads"] == 0, found["transport"])
+        expect(world.destination.ctl("limit", "16M").returncode == 0, "no other limit")
         found = world.destination.wait_import("other", lambda i: i["transport"]["reads"] > 20)
         expect(found["missing_bytes"] > 0, found)
         expect(world.destination.ctl("limit", "none").returncode == 0, "no limit")
