@@ -221,7 +221,7 @@ def region_is_cut():
     with _busy_world(destination={"import": {"stream_delay_ms": 0}}) as world:
         fd = os.memfd_create("ram")
         size = 16 * MIB
-        left = size // PAGE // 2 + 3
+        left = size // PAGE * 7 // 8 + 3
         os.ftruncate(fd, size)
         world.add(Vmm(world.destination, "destination", "short", mem=16, fill=16))
         with Client(world.source.socket, timeout=20) as client:

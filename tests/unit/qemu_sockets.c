@@ -205,10 +205,13 @@ static int listen_on_loopback(struct sockaddr_in *ret_address)
     return fd;
 }
 
-static int connect_to(const struct sockaddr_in *address)
+/* own: an address of this host.  Connections to different ports may have the same port there. */
+static int connect_to(const struct sockaddr_in *address, uint32_t own)
 {
+    const struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(own)};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
+    assert_int_equal(bind(fd, (const struct sockaddr *)&from, sizeof from), 0);
     assert_int_equal(connect(fd, (const struct sockaddr *)address, sizeof *address), 0);
     return fd;
 }
@@ -224,7 +227,7 @@ static void a_process_is_found_out_by_its_own_files(void **state)
 
     (void)state;
     assert_int_equal(sockets_find_incoming(getpid(), NULL, &found), 0);
-    outgoing = connect_to(&address);
+    outgoing = connect_to(&address, INADDR_LOOPBACK);
     incoming = accept(listener, NULL, NULL);
     assert_true(incoming >= 0);
     assert_int_equal(getsockname(outgoing, (struct sockaddr *)&own, &length), 0);
@@ -252,13 +255,13 @@ static void one_among_many_is_found(void **state)
 
     (void)state;
     for (int i = 0; i < OTHERS; i++) {
-        fds[2 * i] = connect_to(&elsewhere);
+        fds[2 * i] = connect_to(&elsewhere, INADDR_LOOPBACK);
         fds[2 * i + 1] = accept(others, NULL, NULL);
         assert_true(fds[2 * i + 1] >= 0);
     }
     close(others);
     listener = listen_on_loopback(&address);
-    outgoing = connect_to(&address);
+    outgoing = connect_to(&address, INADDR_LOOPBACK + 1);
     incoming = accept(listener, NULL, NULL);
     assert_int_equal(sockets_find_incoming(getpid(), NULL, &found), 1);
     assert_int_equal(found.local.port, ntohs(address.sin_port));

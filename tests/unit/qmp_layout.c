@@ -198,7 +198,7 @@ static void test_order_is_free(void **state)
     assert_true(layout_compare(source, destination, NULL));
 }
 
-#define MANY 100000
+#define MANY 20000
 
 static char *repeated(const char *head, const char *line, guint times)
 {
