@@ -49,6 +49,13 @@ char *format_seconds(double seconds)
     return g_strdup_printf("%" PRIu64 " h %" PRIu64 " min", whole / 3600, whole % 3600 / 60);
 }
 
+char *format_time(gint64 us)
+{
+    g_autoptr(GDateTime) time = g_date_time_new_from_unix_local(us / G_USEC_PER_SEC);
+
+    return time ? g_date_time_format(time, "%Y-%m-%d %H:%M:%S") : g_strdup("?");
+}
+
 char *format_percent(guint64 part, guint64 whole)
 {
     double percent = whole ? 100.0 * (double)part / (double)whole : 0;

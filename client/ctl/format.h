@@ -14,6 +14,9 @@ char *format_nanoseconds(guint64 ns);
 /* "4.2 s", "3 min 20 s", "2 h 5 min" */
 char *format_seconds(double seconds);
 
+/* "2026-03-01 12:03:05" where this runs; us: since 1970. */
+char *format_time(gint64 us);
+
 /* "58 %", of a whole that may be 0 ("-"); 100 only when all of it is there. */
 char *format_percent(guint64 part, guint64 whole);
 

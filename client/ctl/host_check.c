@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "client/ctl/address.h"
 #include "client/ctl/command.h"
 #include "client/ctl/domain.h"
 #include "protocol/qmp/error.h"
@@ -104,7 +105,7 @@ static gboolean look(HostCheck *check, gboolean json, GError **error)
 gboolean command_check(const char *socket, int argc, char **argv, GError **error)
 {
     gboolean json = FALSE, done;
-    g_autofree char *peer = NULL, *uri = NULL;
+    g_autofree char *peer = NULL, *uri = NULL, *address = NULL;
     const GOptionEntry entries[] = {
         {"peer", 'p', 0, G_OPTION_ARG_STRING, &peer, "also try to reach the daemon of another host",
          "HOST[:PORT]"},
@@ -121,14 +122,9 @@ gboolean command_check(const char *socket, int argc, char **argv, GError **error
                        "about what is missing.",
                        entries, argc, argv, FALSE, NULL, error))
         return FALSE;
-    if (peer && !host_peer_is_address(peer)) {
-        g_set_error(error, CALL_ERROR, CALL_ERROR_USAGE,
-                    "check: --peer '%s' is no address: HOST, HOST:PORT, or an IPv6 address in "
-                    "brackets",
-                    peer);
+    if (peer && !(address = address_complete("check: --peer", peer, error)))
         return FALSE;
-    }
-    check.peer = peer;
+    check.peer = address;
     check.uri = uri ? uri : *config->libvirt_uri ? config->libvirt_uri : DOMAIN_URI;
     check.findings = g_ptr_array_new_with_free_func(finding_free);
     done = look(&check, json, error);

@@ -33,9 +33,6 @@ typedef struct HostCheck {
 void host_say(HostCheck *check, const char *id, HostLevel level, const char *advice,
               const char *format, ...) G_GNUC_PRINTF(5, 6);
 
-/* HOST, HOST:PORT, or with an IPv6 address in brackets. */
-gboolean host_peer_is_address(const char *text);
-
 /*
  * How much memory the daemon may lock, in bytes, by its limit or CAP_IPC_LOCK; G_MAXUINT64 for any.  FALSE: that
  * cannot be read.

@@ -7,42 +7,12 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "client/ctl/address.h"
 #include "client/ctl/host_check.h"
 #include "protocol/peer.h"
 #include "version.h"
 
 enum { PATIENCE_S = 5 };
-
-#define DEFAULT_PORT "16520"
-
-static gboolean is_port(const char *text)
-{
-    guint64 port;
-
-    return g_ascii_string_to_unsigned(text, 10, 1, G_MAXUINT16, &port, NULL);
-}
-
-/* HOST, HOST:PORT, [IPV6], [IPV6]:PORT. */
-static gboolean split(const char *text, char **ret_host, char **ret_port)
-{
-    const char *end = text[0] == '[' ? strchr(text, ']') : strchr(text, ':');
-    const char *host = text[0] == '[' ? text + 1 : text;
-
-    if (text[0] == '[' && !end)
-        return FALSE;
-    *ret_host = end ? g_strndup(host, (gsize)(end - host)) : g_strdup(host);
-    if (end && *end == ']')
-        end = end[1] ? end + 1 : NULL;
-    *ret_port = g_strdup(end ? end + 1 : DEFAULT_PORT);
-    return **ret_host && is_port(*ret_port) && (!end || *end == ':');
-}
-
-gboolean host_peer_is_address(const char *text)
-{
-    g_autofree char *host = NULL, *port = NULL;
-
-    return split(text, &host, &port);
-}
 
 /*
  * The io_uring that another check has just closed interrupts whatever call this thread sits in when the kernel
@@ -177,7 +147,7 @@ void host_check_peer(HostCheck *check)
     struct utsname self = {.machine = ""};
     int fd;
 
-    if (!split(check->peer, &host, &port) || uname(&self))
+    if (!address_split(check->peer, &host, &port) || uname(&self))
         return;
     fd = connect_any(host, port, &why);
     if (fd < 0)

@@ -3,9 +3,8 @@
 
 #include <string.h>
 
+#include "client/ctl/address.h"
 #include "protocol/qmp/error.h"
-
-#define DAEMON_PORT "16520"
 
 /* An element below <devices> that, with this attribute (of itself, or of a child), is in the way. */
 typedef struct Obstacle {
@@ -86,21 +85,14 @@ char *libvirt_obstacle(const char *domain_xml, GError **error)
     return *error ? NULL : g_strdup(search.found);
 }
 
-static gboolean has_port(const char *address)
-{
-    const char *colon = strrchr(address, ':');
-
-    /* An IPv6 address in brackets ends with one. */
-    return colon && !strchr(colon, ']') && (*address == '[' || strchr(address, ':') == colon);
-}
-
 char *libvirt_daemon_address(const char *said, const char *uri, GError **error)
 {
     g_autoptr(GUri) parsed = NULL;
+    g_autofree char *bracketed = NULL;
     const char *host;
 
     if (said)
-        return has_port(said) ? g_strdup(said) : g_strdup_printf("%s:" DAEMON_PORT, said);
+        return address_complete("--to", said, error);
     parsed = g_uri_parse(uri, G_URI_FLAGS_NON_DNS | G_URI_FLAGS_PARSE_RELAXED, NULL);
     host = parsed ? g_uri_get_host(parsed) : NULL;
     if (!host || !*host) {
@@ -110,6 +102,6 @@ char *libvirt_daemon_address(const char *said, const char *uri, GError **error)
                     uri);
         return NULL;
     }
-    return strchr(host, ':') ? g_strdup_printf("[%s]:" DAEMON_PORT, host)
-                             : g_strdup_printf("%s:" DAEMON_PORT, host);
+    bracketed = g_strdup_printf(strchr(host, ':') ? "[%s]" : "%s", host);
+    return address_complete("DESTURI's host", bracketed, error);
 }

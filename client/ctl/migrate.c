@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <string.h>
 
+#include "client/ctl/address.h"
 #include "client/ctl/command.h"
 #include "client/ctl/error.h"
 #include "client/ctl/format.h"
@@ -119,11 +120,22 @@ static gboolean run(const MigrationOptions *options, GError **error)
     return FALSE;
 }
 
-static gboolean check_options(const MigrationOptions *options, GError **error)
+static gboolean complete_destination(MigrationOptions *options, GError **error)
+{
+    char *address = address_complete("--destination", options->destination, error);
+
+    if (!address)
+        return FALSE;
+    g_free(options->destination);
+    options->destination = address;
+    return TRUE;
+}
+
+static gboolean check_options(MigrationOptions *options, GError **error)
 {
     const char *missing = !options->source_qmp        ? "--source-qmp PATH"
                           : !options->destination_qmp ? "--destination-qmp PATH"
-                          : !options->destination     ? "--destination HOST:PORT"
+                          : !options->destination     ? "--destination HOST"
                                                       : NULL;
 
     if (!options->source_qmp && !options->destination_qmp && !options->destination) {
@@ -137,12 +149,8 @@ static gboolean check_options(const MigrationOptions *options, GError **error)
         g_set_error(error, CALL_ERROR, CALL_ERROR_USAGE, "migrate needs %s", missing);
         return FALSE;
     }
-    if (!strchr(options->destination, ':')) {
-        g_set_error(error, CALL_ERROR, CALL_ERROR_USAGE,
-                    "--destination '%s' has no port; it wants the other daemon's HOST:PORT",
-                    options->destination);
+    if (!complete_destination(options, error))
         return FALSE;
-    }
     if (options->timeout_s <= 0) {
         g_set_error(error, CALL_ERROR, CALL_ERROR_USAGE, "--timeout must be at least 1 second");
         return FALSE;
@@ -251,7 +259,7 @@ gboolean command_migrate(const char *socket, int argc, char **argv, GError **err
         {"destination-qmp", 0, 0, G_OPTION_ARG_FILENAME, &options.destination_qmp,
          "QMP socket of the QEMU that waits for it (-incoming defer -S)", "PATH"},
         {"destination", 0, 0, G_OPTION_ARG_STRING, &options.destination,
-         "where the destination's daemon listens", "HOST:PORT"},
+         "where the destination's daemon listens (port 16520)", "HOST[:PORT]"},
         {"transport", 0, 0, G_OPTION_ARG_STRING, &options.transport,
          "how its memory travels; auto: as both hosts' configurations say", "auto|tcp|rdma"},
         {"timeout", 0, 0, G_OPTION_ARG_INT, &options.timeout_s,

@@ -204,10 +204,13 @@ static void append_title(GString *text, JsonObject *object, const char *directio
                          const char *member)
 {
     const char *reason = member_string(object, "text");
+    gint64 ended_us = member_int(object, "ended_us");
+    g_autofree char *ended = ended_us ? format_time(ended_us) : NULL;
 
-    g_string_append_printf(text, "%s%s: %s, %s %s%s%s\n", text->len ? "\n" : "",
+    g_string_append_printf(text, "%s%s: %s, %s %s%s%s%s%s\n", text->len ? "\n" : "",
                            member_string(object, "vm"), member_string(object, "state"), direction,
-                           member_string(object, member), *reason ? " — " : "", reason);
+                           member_string(object, member), ended ? ", over since " : "",
+                           ended ? ended : "", *reason ? " — " : "", reason);
 }
 
 static void append_import(JsonObject *import, gboolean ascii, GString *text)
@@ -241,6 +244,26 @@ static void append_export(JsonObject *export, GString *text)
     append_channels(member_array(export, "channels"), text);
 }
 
+/* Whole, if it was asked for; else only who they were. */
+static void append_past(JsonArray *past, gboolean ascii, GString *text)
+{
+    JsonObject *newest = element_object(past, 0);
+    g_autoptr(GHashTable) named = g_hash_table_new(g_str_hash, g_str_equal);
+
+    if (member_object(newest, "pages")) {
+        append_import(newest, ascii, text);
+        return;
+    }
+    g_string_append(text, "nothing is being imported or exported");
+    for (guint i = 0; i < element_count(past); i++) {
+        const char *vm = member_string(element_object(past, i), "vm");
+
+        if (g_hash_table_add(named, (gpointer)vm))
+            g_string_append_printf(text, "%s%s", i == 0 ? "; came lately: " : ", ", vm);
+    }
+    g_string_append_c(text, '\n');
+}
+
 char *stats_render(JsonObject *answer, gboolean ascii)
 {
     GString *text = g_string_new(NULL);
@@ -252,6 +275,6 @@ char *stats_render(JsonObject *answer, gboolean ascii)
     for (guint i = 0; i < element_count(exports); i++)
         append_export(element_object(exports, i), text);
     if (text->len == 0)
-        g_string_append(text, "nothing is being imported or exported\n");
+        append_past(member_array(answer, "past"), ascii, text);
     return g_string_free(text, FALSE);
 }

@@ -37,6 +37,8 @@ static void add_mode(Table *table, JsonObject *object)
 
 static void add_session(Table *table, JsonObject *status, JsonObject *session)
 {
+    const char *problem = member_string(session, "problem");
+
     (void)status;
     add_text(table, session, "vm");
     add_text(table, session, "role");
@@ -47,7 +49,7 @@ static void add_session(Table *table, JsonObject *status, JsonObject *session)
     add_number(table, session, "regions");
     add_number(table, session, "vcpus");
     table_add(table, format_seconds(member_double(session, "connected_s")));
-    table_add(table, g_strdup(member_string(session, "problem")));
+    table_add(table, g_strconcat(*problem ? "not in direct mode: " : "", problem, NULL));
 }
 
 static void add_import(Table *table, JsonObject *status, JsonObject *import)
@@ -123,7 +125,7 @@ static void print_status(JsonObject *status)
 {
     g_autoptr(Table) sessions =
         table_new((const char *const[]){"VM", "ROLE", "STATE", ">PID", ">UID", ">MEMORY",
-                                        ">REGIONS", ">VCPUS", ">CONNECTED", "PROBLEM", NULL});
+                                        ">REGIONS", ">VCPUS", ">CONNECTED", "REMARK", NULL});
     g_autoptr(Table) imports = table_new(
         (const char *const[]){"VM", "MODE", "STATE", ">PID", "SOURCE", "TRANSPORT", ">MEMORY",
                               ">PROGRESS", ">RATE", ">FAULTS", "REMARK", NULL});

@@ -35,10 +35,11 @@ static void set_connect_error(const char *path, int error_number, GError **error
         break;
     case EACCES:
     case EPERM:
-        g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
-                    "no permission to connect to %s: run as root or as a member of the daemon's "
-                    "operator group",
-                    path);
+        g_set_error(
+            error, CALL_ERROR, CALL_ERROR_FAILED,
+            "no permission to connect to %s: run as root, or as a member of the group that the "
+            "socket belongs to ([daemon] group)",
+            path);
         break;
     default:
         g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "cannot connect to %s: %s", path,

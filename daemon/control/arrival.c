@@ -14,6 +14,7 @@
 #include "daemon/control/arrival_steps.h"
 #include "daemon/control/ignore_shared.h"
 #include "daemon/control/limits.h"
+#include "daemon/control/report.h"
 #include "daemon/control/transport_choice.h"
 #include "daemon/core/log.h"
 
@@ -106,6 +107,7 @@ void arrival_free(Arrival *arrival)
     event_free(arrival->pid_event);
     event_free(arrival->timer);
     close(arrival->pidfd);
+    report_keep(arrival->control, arrival->import, arrival->pid);
     import_free(arrival->import);
     g_ptr_array_remove(arrival->control->arrivals, arrival);
     g_free(arrival);

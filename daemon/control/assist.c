@@ -10,6 +10,7 @@
 #include "daemon/control/assist_source.h"
 #include "daemon/control/expected.h"
 #include "daemon/control/limits.h"
+#include "daemon/control/report.h"
 #include "daemon/core/log.h"
 #include "daemon/core/process.h"
 #include "daemon/fault/assist.h"
@@ -39,6 +40,7 @@ void assist_free(Assist *assist)
         assist->connection->assist = NULL;
     event_free(assist->timer);
     g_ptr_array_remove(assist->control->assists, assist);
+    report_keep(assist->control, assist->import, assist->pid);
     import_free(assist->import); /* serving is 0 before its threads are joined */
     g_free(assist);
 }
@@ -67,7 +69,7 @@ static void on_end(Connection *connection)
     assist->stage = ASSIST_ENDING;
     assist->connection = NULL;
     connection->assist = NULL;
-    assist_withdraw(assist->import);
+    assist_complete(assist->import);
     import_finish(assist->import);
     event_add(assist->timer, &patience);
 }

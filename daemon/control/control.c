@@ -25,6 +25,7 @@
 #include "daemon/control/fd_store.h"
 #include "daemon/control/limits.h"
 #include "daemon/control/listener.h"
+#include "daemon/control/past.h"
 #include "daemon/control/peer_session.h"
 #include "daemon/core/log.h"
 #include "daemon/core/thread.h"
@@ -303,6 +304,7 @@ Control *control_new(const Settings *settings, GError **error)
     control->awaited = g_ptr_array_new();
     control->expected = g_ptr_array_new();
     control->assists = g_ptr_array_new();
+    g_queue_init(&control->past);
     control->guests = guests_new();
     peer_crowd_init(&control->peers);
     control->message = g_new0(ClientMessage, 1);
@@ -347,6 +349,7 @@ void control_free(Control *control)
         connection_close(control->connections->pdata[0]);
     while (control->departures->len > 0)
         departure_free(control->departures->pdata[0]);
+    past_clear(&control->past);
     if (control->client_listener >= 0 && control->lock_fd >= 0)
         unlink(control->settings->socket);
 }

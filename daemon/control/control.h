@@ -40,6 +40,7 @@ typedef struct Control {
     GPtrArray *awaited;     /* of Awaited (awaited.c), owned */
     GPtrArray *expected;    /* of Expected, owned */
     GPtrArray *assists;     /* of Assist, owned */
+    GQueue past;            /* imports that are over (past.h) */
     GHashTable *refusals;   /* by pid: the last refusal of a HELLO that was logged */
     LogLimit crowd_limit;   /* for the line about too many connections */
     Guests *guests;         /* VMs that can be asked for without a client; thread-safe */

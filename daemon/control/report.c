@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "daemon/control/assist.h"
+#include "daemon/control/past.h"
 #include "daemon/control/report_rdma.h"
 #include "daemon/core/clock.h"
 #include "daemon/qemu/agent.h"
@@ -286,6 +287,18 @@ static JsonObject *import_object(Import *import, int pid, guint64 limit, gboolea
     return object;
 }
 
+void report_keep(Control *control, Import *import, int pid)
+{
+    JsonObject *object;
+
+    if (!import || !import_gate_is_open(import))
+        return;
+    object = import_object(import, pid, 0, TRUE);
+    if (atomic_load(&import->complete_ns) != 0)
+        json_object_set_string_member(object, "state", client_state_name(CLIENT_STATE_RELEASED));
+    past_add(&control->past, object);
+}
+
 /* --- exports ------------------------------------------------------------------------------- */
 
 static JsonObject *progress_object(const ExportProgress *progress)
@@ -459,6 +472,8 @@ JsonNode *report_all(Control *control, const char *vm, int pid, gboolean full)
     json_object_set_array_member(object, "sessions", sessions(control, vm, pid));
     json_object_set_array_member(object, "imports", imports(control, vm, pid, full));
     json_object_set_array_member(object, "exports", exports(control, vm, pid));
+    if (full && pid < 0)
+        json_object_set_array_member(object, "past", past_list(&control->past, vm));
     json_node_take_object(node, object);
     return node;
 }

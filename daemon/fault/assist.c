@@ -43,6 +43,12 @@ void assist_withdraw(Import *import)
         assist_set_serving(import, false);
 }
 
+void assist_complete(Import *import)
+{
+    assist_withdraw(import);
+    atomic_store(&import->complete_ns, clock_ns());
+}
+
 static bool is_relaying(const Import *import)
 {
     return __atomic_load_n(&import->table.header->relaying, __ATOMIC_SEQ_CST) != 0;

@@ -30,6 +30,9 @@ void assist_set_serving(struct Import *import, bool serving);
 /* It serves no more, for good; nothing of a direct import.  Any thread. */
 void assist_withdraw(struct Import *import);
 
+/* QEMU has all memory: it serves no more.  The control thread. */
+void assist_complete(struct Import *import);
+
 /* Of a resolver, before it runs. NULL: no memory. */
 AssistWatch *assist_watch_new(void);
 

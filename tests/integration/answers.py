@@ -13,7 +13,7 @@ import time
 
 from bad_client import as_nobody
 from wire import Client, text
-from world import MIB, Vmm, World, expect, mentions, postcopyd
+from world import MIB, SLOW, Vmm, World, expect, mentions, postcopyd
 
 
 def names_not_utf8():
@@ -123,6 +123,36 @@ def wrong_words():
         expect(len(found["sessions"]) == 1, found)
         with _watching(world, "nosuch") as pages:
             expect(not json.loads(pages.readline())["sessions"], "a session")  # who watches may wait for it
+
+
+def over():
+    """What migrations cost can be read when they are over, by an operator and nobody else."""
+    with World(destination={"daemon": {"group": "nogroup"}}) as world:
+        for count in (1, 2):
+            source, destination = world.vms(mem=8, fill=8)
+            world.move(source, destination)
+            live, _ = world.complete(source, destination, passes=1)
+            destination.quit()
+            world.destination.wait("end of the import", lambda: not world.destination.imported("vm"))
+            past = world.destination.stats("vm")["past"]
+            expect(len(past) == count, past)
+            for figure in ("mode", "source", "pages", "faults", "complete_ms", "latency", "vcpus"):
+                expect(past[0][figure] == live[figure], f"{figure}: {past[0][figure]}, not {live[figure]}")
+            expect(past[0]["state"] == "released" and past[0]["missing_bytes"] == 0, past[0])
+            expect(abs(past[0]["ended_us"] / 1e6 - time.time()) < 60 * SLOW, past[0]["ended_us"])
+            source.quit()
+        of_all = world.destination.stats()["past"]
+        expect([words["vm"] for words in of_all] == ["vm", "vm"] and "pages" not in of_all[0], of_all)
+        told = world.destination.ctl("stats").stdout
+        expect(told == "nothing is being imported or exported; came lately: vm\n", told)
+        told = world.destination.ctl("stats", "vm")
+        expect(told.returncode == 0, told)
+        title, _, figures = told.stdout.partition("\n")
+        mentions(title, "vm: released, from 127.0.0.1", "over since 20")
+        expect("by fault" in figures and "p99" in figures, figures)
+        expect("past" not in as_nobody(world.destination.socket, [{"op": "stats", "vm": "vm"}])[0],
+               "nobody may read it")
+        return title
 
 
 def deep_nesting():

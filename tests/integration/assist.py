@@ -383,6 +383,9 @@ def end():
         expect(world.lender.released.wait(10 * SLOW), "the source was not released")
         world.gone()
         expect(world.vm.words()["serving"] == 0, "it says that it serves")
+        past = world.daemon.stats("vm")["past"][0]
+        expect(past["mode"] == "assist" and past["state"] == "released", past)
+        expect(past["faults"] > 0 and 0 < past["complete_ms"] <= past["running_s"] * 1000 + 1, past)
         world.listen()
 
 
@@ -392,6 +395,7 @@ def client_disconnects():
         world.listen()
         world.vm.do("reconnect")
         world.gone()
+        expect(world.daemon.stats("vm")["past"][0]["state"] == "running", "it is said to have come whole")
         expect(world.vm.words()["serving"] == 0, "it says that it serves")
         expect(not world.lender.released.is_set(), "the source was released")
         world.daemon.wait("end of the link", lambda: not world.lender.attached(), 10 * SLOW)

@@ -107,6 +107,9 @@ static void expect_address(const char *said, const char *uri, const char *expect
 
 static void test_addresses(void **state)
 {
+    static const char *const wrong[] = {"",          ":1",      "far:",     "far:0",     "far:x",
+                                        "far:65536", "fd00::2", "[fd00::2", "[fd00::2]7"};
+
     (void)state;
     expect_address(NULL, "qemu+ssh://hostb/system", "hostb:16520");
     expect_address(NULL, "qemu+ssh://root@hostb.example:2222/system?keyfile=/a",
@@ -119,6 +122,8 @@ static void test_addresses(void **state)
     expect_address("far:1", "qemu+tcp://near/system", "far:1");
     expect_address("[fd00::2]", "qemu:///system", "[fd00::2]:16520");
     expect_address("[fd00::2]:7", "qemu:///system", "[fd00::2]:7");
+    for (gsize i = 0; i < G_N_ELEMENTS(wrong); i++)
+        expect_address(wrong[i], "qemu+tcp://near/system", NULL);
 }
 
 int main(void)
