@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "daemon/config_lines.h"
 #include "daemon/config_rdma.h"
 #include "daemon/transport/address.h"
 #include "paths.h"
@@ -279,38 +280,6 @@ static gboolean load_group(Settings *settings, GKeyFile *file, const char *group
     return names != NULL;
 }
 
-/*
- * GLib keeps the last of several and forgets the others, which may be a veto.  Of text that it has understood, so
- * every line with a '=' that is no comment is a key's.
- */
-static gboolean check_unique(const char *text, GError **error)
-{
-    g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
-    const char *group = "";
-
-    for (gsize i = 0; lines[i]; i++) {
-        char *line = g_strstrip(lines[i]), *end = strchr(line, '=');
-        g_autofree char *key = NULL;
-
-        if (line[0] == '[') {
-            group = line;
-            continue;
-        }
-        if (line[0] == '#' || !end)
-            continue;
-        *end = '\0';
-        key = g_strdup_printf("%s %s", group, g_strchomp(line));
-        if (!g_hash_table_add(seen, g_strdup(key))) {
-            g_set_error(error, config_error(), 0,
-                        "line %zu: %s is set already further up: one line for each key", i + 1,
-                        key);
-            return FALSE;
-        }
-    }
-    return TRUE;
-}
-
 static gboolean load_file(Settings *settings, const char *path, GError **error)
 {
     g_autoptr(GKeyFile) file = g_key_file_new();
@@ -324,11 +293,8 @@ static gboolean load_file(Settings *settings, const char *path, GError **error)
                     "%s: holds a zero byte: it is damaged, or not a text file", path);
         return FALSE;
     }
-    if (!g_key_file_load_from_file(file, path, G_KEY_FILE_NONE, error)) {
-        g_prefix_error(error, "%s: ", path);
-        return FALSE;
-    }
-    if (text && !check_unique(text, error)) {
+    if ((text && !config_lines_check(text, error)) ||
+        !g_key_file_load_from_file(file, path, G_KEY_FILE_NONE, error)) {
         g_prefix_error(error, "%s: ", path);
         return FALSE;
     }

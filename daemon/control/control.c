@@ -120,14 +120,21 @@ static gboolean find_group(const char *name, gid_t *ret_gid, GError **error)
     return TRUE;
 }
 
+/* Not the folders above it: one that lacks them was mistyped. */
+static gboolean make_folder(const char *path, mode_t mode, GError **error)
+{
+    return mkdir(path, mode) == 0 || errno == EEXIST ||
+           fail(error, errno, "cannot make %s: %s", path, strerror(errno));
+}
+
 /* A socket file may be left over; a living daemon's must not be taken away from it. */
 static gboolean lock_socket(Control *control, GError **error)
 {
     g_autofree char *path = g_strconcat(control->settings->socket, ".lock", NULL);
     g_autofree char *folder = g_path_get_dirname(control->settings->socket);
 
-    if (g_mkdir_with_parents(folder, 0755))
-        return fail(error, errno, "cannot make %s: %s", folder, strerror(errno));
+    if (!make_folder(folder, 0755, error))
+        return FALSE;
     control->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (control->lock_fd < 0)
         return fail(error, errno, "cannot open %s: %s", path, strerror(errno));
@@ -206,9 +213,9 @@ static gboolean open_runtime_dir(Control *control, GError **error)
 {
     g_autofree char *relay = g_build_filename(control->settings->runtime_dir, "relay", NULL);
 
-    if (g_mkdir_with_parents(control->settings->runtime_dir, 0755) ||
-        g_mkdir_with_parents(relay, 0700))
-        return fail(error, errno, "cannot make %s: %s", relay, strerror(errno));
+    if (!make_folder(control->settings->runtime_dir, 0755, error) ||
+        !make_folder(relay, 0700, error))
+        return FALSE;
     /* QEMU, whoever it runs as, makes its incoming socket there; nobody removes another's. */
     if (chmod(relay, 01733))
         return fail(error, errno, "cannot change the mode of %s: %s", relay, strerror(errno));

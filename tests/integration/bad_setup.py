@@ -96,14 +96,19 @@ def config_mistakes():
             "networks": "10.1.0.0/16, fd00::/8,127.0.0.1", "peers": "10.1.2.0/24 = tcp, ::/0=auto",
             "pinned": "2G"})
         expect(_run(["--config", path, "--check"]).returncode == 0, "a good one is refused")
-        for text in ("socket = x\n", "[daemon\n", "noise\n", "[daemon]\nsocket\n"):
+        for text, *words in (("socket = x\n", "line 1: socket:", "before any [SECTION]"),
+                             ("\n[daemon\n", "line 2: [daemon:", "]"),
+                             ("noise\n", "line 1: noise:", "KEY = VALUE"),
+                             ("[daemon]\n# x\n socket \n", "line 3: socket:", "KEY = VALUE"),
+                             ("[]\n", "noise.conf"), ("[daemon]\n= x\n", "noise.conf"),
+                             ("[daemon]\nsocket = \xff\n", "noise.conf")):
             path = folder / "noise.conf"
-            path.write_text(text)
-            _fails(["--config", path], "noise.conf")
+            path.write_text(text, encoding="latin-1")
+            _fails(["--config", path], "noise.conf: ", *words)
         path = folder / "double.conf"
         for more in ("[rdma]\n", "", "[daemon]\n#peers = ::1=tcp\n[rdma] \n "):
             path.write_text(f"[rdma]\npeers = ::1=tcp\n{more}peers=::1=rdma\n")
-            _fails(["--config", path, "--check"], "double.conf: line", "[rdma] peers is set already")
+            _fails(["--config", path, "--check"], "double.conf: line", "peers: is set already")
         path.write_text("[daemon]\n#socket = /x\nsocket = /y\n# socket = /z\n")
         expect(_run(["--config", path, "--check"]).returncode == 0, "comments are no keys")
         for data in (b"\0[daemon]\nsocket = /x\n", b"[daemon]\n\0socket = /x\n"):
@@ -187,6 +192,9 @@ def unwritable_places():
         (folder / "file").write_text("")
         _fails(["--config", _config(folder, "a", daemon={"socket": folder / "file" / "sock"})],
                "file")
+        _fails(["--config", _config(folder, "c", daemon={"socket": folder / "typo" / "d" / "sock"})],
+               "cannot make", "typo/d")
+        expect(not (folder / "typo").exists(), "a folder was made that nobody meant")
         return _fails(["--config", _config(folder, "b",
                                            daemon={"runtime_dir": folder / "file" / "run"})],
                       "file")
