@@ -82,7 +82,7 @@ def switched_off():
 
 def slow_wire():
     """Where the link is what a guest waits for, that is found out, and QEMU's stream goes on."""
-    with assisted(spec=small(mem_mb=512, fill_mb=256)) as case:
+    with assisted(spec=small(fill_mb=160)) as case:
         case.pair.slow_wire(WIRE)
         with Watch(case.destination, case.domain.name) as watch:
             with case.migrate(postcopy=0) as migration:
