@@ -29,7 +29,9 @@ void peer_write_items(WireWriter *w, const PeerReadItem *items, uint32_t n);
 /* What DATA begins with, and ZERO and ERROR are. */
 void peer_read_placement(WireReader *r, PeerPlacement *ret_placement);
 
-/* START to SEALED, but for frames without a body. */
+/*
+ * START, STARTED, HELLO, INVITE, INVITED, ASK, ASKED, ATTACH, ATTACHED, JOIN, JOINED, SEALED, FENCED, BYE.
+ */
 void peer_write_control(WireWriter *w, const PeerMessage *m);
 void peer_read_control(WireReader *r, PeerMessage *m);
 

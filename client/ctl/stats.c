@@ -54,8 +54,7 @@ static gboolean is_known(const StatsOptions *options, JsonObject *answer, GError
         element_count(member_array(answer, "past")) > 0)
         return TRUE;
     g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED,
-                "stats: no VM '%s' is connected, arriving or leaving here, nor has it come lately: "
-                "see postcopyctl status",
+                "stats: no VM '%s' is connected, arriving or leaving here: see postcopyctl status",
                 options->vm);
     return FALSE;
 }

@@ -204,8 +204,9 @@ static void append_title(GString *text, JsonObject *object, const char *directio
                          const char *member)
 {
     const char *reason = member_string(object, "text");
-    gint64 ended_us = member_int(object, "ended_us");
-    g_autofree char *ended = ended_us ? format_time(ended_us) : NULL;
+    gint64 ended_us = member_int(object, "ended_us"),
+           completed_us = member_int(object, "completed_us");
+    g_autofree char *ended = ended_us ? format_time(completed_us ? completed_us : ended_us) : NULL;
 
     g_string_append_printf(text, "%s%s: %s, %s %s%s%s%s%s\n", text->len ? "\n" : "",
                            member_string(object, "vm"), member_string(object, "state"), direction,
@@ -259,7 +260,7 @@ static void append_past(JsonArray *past, gboolean ascii, GString *text)
         const char *vm = member_string(element_object(past, i), "vm");
 
         if (g_hash_table_add(named, (gpointer)vm))
-            g_string_append_printf(text, "%s%s", i == 0 ? "; came lately: " : ", ", vm);
+            g_string_append_printf(text, "%s%s", i == 0 ? "; over: " : ", ", vm);
     }
     g_string_append_c(text, '\n');
 }

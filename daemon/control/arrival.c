@@ -107,7 +107,7 @@ void arrival_free(Arrival *arrival)
     event_free(arrival->pid_event);
     event_free(arrival->timer);
     close(arrival->pidfd);
-    report_keep(arrival->control, arrival->import, arrival->pid);
+    report_keep(arrival->control, arrival->import, arrival->pid, arrival->limit);
     import_free(arrival->import);
     g_ptr_array_remove(arrival->control->arrivals, arrival);
     g_free(arrival);

@@ -40,7 +40,7 @@ void assist_free(Assist *assist)
         assist->connection->assist = NULL;
     event_free(assist->timer);
     g_ptr_array_remove(assist->control->assists, assist);
-    report_keep(assist->control, assist->import, assist->pid);
+    report_keep(assist->control, assist->import, assist->pid, assist->limit);
     import_free(assist->import); /* serving is 0 before its threads are joined */
     g_free(assist);
 }

@@ -123,8 +123,12 @@ static gboolean find_group(const char *name, gid_t *ret_gid, GError **error)
 /* Not the folders above it: one that lacks them was mistyped. */
 static gboolean make_folder(const char *path, mode_t mode, GError **error)
 {
-    return mkdir(path, mode) == 0 || errno == EEXIST ||
-           fail(error, errno, "cannot make %s: %s", path, strerror(errno));
+    int reason = mkdir(path, mode) ? errno : 0;
+
+    if (reason == 0 || g_file_test(path, G_FILE_TEST_IS_DIR))
+        return TRUE;
+    return fail(error, reason, "cannot make the folder %s: %s", path,
+                reason == ENOENT ? "the one above it does not exist" : strerror(reason));
 }
 
 /* A socket file may be left over; a living daemon's must not be taken away from it. */

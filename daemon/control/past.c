@@ -6,8 +6,25 @@
 #include "daemon/control/connection.h"
 #include "protocol/qmp/json.h"
 
+/* A VM may have thousands of vCPUs, and each a histogram. */
+static JsonArray *busy_vcpus(JsonObject *import)
+{
+    JsonArray *all = member_array(import, "vcpus"), *busy = json_array_new();
+
+    for (guint i = 0; i < element_count(all); i++) {
+        JsonObject *vcpu = element_object(all, i);
+
+        if (member_int(vcpu, "faults") == 0)
+            continue;
+        json_object_remove_member(member_object(vcpu, "latency"), "histogram");
+        json_array_add_object_element(busy, json_object_ref(vcpu));
+    }
+    return busy;
+}
+
 void past_add(GQueue *imports, JsonObject *import)
 {
+    json_object_set_array_member(import, "vcpus", busy_vcpus(import));
     json_object_set_int_member(import, "ended_us", g_get_real_time());
     g_queue_push_head(imports, import);
     if (imports->length > PAST_MOST)
@@ -38,10 +55,12 @@ JsonArray *past_list(GQueue *imports, const char *vm)
     JsonArray *array = json_array_new();
 
     for (GList *at = imports->head; at; at = at->next) {
-        if (!vm)
-            json_array_add_object_element(array, few_words(at->data));
-        else if (is_of(at->data, vm, uuid))
-            json_array_add_object_element(array, json_object_ref(at->data));
+        gboolean newest = json_array_get_length(array) == 0;
+
+        if (vm && !is_of(at->data, vm, uuid))
+            continue;
+        json_array_add_object_element(array, vm && newest ? json_object_ref(at->data)
+                                                          : few_words(at->data));
     }
     return array;
 }

@@ -11,10 +11,13 @@
 
 enum { PAST_MOST = 32 };
 
-/* imports: of JsonObject, newest first, owned.  Takes import, an import as `stats` has it, of which it is the end. */
+/*
+ * imports: of JsonObject, newest first, owned.  Takes import, an import as `stats` has it, of which it is the end;
+ * its vCPUs that had no fault are left out, and the others' histograms.
+ */
 void past_add(GQueue *imports, JsonObject *import);
 
-/* Those of a VM, by its name or uuid, whole; NULL: a few words of each.  The caller's. */
+/* Those of a VM, by its name or uuid, or of all: a few words of each, but a VM's newest whole.  The caller's. */
 JsonArray *past_list(GQueue *imports, const char *vm);
 
 void past_clear(GQueue *imports);

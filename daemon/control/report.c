@@ -287,15 +287,23 @@ static JsonObject *import_object(Import *import, int pid, guint64 limit, gboolea
     return object;
 }
 
-void report_keep(Control *control, Import *import, int pid)
+/* Whoever stopped it left a word for that; nobody else comes to say that it is over. */
+static const char *last_state(const Import *import)
+{
+    if (import_is_halted(import))
+        return client_state_name(import_state(import));
+    return atomic_load(&import->complete_ns) != 0 ? client_state_name(CLIENT_STATE_RELEASED)
+                                                  : "ended";
+}
+
+void report_keep(Control *control, Import *import, int pid, guint64 limit)
 {
     JsonObject *object;
 
     if (!import || !import_gate_is_open(import))
         return;
-    object = import_object(import, pid, 0, TRUE);
-    if (atomic_load(&import->complete_ns) != 0)
-        json_object_set_string_member(object, "state", client_state_name(CLIENT_STATE_RELEASED));
+    object = import_object(import, pid, limit, TRUE);
+    json_object_set_string_member(object, "state", last_state(import));
     past_add(&control->past, object);
 }
 

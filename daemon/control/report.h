@@ -11,8 +11,8 @@
 /* For status and stats: all, or one VM, or (pid >= 0) only the VMs of that process. */
 JsonNode *report_all(Control *control, const char *vm, int pid, gboolean full);
 
-/* The import ends: what it cost is kept, for stats, if its guest ran here.  NULL is fine. */
-void report_keep(Control *control, Import *import, int pid);
+/* The import ends: what it cost is kept, for stats, if its gate was open.  NULL is fine. */
+void report_keep(Control *control, Import *import, int pid, guint64 limit);
 
 /* For progress: the newest word of an export's destination. */
 JsonNode *report_progress(const Departure *departure);

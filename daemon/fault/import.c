@@ -118,7 +118,7 @@ uint64_t import_present_bytes(const Import *import)
     uint64_t populated = atomic_load(&import->counters.populated_bytes);
 
     /* What was given back before the map named it was never counted, and is not missing either. */
-    if (atomic_load(&import->complete_ns) != 0)
+    if (atomic_load(&import->complete_ns) != 0 && !import->config.assist)
         return populated;
     return page_table_has(&import->table, PAGE_TABLE_MAP_COMPLETE) && present > populated
                ? populated

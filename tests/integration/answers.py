@@ -136,7 +136,9 @@ def over():
             world.destination.wait("end of the import", lambda: not world.destination.imported("vm"))
             past = world.destination.stats("vm")["past"]
             expect(len(past) == count, past)
-            for figure in ("mode", "source", "pages", "faults", "complete_ms", "latency", "vcpus"):
+            expect([vcpu["faults"] for vcpu in past[0]["vcpus"]] ==
+                   [vcpu["faults"] for vcpu in live["vcpus"] if vcpu["faults"]], past[0]["vcpus"])
+            for figure in ("mode", "source", "pages", "faults", "complete_ms", "latency"):
                 expect(past[0][figure] == live[figure], f"{figure}: {past[0][figure]}, not {live[figure]}")
             expect(past[0]["state"] == "released" and past[0]["missing_bytes"] == 0, past[0])
             expect(abs(past[0]["ended_us"] / 1e6 - time.time()) < 60 * SLOW, past[0]["ended_us"])
@@ -144,7 +146,7 @@ def over():
         of_all = world.destination.stats()["past"]
         expect([words["vm"] for words in of_all] == ["vm", "vm"] and "pages" not in of_all[0], of_all)
         told = world.destination.ctl("stats").stdout
-        expect(told == "nothing is being imported or exported; came lately: vm\n", told)
+        expect(told == "nothing is being imported or exported; over: vm\n", told)
         told = world.destination.ctl("stats", "vm")
         expect(told.returncode == 0, told)
         title, _, figures = told.stdout.partition("\n")

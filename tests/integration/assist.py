@@ -385,6 +385,7 @@ def end():
         expect(world.vm.words()["serving"] == 0, "it says that it serves")
         past = world.daemon.stats("vm")["past"][0]
         expect(past["mode"] == "assist" and past["state"] == "released", past)
+        expect(past["present_bytes"] >= 50 * PAGE, past)
         expect(past["faults"] > 0 and 0 < past["complete_ms"] <= past["running_s"] * 1000 + 1, past)
         world.listen()
 
@@ -395,7 +396,7 @@ def client_disconnects():
         world.listen()
         world.vm.do("reconnect")
         world.gone()
-        expect(world.daemon.stats("vm")["past"][0]["state"] == "running", "it is said to have come whole")
+        expect(world.daemon.stats("vm")["past"][0]["state"] == "ended", "it is said to have come whole")
         expect(world.vm.words()["serving"] == 0, "it says that it serves")
         expect(not world.lender.released.is_set(), "the source was released")
         world.daemon.wait("end of the link", lambda: not world.lender.attached(), 10 * SLOW)

@@ -193,7 +193,7 @@ def unwritable_places():
         _fails(["--config", _config(folder, "a", daemon={"socket": folder / "file" / "sock"})],
                "file")
         _fails(["--config", _config(folder, "c", daemon={"socket": folder / "typo" / "d" / "sock"})],
-               "cannot make", "typo/d")
+               "cannot make", "typo/d", "above it does not exist")
         expect(not (folder / "typo").exists(), "a folder was made that nobody meant")
         return _fails(["--config", _config(folder, "b",
                                            daemon={"runtime_dir": folder / "file" / "run"})],

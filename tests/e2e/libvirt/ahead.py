@@ -14,6 +14,7 @@ MIDWAY = 2000     # pages: on a busy machine it is soon found out that ours is n
 LARGE = {"mem_mb": 1024, "fill_mb": 512}  # QEMU is not through before a busy source's daemon serves
 LONG = {"import": {"head_start_ms": 10000}}
 AHEAD = "ahead of QEMU's stream"
+SLOW = "less than 200 MB/s"  # a busy machine may be
 
 
 def held_ms(case):
@@ -37,7 +38,7 @@ def goes_ahead(case):
         passes = case.domain.verified()
     pages, held = by_stream(watch.last), held_ms(case)
     filled = case.domain.spec.fill_mb << 8
-    expect(pages >= MIDWAY, f"{pages} of {filled} pages: {brief(watch.last)}")
+    expect(pages > filled // 4 or SLOW in daemon.log(), f"{pages} of {filled} pages: {brief(watch.last)}")
     expect(held > 0, f"QEMU's stream was not held while {pages} pages came")
     expect(AHEAD in daemon.log(), f"{daemon.name} does not say so: {brief(watch.last)}")
     return f"{took:.1f} s, {pages} of {filled} pages ahead, held for {held} ms, {passes}"
@@ -88,8 +89,9 @@ def slow_wire():
             with case.migrate(postcopy=0) as migration:
                 took = migration.succeed()
             passes = case.domain.verified()
-        held = held_ms(case)  # none of it, if nothing of our stream came before that was found out
+        held, log = held_ms(case), case.source.log()  # it runs there now
         expect(held < 1000, f"held for {held} ms: {brief(watch.last)}")
+        expect(SLOW in log or not by_stream(watch.last), f"it was not found out: {brief(watch.last)}")
         return f"{took:.1f} s, {by_stream(watch.last)} pages ahead, held for {held} ms, {passes}"
 
 
