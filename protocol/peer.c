@@ -5,9 +5,18 @@
 
 #include "protocol/peer_wire.h"
 
-static void write_body(WireWriter *w, const PeerMessage *m)
+/* Who knows the body of a frame. */
+typedef enum Body {
+    BODY_UNKNOWN,
+    BODY_NONE, /* nothing but its header */
+    BODY_CONTROL,
+    BODY_PAGES,
+    BODY_RDMA,
+} Body;
+
+static Body body_of(PeerMessageType type)
 {
-    switch (m->type) {
+    switch (type) {
     case PEER_START:
     case PEER_STARTED:
     case PEER_HELLO:
@@ -22,8 +31,7 @@ static void write_body(WireWriter *w, const PeerMessage *m)
     case PEER_ATTACHED:
     case PEER_JOIN:
     case PEER_SEALED:
-        peer_write_control(w, m);
-        break;
+        return BODY_CONTROL;
     case PEER_PROGRESS:
     case PEER_MAP_REQUEST:
     case PEER_MAP:
@@ -32,15 +40,13 @@ static void write_body(WireWriter *w, const PeerMessage *m)
     case PEER_DATA:
     case PEER_ZERO:
     case PEER_ERROR:
-        peer_write_pages(w, m);
-        break;
+        return BODY_PAGES;
     case PEER_RDMA_CONNECT:
     case PEER_RDMA_CONNECTED:
     case PEER_KEYS_REQUEST:
     case PEER_KEYS:
     case PEER_KEYS_DONE:
-        peer_write_rdma(w, m);
-        break;
+        return BODY_RDMA;
     case PEER_RELAY:
     case PEER_RUNNING:
     case PEER_CANCEL:
@@ -50,8 +56,28 @@ static void write_body(WireWriter *w, const PeerMessage *m)
     case PEER_FORECAST_REQUEST:
     case PEER_SEAL:
     case PEER_AWAITED:
-        break; /* nothing but their headers */
+        return BODY_NONE;
     case PEER_UNKNOWN:
+    default:
+        return BODY_UNKNOWN;
+    }
+}
+
+static void write_body(WireWriter *w, const PeerMessage *m)
+{
+    switch (body_of(m->type)) {
+    case BODY_CONTROL:
+        peer_write_control(w, m);
+        break;
+    case BODY_PAGES:
+        peer_write_pages(w, m);
+        break;
+    case BODY_RDMA:
+        peer_write_rdma(w, m);
+        break;
+    case BODY_NONE:
+        break;
+    case BODY_UNKNOWN:
     default:
         w->failed = true;
     }
@@ -145,53 +171,22 @@ int peer_placement_decode(const PeerHeader *header, const uint8_t bytes[PEER_PLA
     return data > 0 && data % ret_placement->count == 0 ? 0 : -EPROTO;
 }
 
+/* What a DATA has after its placement is not for a message: peer_placement_decode(). */
 static void read_body(WireReader *r, PeerMessage *m)
 {
-    switch (m->type) {
-    case PEER_START:
-    case PEER_STARTED:
-    case PEER_HELLO:
-    case PEER_INVITE:
-    case PEER_ASK:
-    case PEER_ASKED:
-    case PEER_INVITED:
-    case PEER_JOINED:
-    case PEER_FENCED:
-    case PEER_BYE:
-    case PEER_ATTACH:
-    case PEER_ATTACHED:
-    case PEER_JOIN:
-    case PEER_SEALED:
+    switch (m->type == PEER_DATA ? BODY_UNKNOWN : body_of(m->type)) {
+    case BODY_CONTROL:
         peer_read_control(r, m);
         break;
-    case PEER_PROGRESS:
-    case PEER_MAP_REQUEST:
-    case PEER_MAP:
-    case PEER_FORECAST:
-    case PEER_READ:
-    case PEER_ZERO:
-    case PEER_ERROR:
+    case BODY_PAGES:
         peer_read_pages(r, m);
         break;
-    case PEER_RDMA_CONNECT:
-    case PEER_RDMA_CONNECTED:
-    case PEER_KEYS_REQUEST:
-    case PEER_KEYS:
-    case PEER_KEYS_DONE:
+    case BODY_RDMA:
         peer_read_rdma(r, m);
         break;
-    case PEER_RELAY:
-    case PEER_RUNNING:
-    case PEER_CANCEL:
-    case PEER_RELEASED:
-    case PEER_PING:
-    case PEER_PONG:
-    case PEER_FORECAST_REQUEST:
-    case PEER_SEAL:
-    case PEER_AWAITED:
-        break;      /* nothing but their headers */
-    case PEER_DATA: /* peer_placement_decode(): what follows is not for this buffer */
-    case PEER_UNKNOWN:
+    case BODY_NONE:
+        break;
+    case BODY_UNKNOWN:
     default:
         m->type = PEER_UNKNOWN;
         r->left = 0;
