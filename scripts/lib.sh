@@ -49,7 +49,7 @@ run_tests() {
     shift
     case $preset in
     asan | tsan | fuzz) command=(without_aslr "${command[@]}" -j6) ;; # many of theirs wait
-    *) command+=(-j3) ;;
+    *) command+=(-j4) ;;
     esac
 
     log "$preset: ctest $*"
