@@ -48,7 +48,7 @@ run_tests() {
     local -a command=(ctest --preset "$preset" --no-label-summary)
     shift
     case $preset in
-    asan | tsan | fuzz) command=(without_aslr "${command[@]}" -j6) ;; # many of theirs wait
+    asan | tsan | fuzz) command=(without_aslr "${command[@]}" -j4) ;; # many of theirs wait
     *) command+=(-j4) ;;
     esac
 
