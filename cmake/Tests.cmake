@@ -2,7 +2,7 @@
 #
 # How a test is registered. Exit status 77 means skipped, and the test says why.
 
-set(POSTCOPYD_FUZZ_SECONDS 45 CACHE STRING "How long each fuzz target runs in a fuzzing build")
+set(POSTCOPYD_FUZZ_SECONDS 60 CACHE STRING "How long each fuzz target runs in a fuzzing build")
 
 # postcopyd_test(NAME test_page_table SOURCES test_page_table.c
 #     [LIBS core …] [PKG …] [LABELS unit …] [ARGS …] [TIMEOUT seconds] [SERIAL])
