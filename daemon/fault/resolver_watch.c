@@ -99,43 +99,43 @@ static void serve_watch(Resolver *resolver, ShardWatch *watch, bool more)
         read_faults(resolver, watch, more);
 }
 
-/* A kernel before 6.2 will not wait in a read of a non-blocking uffd; a later one seldom. */
-static bool read_is_refused(ShardWatch *watch, int result)
+/*
+ * A read that failed took nothing, and poll tells whether it may be tried again: it found a signal instead of a
+ * fault (-EINTR: of ours, a debugger's, a freezer's), or the kernel will not wait in a read of a non-blocking uffd
+ * (-EAGAIN: always before 6.2, seldom later).
+ */
+static void poll_instead(Resolver *resolver, ShardWatch *watch, int error)
 {
-    if (!watch->by_read || result != -EAGAIN)
-        return false;
-    watch->by_read = ++watch->refused < 3;
-    return true;
+    if (error != -EINTR)
+        watch->by_read = error == -EAGAIN && ++watch->refused < 3;
+    watch->polled = true;
+    ring_poll(&resolver->ring, &watch->watch, watch->shard->uffd, POLLIN, false);
 }
 
 static void shard_ready(RingWatch *ring_watch, int result)
 {
     ShardWatch *watch = (ShardWatch *)((char *)ring_watch - offsetof(ShardWatch, watch));
     Resolver *resolver = ring_watch->owner;
+    bool was_read = watch->by_read && !watch->polled;
 
     if (!shard_is_live(watch->shard))
         return;
     atomic_fetch_add_explicit(&resolver->wakeups, 1, memory_order_relaxed);
-    if (read_is_refused(watch, result)) {
-        ring_poll(&resolver->ring, &watch->watch, watch->shard->uffd, POLLIN, false);
-        watch->polled = true;
-        return;
-    }
-    if (result < 0 || (!watch->by_read && (result & (POLLERR | POLLNVAL)))) {
-        /* Rule 13: a client that changed its uffd's flags harms only itself. */
-        import_halt(resolver->import, CLIENT_STATE_BROKEN,
-                    "the client's userfaultfd became unusable: it is no longer non-blocking");
-        return;
-    }
-    if (watch->by_read && !watch->polled) {
+    if (was_read && result < 0) {
+        poll_instead(resolver, watch, result);
+    } else if (was_read) {
         watch->refused = 0;
         watch->at = 0;
         watch->n = (unsigned)result / sizeof(struct uffd_msg);
         serve_watch(resolver, watch, watch->n == SHARD_INBOX);
-        return;
+    } else if (result < 0 || (result & (POLLERR | POLLNVAL))) {
+        /* Rule 13: a client that changed its uffd's flags harms only itself. */
+        import_halt(resolver->import, CLIENT_STATE_BROKEN,
+                    "the client's userfaultfd became unusable: it is no longer non-blocking");
+    } else {
+        watch->polled = false;
+        serve_watch(resolver, watch, true);
     }
-    watch->polled = false;
-    serve_watch(resolver, watch, true);
 }
 
 static bool is_mine(const Resolver *resolver, const Shard *shard)

@@ -1,19 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Exactly once: many threads fault on overlapping pages, several resolvers and the stream race for
- * them, and every page is read at the source once, comes whole, and wakes everybody who waited.
+ * them, and every page is read at the source once, comes whole, and wakes everybody who waited; also
+ * while signals interrupt whatever the daemon's threads do.
  *
  *   stress_once                the tests
  *   stress_once crowd ROUNDS   one of them with so many rounds, and a line of JSON about it
  */
+#include <dirent.h>
 #include <limits.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -35,6 +40,8 @@ enum {
     CROWD_PAGES = SANITIZED ? 200 : 2000,
     STUCK_S = 60, /* a thread that has not come back by then was not woken */
     THREADS_MAX = 64,
+    SIGNALLED_PAGES = SANITIZED ? 2000 : 20000,
+    PELT_PAUSE_US = 20,
 };
 
 typedef struct Thread {
@@ -183,6 +190,60 @@ static void roam_over(bool shared, bool sealed, ImportDispatch dispatch)
     }
 }
 
+/* --- signals ------------------------------------------------------------------------------- */
+
+typedef struct Pelter {
+    pthread_t thread;
+    _Atomic bool stop;
+    uint64_t sent;
+} Pelter;
+
+static bool serves_faults(const char *tid)
+{
+    char path[300], name[16] = "";
+    FILE *file;
+
+    snprintf(path, sizeof path, "/proc/self/task/%s/comm", tid);
+    file = fopen(path, "re");
+    if (!file)
+        return false; /* it has ended */
+    if (!fgets(name, sizeof name, file))
+        name[0] = 0;
+    fclose(file);
+    return strncmp(name, "resolver-", 9) == 0 || strncmp(name, "stream", 6) == 0;
+}
+
+/* The signal that a thread gets when it is to end (daemon/core/thread.c); debuggers and freezers do alike. */
+static void pelt_all(Pelter *pelter)
+{
+    DIR *tasks = opendir("/proc/self/task");
+    const struct dirent *task;
+
+    if (!tasks)
+        abort();
+    while ((task = readdir(tasks)) && !pelter->stop) {
+        int tid = atoi(task->d_name);
+        if (tid <= 0 || !serves_faults(task->d_name))
+            continue;
+        for (int i = 0; i < 50 && syscall(SYS_tgkill, getpid(), tid, SIGUSR1) == 0; i++) {
+            pelter->sent++;
+            usleep(PELT_PAUSE_US);
+        }
+    }
+    closedir(tasks);
+}
+
+static void *pelt(void *argument)
+{
+    Pelter *pelter = argument;
+
+    while (!pelter->stop)
+        pelt_all(pelter);
+    return NULL;
+}
+
+/* --- the tests ----------------------------------------------------------------------------- */
+
 static void threads_and_stream_race_anonymous(void **state)
 {
     (void)state;
@@ -231,6 +292,40 @@ static void crowd_on_one_page(ImportDispatch dispatch)
     assert_int_equal(world_reads(world, CROWD_PAGES * shape.stride), 0); /* no stream yet */
     world_stream(world);
     world_complete(world);
+    check_reads(world);
+    pthread_barrier_destroy(&barrier);
+    world_free(world);
+}
+
+/* One fault at a time: after each the next is waited for, and there is none yet. */
+static void signals_end_nothing(void **state)
+{
+    const WorldShape shape = {
+        .shared = true,
+        .n_pages = 32768,
+        .stride = 1,
+        .resolvers = 1, /* it waits in a read, the others of many in a poll */
+        .shards = 2,
+        .bulk_channels = 1,
+        .around = WORLD_PAGE,
+        .stream_delay_ms = 24 * 3600 * 1000,
+    };
+    pthread_barrier_t barrier;
+    Pelter pelter = {.stop = false};
+    Thread thread;
+    World *world = world_new(&shape);
+
+    (void)state;
+    pthread_barrier_init(&barrier, NULL, 1);
+    assert_int_equal(pthread_create(&pelter.thread, NULL, pelt, &pelter), 0);
+    start(&thread, 1, world, crowd, SIGNALLED_PAGES, &barrier);
+    assert_int_equal(join(&thread, 1), SIGNALLED_PAGES);
+    world_stream(world);
+    world_complete(world);
+    pelter.stop = true;
+    pthread_join(pelter.thread, NULL);
+    print_message("%lu signals\n", (unsigned long)pelter.sent);
+    assert_true(pelter.sent > SIGNALLED_PAGES / 10);
     check_reads(world);
     pthread_barrier_destroy(&barrier);
     world_free(world);
@@ -290,6 +385,7 @@ int main(int argc, char **argv)
     if (argc == 3 && strcmp(argv[1], "crowd") == 0 && strtoull(argv[2], NULL, 10) > 0)
         return long_crowd(strtoull(argv[2], NULL, 10));
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(signals_end_nothing),
         cmocka_unit_test(threads_and_stream_race_anonymous),
         cmocka_unit_test(threads_and_stream_race_shared),
         cmocka_unit_test(threads_and_stream_race_sealed),
