@@ -207,17 +207,22 @@ void ring_hurry(Ring *ring)
     ring->hurried = true;
 }
 
-void ring_glance(Ring *ring, bool (*glance)(void *owner), void *owner)
+void ring_set_aside(Ring *ring, const RingAside *aside, void *owner)
 {
-    if (!glance && ring->glance_owner != owner)
+    if (!aside && ring->aside_owner != owner)
         return;
-    ring->glance = glance;
-    ring->glance_owner = glance ? owner : NULL;
+    ring->aside = aside;
+    ring->aside_owner = aside ? owner : NULL;
 }
 
-static bool glance_elsewhere(Ring *ring)
+static bool glance_aside(Ring *ring)
 {
-    return ring->glance && ring->glance(ring->glance_owner);
+    return ring->aside && ring->aside->glance(ring->aside_owner);
+}
+
+static bool settle_aside(Ring *ring)
+{
+    return ring->aside && ring->aside->settle(ring->aside_owner);
 }
 
 /* True: something came. */
@@ -228,33 +233,47 @@ static bool look(Ring *ring, uint64_t budget)
 
     if (io_uring_submit(&ring->uring) < 0)
         return false;
-    while (!(found = has_work(ring) || glance_elsewhere(ring)) && clock_ns() < until)
+    while (!(found = has_work(ring) || glance_aside(ring) || ring->hurried) && clock_ns() < until)
         for (unsigned i = 0; i < 32 && !has_work(ring); i++)
             spin_relax();
     spin_learn(&ring->spin, found);
     return found;
 }
 
-int ring_wait(Ring *ring, int timeout_ms)
+/* Submits what is queued, and waits for a completion. 0 or more, or negative errno. */
+static int sleep_for(Ring *ring, int most_ms)
 {
-    const int most_ms = ring->hurried ? 0 : timeout_ms;
     struct __kernel_timespec timeout = {
         .tv_sec = most_ms / 1000,
         .tv_nsec = (long long)(most_ms % 1000) * 1000000,
     };
-    uint64_t budget = most_ms == 0 ? 0 : spin_budget(&ring->spin);
-    bool found = budget > 0 && look(ring, budget);
     struct io_uring_cqe *cqe;
+
+    if (most_ms < 0)
+        return io_uring_submit_and_wait(&ring->uring, 1);
+    return io_uring_submit_and_wait_timeout(&ring->uring, &cqe, 1, &timeout, NULL);
+}
+
+/* The kernel is asked for what it has only if it has something: all of it may have come aside. */
+static int take_found(Ring *ring)
+{
+    return has_work(ring) ? io_uring_get_events(&ring->uring) : 0;
+}
+
+int ring_wait(Ring *ring, int timeout_ms)
+{
+    bool sleeps = timeout_ms != 0 && !ring->hurried;
+    uint64_t budget = sleeps ? spin_budget(&ring->spin) : 0;
     int result;
 
-    ring->waits++;
+    if (budget > 0 && look(ring, budget)) {
+        result = take_found(ring);
+    } else {
+        /* Who settles may find that its owner has something to do. */
+        sleeps = sleeps && !settle_aside(ring) && !ring->hurried;
+        result = sleep_for(ring, sleeps ? timeout_ms : 0);
+    }
     ring->hurried = false;
-    if (found)
-        result = io_uring_get_events(&ring->uring);
-    else if (most_ms < 0)
-        result = io_uring_submit_and_wait(&ring->uring, 1);
-    else
-        result = io_uring_submit_and_wait_timeout(&ring->uring, &cqe, 1, &timeout, NULL);
     /* What the kernel did not take is not left over: who asked to send it may use its memory again. */
     while ((result == -EAGAIN || result == -EBUSY) && io_uring_sq_ready(&ring->uring) > 0) {
         dispatch(ring);

@@ -25,16 +25,26 @@ struct RingWatch {
     bool busy; /* an operation is under way */
 };
 
+/*
+ * What else may come while the ring waits, and the kernel has no part in until it is told to.  Both are called on
+ * the ring's thread, and true says that something had come, which was taken care of.
+ */
+typedef struct RingAside {
+    /* While the ring looks before it sleeps; may be called never. */
+    bool (*glance)(void *owner);
+    /* Before it sleeps: what comes from now on ends an operation of the ring.  If true, it does not sleep. */
+    bool (*settle)(void *owner);
+} RingAside;
+
 typedef struct Ring {
     struct io_uring uring;
     int wake_fd; /* an eventfd, made by the one who may call ring_wake() before the thread starts */
     RingWatch wake;
-    void (*woken)(void *owner);  /* called on the ring's thread after ring_wake(), once for many */
-    uint64_t waits;              /* system calls made to wait */
-    bool plain;                  /* a kernel before 6.1: without what makes the others faster */
-    bool hurried;                /* the next wait does not sleep */
-    bool (*glance)(void *owner); /* NULL: none */
-    void *glance_owner;
+    void (*woken)(void *owner); /* called on the ring's thread after ring_wake(), once for many */
+    bool plain;                 /* a kernel before 6.1: without what makes the others faster */
+    bool hurried;               /* the next wait does not sleep */
+    const RingAside *aside;     /* NULL: none */
+    void *aside_owner;
     Spin spin; /* looks for completions before it sleeps; off unless initialised */
 } Ring;
 
@@ -81,12 +91,8 @@ void ring_cancel(Ring *ring, RingWatch *watch);
 /* The next wait submits and dispatches, but does not sleep: its caller has something to do. */
 void ring_hurry(Ring *ring);
 
-/*
- * What else may have come while the ring looks for completions before it sleeps, such as something that the
- * kernel has no part in.  True: something had, and was taken care of.  Called on the ring's thread; may be
- * called never.  One a ring, the last that was set; NULL: owner has none any more.
- */
-void ring_glance(Ring *ring, bool (*glance)(void *owner), void *owner);
+/* One a ring, the last that was set; aside must live as long as it is.  NULL: owner has none any more. */
+void ring_set_aside(Ring *ring, const RingAside *aside, void *owner);
 
 /* Submits what is queued, waits for a completion and dispatches all there are; timeout_ms < 0: no
  * time-out.  0 or negative errno, which is fatal for the thread. */

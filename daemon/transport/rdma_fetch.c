@@ -101,14 +101,6 @@ void rdma_fetch_ready(RingWatch *watch, int result)
     collect(channel);
 }
 
-/* While the ring looks for work without sleeping: what is complete needs no wake-up. */
-static bool glance(void *owner)
-{
-    Channel *channel = owner;
-
-    return is_up(channel) && rdma_lane_under_way(channel->lane) > 0 && collect(channel);
-}
-
 /* --- what goes ----------------------------------------------------------------------------- */
 
 /*
@@ -225,24 +217,45 @@ static bool send_new(Channel *channel)
     return handed;
 }
 
-/* What is under way wakes the ring, or is there.  The connection's end is told meanwhile. */
-static bool await(Channel *channel)
-{
-    bool handed = false;
-    int armed = rdma_lane_arm(channel->lane);
+/* --- waiting ------------------------------------------------------------------------------- */
 
+static bool is_under_way(const Channel *channel)
+{
+    return is_up(channel) && rdma_lane_under_way(channel->lane) > 0;
+}
+
+static bool glance(void *owner)
+{
+    Channel *channel = owner;
+
+    return is_under_way(channel) && collect(channel);
+}
+
+/*
+ * What is under way wakes the ring, or is there.  Only who is about to sleep asks for that: an event costs an
+ * interrupt, a wake-up and two reads, and who looks needs none.
+ */
+static bool settle(void *owner)
+{
+    Channel *channel = owner;
+    bool handed;
+    int armed;
+
+    if (!is_under_way(channel))
+        return false;
+    armed = rdma_lane_arm(channel->lane);
     if (armed < 0)
         fail(channel, strerrordesc_np(-armed));
-    if (armed > 0)
-        handed = collect(channel);
-    if (!is_up(channel) || rdma_lane_under_way(channel->lane) == 0)
-        return handed;
-    if (!channel->completing.busy)
+    handed = armed > 0 && collect(channel);
+    if (is_under_way(channel) && !channel->completing.busy)
         ring_poll(channel->ring, &channel->completing, rdma_pair_fd(rdma_lane_pair(channel->lane)),
                   POLLIN, false);
-    tcp_receive(channel);
     return handed;
 }
+
+static const RingAside aside = {.glance = glance, .settle = settle};
+
+/* --- its turn ------------------------------------------------------------------------------ */
 
 void rdma_fetch_flush(Channel *channel)
 {
@@ -251,9 +264,12 @@ void rdma_fetch_flush(Channel *channel)
     if (channel->queued > 0) {
         handed = send_waiting(channel);
         handed |= send_new(channel);
+    } else if (is_under_way(channel)) {
+        handed = collect(
+            channel); /* each turn: with enough else to do there is no sleep, and no event */
     }
-    if (is_up(channel) && rdma_lane_under_way(channel->lane) > 0)
-        handed |= await(channel);
+    if (is_under_way(channel))
+        tcp_receive(channel); /* the connection's end is told meanwhile */
     /* Slots are free, and there may be nothing to come that would wake their owner.  One that fetches only what
      * is wanted has asked for all of it, unless there was no room. */
     if (handed && (full || channel->queued > 0 || channel->sink->goes_on))
@@ -264,7 +280,7 @@ void rdma_fetch_flush(Channel *channel)
 
 void rdma_fetch_begin(Channel *channel)
 {
-    ring_glance(channel->ring, glance, channel);
+    ring_set_aside(channel->ring, &aside, channel);
 }
 
 void rdma_fetch_stop(Channel *channel)
@@ -277,7 +293,7 @@ void rdma_fetch_end(Channel *channel)
 {
     RdmaLane *lane = channel->lane;
 
-    ring_glance(channel->ring, NULL, channel);
+    ring_set_aside(channel->ring, NULL, channel);
     for (; rdma_lane_under_way(lane) > 0; rdma_lane_pop(lane))
         if (rdma_lane_oldest(lane)->landing)
             channel->slots[rdma_lane_oldest(lane)->slot].spoiled = true;

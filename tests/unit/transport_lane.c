@@ -48,6 +48,7 @@ static void attach_lane(size_t pages, unsigned depth)
     downs = 0;
     fake_lane(pages * PAGE, depth);
     connect_source();
+    turn(); /* whoever got a connection has something to do first */
     source_of = fake_source;
     unkeyed = UINT64_MAX;
     landable = 0;
@@ -371,12 +372,11 @@ static void what_comes_later_wakes(void **state)
     (void)state;
     for (unsigned i = 0; i < 20; i++) {
         channel_fetch(&channel, 0, i, 1);
-        channel_flush(&channel);
+        turn(); /* slept for a moment, and asked to be told before */
         fake_execute(1);
         assert_true(wait_ms_long() < 2000);
-        if (channel.used > 0) /* what was left of an event of the last one */
-            assert_true(wait_ms_long() < 2000);
         assert_int_equal(channel.used, 0);
+        assert_int_equal(fake.arms, i + 1);
     }
     assert_seen_once(0, 0, 20);
 }
@@ -386,7 +386,8 @@ static void an_event_may_come_late(void **state)
 {
     (void)state;
     channel_fetch(&channel, 0, 1, 1);
-    channel_flush(&channel); /* armed */
+    turn(); /* armed */
+    assert_int_equal(fake.arms, 1);
     fake_execute(1);
     channel_fetch(&channel, 0, 2, 1);
     channel_flush(&channel); /* hands over the first */
@@ -430,21 +431,59 @@ static void more_may_be_fetched_meanwhile(void **state)
     assert_true(nothing_sent());
 }
 
-/* A ring that looks before it sleeps need not be woken. */
+static uint64_t look_ms_long(void)
+{
+    uint64_t before = clock_ns();
+
+    spin_init(&ring.spin, UINT64_C(4000000000));
+    assert_int_equal(ring_wait(&ring, 5000), 0);
+    assert_int_equal(ring.spin.hits, 1);
+    spin_init(&ring.spin, 0);
+    return (clock_ns() - before) / 1000000;
+}
+
+/* A ring that looks before it sleeps need not be woken, so nobody asks the device for that. */
 static void a_ring_that_looks_finds_it(void **state)
 {
     (void)state;
     fake.mute = true;
-    spin_init(&ring.spin, UINT64_C(4000000000));
     channel_fetch(&channel, 0, 5, 1);
     channel_flush(&channel);
     assert_int_equal(ring_wait(&ring, 0), 0); /* whatever else there is */
-    ring_glance(&ring, NULL, &ring);          /* of somebody else: changes nothing */
+    ring_set_aside(&ring, NULL, &ring);       /* of somebody else: changes nothing */
     fake_execute(1);
-    assert_true(wait_ms_long() < 2000);
+    assert_true(look_ms_long() < 2000);
     assert_seen_once(0, 5, 1);
-    assert_int_equal(ring.spin.hits, 1);
-    spin_init(&ring.spin, 0);
+    assert_int_equal(fake.arms, 0);
+}
+
+/* Its channel is dropped then, which somebody has to go on with. */
+static void a_ring_that_looks_finds_a_failure(void **state)
+{
+    (void)state;
+    fake.mute = true;
+    fake.fail_at = 0;
+    channel_fetch(&channel, 0, 5, 1);
+    channel_flush(&channel);
+    assert_int_equal(ring_wait(&ring, 0), 0);
+    fake_execute(1);
+    assert_true(look_ms_long() < 2000);
+    assert_true(channel.fd < 0 || channel.reason);
+    assert_int_equal(channel.rdma_failures, 1);
+}
+
+/* Whoever has always something else to do never sleeps, and hears of it all the same. */
+static void who_never_sleeps_finds_it(void **state)
+{
+    (void)state;
+    fake.mute = true;
+    channel_fetch(&channel, 0, 6, 1);
+    channel_flush(&channel);
+    fake_execute(1);
+    ring_hurry(&ring);
+    turn();
+    assert_seen_once(0, 6, 1);
+    assert_int_equal(fake.arms, 0);
 }
 
 #define LANE_TEST(name) cmocka_unit_test_setup_teardown(name, set_up_lane, tear_down_lane)
@@ -469,6 +508,8 @@ int main(void)
         LANE_TEST(an_event_may_come_late),
         LANE_TEST(more_may_be_fetched_meanwhile),
         LANE_TEST(a_ring_that_looks_finds_it),
+        LANE_TEST(a_ring_that_looks_finds_a_failure),
+        LANE_TEST(who_never_sleeps_finds_it),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
