@@ -23,11 +23,12 @@ enum {
     STOP_MS = 2000
 };
 
-const char *agent_error(void)
+char *agent_error(void)
 {
     const char *text = virGetLastErrorMessage();
 
-    return text && *text ? text : "libvirt cannot be reached now";
+    return g_strdelimit(g_strdup(text && *text ? text : "libvirt cannot be reached now"), "\n",
+                        ' ');
 }
 
 /* --- domains, under the lock ----------------------------------------------------------------- */
@@ -221,7 +222,8 @@ static void look_at_all(Agent *agent, virConnectPtr connection)
     int n = virConnectListAllDomains(connection, &domains, VIR_CONNECT_LIST_DOMAINS_ACTIVE);
 
     if (n < 0) {
-        log_warning("libvirt does not list its domains: %s", agent_error());
+        g_autofree char *why = agent_error();
+        log_warning("libvirt does not list its domains: %s", why);
         return;
     }
     look_at_others(agent, domains, n);
@@ -338,8 +340,8 @@ static void *connector(void *argument)
             pause_ms = OPEN_AGAIN_MS;
             complained = TRUE; /* that it is gone was said */
         } else if (!complained) {
-            log_warning("libvirt: cannot connect to %s: %s; trying again", agent->uri,
-                        agent_error());
+            g_autofree char *why = agent_error();
+            log_warning("libvirt: cannot connect to %s: %s; trying again", agent->uri, why);
             complained = TRUE;
         }
         pthread_mutex_lock(&agent->lock);

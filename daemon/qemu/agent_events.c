@@ -147,8 +147,9 @@ static void start_postcopy(AgentJob *job)
             log_info("domain %s: post-copy after pass %d has begun", virDomainGetName(domain),
                      job->pass);
         } else if (!is_harmless(virGetLastErrorCode())) {
+            g_autofree char *why = agent_error();
             log_warning("domain %s: post-copy was not started in pass %d: %s",
-                        virDomainGetName(domain), job->pass, agent_error());
+                        virDomainGetName(domain), job->pass, why);
             undecide(job);
         }
     }
@@ -210,9 +211,10 @@ void agent_events_register(Agent *agent, virConnectPtr connection)
     for (int i = 0; i < AGENT_EVENTS; i++) {
         agent->callbacks[i] = virConnectDomainEventRegisterAny(connection, NULL, events[i].id,
                                                                events[i].function, agent, NULL);
-        if (agent->callbacks[i] < 0)
-            log_warning("libvirt does not tell of events of kind %d: %s", events[i].id,
-                        agent_error());
+        if (agent->callbacks[i] < 0) {
+            g_autofree char *why = agent_error();
+            log_warning("libvirt does not tell of events of kind %d: %s", events[i].id, why);
+        }
     }
 }
 

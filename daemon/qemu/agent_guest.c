@@ -51,7 +51,8 @@ static char *ask(virDomainPtr domain, const char *line, GError **error)
 
     if (virDomainQemuMonitorCommand(domain, line, &answer,
                                     VIR_DOMAIN_QEMU_MONITOR_COMMAND_DEFAULT) < 0) {
-        g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "libvirt: %s", agent_error());
+        g_autofree char *why = agent_error();
+        g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "libvirt: %s", why);
         return NULL;
     }
     copy = strnlen(answer, MONITOR_ANSWER_MAX + 1) <= MONITOR_ANSWER_MAX ? g_strdup(answer) : NULL;
@@ -144,7 +145,8 @@ static void run_question(void *data)
         answer = ask(domain, question->line, &error);
         virDomainFree(domain);
     } else {
-        g_set_error(&error, CALL_ERROR, CALL_ERROR_CLOSED, "libvirt: %s", agent_error());
+        g_autofree char *why = agent_error();
+        g_set_error(&error, CALL_ERROR, CALL_ERROR_CLOSED, "libvirt: %s", why);
     }
     question_answer(question, answer, error);
 }

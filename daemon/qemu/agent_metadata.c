@@ -198,6 +198,7 @@ static gboolean remembered(AgentJob *job, guint8 *ret_token)
 /* Metadata and memory are to hold the same token. TRUE: it was written. */
 static gboolean settle_token(AgentJob *job, virDomainPtr domain, Mark *mark)
 {
+    g_autofree char *why = NULL;
     guint8 token[LIMIT_TOKEN];
     gboolean had = remembered(job, token);
 
@@ -231,7 +232,8 @@ static gboolean settle_token(AgentJob *job, virDomainPtr domain, Mark *mark)
         set_own(job);
         return TRUE;
     }
-    complain(job, domain, agent_error());
+    why = agent_error();
+    complain(job, domain, why);
     remember(job, domain, NULL, TRUE, TRUE);
     return FALSE;
 }
@@ -267,8 +269,10 @@ static void keep_owners_word(AgentJob *job, virDomainPtr domain, Mark *mark, Mar
     if (!written || now == before || now == MARK_UNSET || now == mark->enabled)
         return;
     mark->enabled = now;
-    if (!write_mark(domain, mark, WORD_OURS))
-        complain(job, domain, agent_error());
+    if (!write_mark(domain, mark, WORD_OURS)) {
+        g_autofree char *why = agent_error();
+        complain(job, domain, why);
+    }
 }
 
 /* A capability that was left on is a matter of the first look, not of each. */

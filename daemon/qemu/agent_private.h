@@ -82,8 +82,9 @@ AgentDomain *agent_domain_make(Agent *agent, const guint8 *uuid); /* known from 
 /* The domain does not run any more. */
 void agent_forget(Agent *agent, const guint8 *uuid);
 
-/* What libvirt said last on this thread. */
-const char *agent_error(void);
+/* What libvirt said last on this thread, as one line; g_free().  A copy, for all of its calls forget it, also
+ * those that only look up a name. */
+char *agent_error(void);
 
 /* --- agent_jobs.c --- */
 

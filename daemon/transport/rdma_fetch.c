@@ -265,8 +265,7 @@ void rdma_fetch_flush(Channel *channel)
         handed = send_waiting(channel);
         handed |= send_new(channel);
     } else if (is_under_way(channel)) {
-        handed = collect(
-            channel); /* each turn: with enough else to do there is no sleep, and no event */
+        handed = collect(channel); /* who has always something to do hears of no event */
     }
     if (is_under_way(channel))
         tcp_receive(channel); /* the connection's end is told meanwhile */

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,7 +26,7 @@
 typedef struct Trouble {
     pthread_t tester;      /* whose own calls are left alone */
     atomic_llong ahead_us; /* of the true time */
-    atomic_bool reads_fail, reads_hang, busy;
+    atomic_bool reads_fail, reads_hang, writes_fail, busy;
     atomic_int reads;
     _Atomic(void *)
         writes_before; /* a World: its user says no just before the agent's next write */
@@ -70,8 +71,11 @@ int virDomainSetMetadata(virDomainPtr domain, int type, const char *metadata, co
     int (*next)(virDomainPtr, int, const char *, const char *, const char *, unsigned int) =
         (int (*)(virDomainPtr, int, const char *, const char *, const char *, unsigned int))dlsym(
             RTLD_NEXT, "virDomainSetMetadata");
-    World *world = is_left_alone(domain) ? NULL : atomic_exchange(&trouble.writes_before, NULL);
+    gboolean alone = is_left_alone(domain);
+    World *world = alone ? NULL : atomic_exchange(&trouble.writes_before, NULL);
 
+    if (!alone && atomic_load(&trouble.writes_fail))
+        return next(domain, VIR_DOMAIN_METADATA_ELEMENT, metadata, key, NULL, flags);
     if (world)
         for (unsigned part = VIR_DOMAIN_AFFECT_LIVE; part <= VIR_DOMAIN_AFFECT_CONFIG; part++)
             next(world->domain, VIR_DOMAIN_METADATA_ELEMENT, "<migration enabled='no'/>",
@@ -215,6 +219,57 @@ static void a_no_in_between_is_kept(void **state)
     assert_int_equal(mark.enabled, MARK_NO);
 }
 
+/* What is logged while a test runs goes there. */
+typedef struct Log {
+    int file, stderr_before;
+} Log;
+
+static Log log_begin(void)
+{
+    Log log = {.file = memfd_create("log", MFD_CLOEXEC), .stderr_before = dup(STDERR_FILENO)};
+
+    assert_true(log.file >= 0 && log.stderr_before >= 0);
+    assert_int_equal(dup2(log.file, STDERR_FILENO), STDERR_FILENO);
+    return log;
+}
+
+static gboolean log_has(const Log *log, const char *line)
+{
+    char text[8192];
+    ssize_t n = pread(log->file, text, sizeof text - 1, 0);
+
+    text[n > 0 ? n : 0] = '\0';
+    return strstr(text, line) != NULL;
+}
+
+static void log_end(Log *log)
+{
+    dup2(log->stderr_before, STDERR_FILENO);
+    close(log->stderr_before);
+    close(log->file);
+}
+
+/* In libvirt's own words, which each of its calls forgets. */
+static void why_a_write_fails_is_told(void **state)
+{
+    static const char why[] = "domain test: uri in virDomainSetMetadata must not be NULL";
+    World *world = *state;
+    Log log = log_begin();
+    gboolean told;
+
+    atomic_store(&trouble.writes_fail, TRUE);
+    world_write_mark(world, "<migration enabled='yes'/>");
+    world_start(world, FALSE);
+    for (int i = 0; i < 5000 && !log_has(&log, why); i++)
+        usleep(1000);
+    told = log_has(&log, why);
+    log_end(&log);
+    assert_true(told);
+    atomic_store(&trouble.writes_fail, FALSE);
+    hurry();
+    world_wait_known(world);
+}
+
 /* --- what waits behind a call that hangs ----------------------------------------------------- */
 
 static void tries_do_not_pile_up(void **state)
@@ -248,7 +303,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH_TROUBLE(a_guest_has_its_time),          WITH_TROUBLE(a_foreign_token_is_renewed),
         WITH_TROUBLE(a_failed_read_forgets_nothing), WITH_TROUBLE(a_no_in_between_is_kept),
-        WITH_TROUBLE(tries_do_not_pile_up),
+        WITH_TROUBLE(why_a_write_fails_is_told),     WITH_TROUBLE(tries_do_not_pile_up),
     };
 
     /* A connection has events only if there was an event loop before it. */
