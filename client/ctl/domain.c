@@ -4,6 +4,7 @@
 #include <libvirt/virterror.h>
 #include <string.h>
 
+#include "client/ctl/libvirt_monitor.h"
 #include "client/operator/opt_in.h"
 #include "protocol/qmp/error.h"
 
@@ -12,13 +13,6 @@ static void be_silent(void *user, virErrorPtr error)
 {
     (void)user;
     (void)error;
-}
-
-static void set_error(GError **error, const char *what)
-{
-    g_autofree char *why = g_strdup(virGetLastErrorMessage());
-
-    g_set_error(error, CALL_ERROR, CALL_ERROR_FAILED, "%s: %s", what, g_strdelimit(why, "\n", ' '));
 }
 
 virConnect *domain_connect(const char *uri, gboolean read_only, GError **error)
@@ -33,7 +27,7 @@ virConnect *domain_connect(const char *uri, gboolean read_only, GError **error)
     what = g_strdup_printf("cannot reach libvirt at %s (is libvirtd running? name another with "
                            "--connect URI)",
                            uri);
-    set_error(error, what);
+    libvirt_set_error(error, what);
     return NULL;
 }
 
@@ -52,7 +46,7 @@ virDomain *domain_find(virConnect *connection, const char *name, GError **error)
         return NULL;
     }
     what = g_strdup_printf("cannot find domain '%s'", name);
-    set_error(error, what);
+    libvirt_set_error(error, what);
     return NULL;
 }
 
@@ -61,24 +55,24 @@ static gboolean write_one(virDomain *domain, gboolean enabled, unsigned affects,
     g_autofree char *before =
         virDomainGetMetadata(domain, VIR_DOMAIN_METADATA_ELEMENT, OPT_IN_NAMESPACE, affects);
     g_autofree char *after = opt_in_rewrite(before, enabled);
-    g_autofree char *what = NULL;
+    /* Before it fails: each of libvirt's calls forgets what the last one said. */
+    g_autofree char *what = g_strdup_printf("cannot change domain '%s'", virDomainGetName(domain));
 
     if (virDomainSetMetadata(domain, VIR_DOMAIN_METADATA_ELEMENT, after, OPT_IN_KEY,
                              OPT_IN_NAMESPACE, affects) == 0)
         return TRUE;
-    what = g_strdup_printf("cannot change domain '%s'", virDomainGetName(domain));
-    set_error(error, what);
+    libvirt_set_error(error, what);
     return FALSE;
 }
 
 gboolean domain_opt_in(virDomain *domain, gboolean enabled, DomainParts *ret_done, GError **error)
 {
     int live = virDomainIsActive(domain);
-    int persistent = virDomainIsPersistent(domain);
+    int persistent = live < 0 ? -1 : virDomainIsPersistent(domain);
 
     *ret_done = (DomainParts){FALSE, FALSE};
     if (live < 0 || persistent < 0) {
-        set_error(error, "libvirt does not say whether the domain runs");
+        libvirt_set_error(error, "libvirt does not say whether the domain runs");
         return FALSE;
     }
     if (persistent && !write_one(domain, enabled, VIR_DOMAIN_AFFECT_CONFIG, error))

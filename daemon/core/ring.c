@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "daemon/core/clock.h"
+#include "protocol/limits.h"
 
 #ifdef __SANITIZE_THREAD__
 #define RING_TSAN 1
@@ -30,6 +31,9 @@ void __tsan_release(void *address);
 #define hand_over_release(ring) ((void)(ring))
 #define hand_over_acquire(ring) ((void)(ring))
 #endif
+
+/* All that can wait at once may end at once: a uffd of each shard, and the little there is besides. */
+enum { RING_COMPLETIONS = 2 * LIMIT_SHARDS };
 
 static void wake_done(RingWatch *watch, int result)
 {
@@ -54,14 +58,16 @@ int ring_start(Ring *ring, unsigned entries)
 {
     /* One task submits and reaps, and completions run when it asks: no interrupts in between. */
     struct io_uring_params params = {
-        .flags =
-            IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
+        .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+                 IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CQSIZE,
+        .cq_entries = RING_COMPLETIONS,
     };
     int error = io_uring_queue_init_params(entries, &ring->uring, &params);
 
     ring->plain = error == -EINVAL;
     if (ring->plain) { /* before Linux 6.1 */
-        params = (struct io_uring_params){0};
+        params =
+            (struct io_uring_params){.flags = IORING_SETUP_CQSIZE, .cq_entries = RING_COMPLETIONS};
         error = io_uring_queue_init_params(entries, &ring->uring, &params);
     }
     if (error)
@@ -207,22 +213,43 @@ void ring_hurry(Ring *ring)
     ring->hurried = true;
 }
 
-void ring_set_aside(Ring *ring, const RingAside *aside, void *owner)
+void ring_add_aside(Ring *ring, RingAside *aside)
 {
-    if (!aside && ring->aside_owner != owner)
-        return;
-    ring->aside = aside;
-    ring->aside_owner = aside ? owner : NULL;
+    aside->next = ring->asides;
+    ring->asides = aside;
 }
 
+void ring_remove_aside(Ring *ring, RingAside *aside)
+{
+    RingAside **at = &ring->asides;
+
+    while (*at && *at != aside)
+        at = &(*at)->next;
+    if (*at)
+        *at = aside->next;
+}
+
+/* Each has its turn, also where one before it found something. */
 static bool glance_aside(Ring *ring)
 {
-    return ring->aside && ring->aside->glance(ring->aside_owner);
+    bool found = false;
+
+    for (RingAside *aside = ring->asides, *next; aside; aside = next) {
+        next = aside->next;
+        found |= aside->glance(aside);
+    }
+    return found;
 }
 
 static bool settle_aside(Ring *ring)
 {
-    return ring->aside && ring->aside->settle(ring->aside_owner);
+    bool found = false;
+
+    for (RingAside *aside = ring->asides, *next; aside; aside = next) {
+        next = aside->next;
+        found |= aside->settle(aside);
+    }
+    return found;
 }
 
 /* True: something came. */
@@ -231,7 +258,7 @@ static bool look(Ring *ring, uint64_t budget)
     uint64_t until = clock_ns() + budget;
     bool found;
 
-    if (io_uring_submit(&ring->uring) < 0)
+    if (io_uring_submit(&ring->uring) < 0 || io_uring_sq_ready(&ring->uring) > 0)
         return false;
     while (!(found = has_work(ring) || glance_aside(ring) || ring->hurried) && clock_ns() < until)
         for (unsigned i = 0; i < 32 && !has_work(ring); i++)
@@ -275,7 +302,8 @@ int ring_wait(Ring *ring, int timeout_ms)
     }
     ring->hurried = false;
     /* What the kernel did not take is not left over: who asked to send it may use its memory again. */
-    while ((result == -EAGAIN || result == -EBUSY) && io_uring_sq_ready(&ring->uring) > 0) {
+    while ((result >= 0 || result == -EAGAIN || result == -EBUSY) &&
+           io_uring_sq_ready(&ring->uring) > 0) {
         dispatch(ring);
         result = io_uring_submit(&ring->uring);
     }

@@ -27,14 +27,17 @@ struct RingWatch {
 
 /*
  * What else may come while the ring waits, and the kernel has no part in until it is told to.  Both are called on
- * the ring's thread, and true says that something had come, which was taken care of.
+ * the ring's thread, and true says that something had come, which was taken care of.  They may remove their own
+ * aside from the ring, and no other.
  */
-typedef struct RingAside {
+typedef struct RingAside RingAside;
+struct RingAside {
     /* While the ring looks before it sleeps; may be called never. */
-    bool (*glance)(void *owner);
+    bool (*glance)(RingAside *aside);
     /* Before it sleeps: what comes from now on ends an operation of the ring.  If true, it does not sleep. */
-    bool (*settle)(void *owner);
-} RingAside;
+    bool (*settle)(RingAside *aside);
+    RingAside *next; /* the ring's */
+};
 
 typedef struct Ring {
     struct io_uring uring;
@@ -43,8 +46,7 @@ typedef struct Ring {
     void (*woken)(void *owner); /* called on the ring's thread after ring_wake(), once for many */
     bool plain;                 /* a kernel before 6.1: without what makes the others faster */
     bool hurried;               /* the next wait does not sleep */
-    const RingAside *aside;     /* NULL: none */
-    void *aside_owner;
+    RingAside *asides;
     Spin spin; /* looks for completions before it sleeps; off unless initialised */
 } Ring;
 
@@ -91,8 +93,9 @@ void ring_cancel(Ring *ring, RingWatch *watch);
 /* The next wait submits and dispatches, but does not sleep: its caller has something to do. */
 void ring_hurry(Ring *ring);
 
-/* One a ring, the last that was set; aside must live as long as it is.  NULL: owner has none any more. */
-void ring_set_aside(Ring *ring, const RingAside *aside, void *owner);
+/* An aside stays until it is removed, and must live as long; to remove one that is not there changes nothing. */
+void ring_add_aside(Ring *ring, RingAside *aside);
+void ring_remove_aside(Ring *ring, RingAside *aside);
 
 /* Submits what is queued, waits for a completion and dispatches all there are; timeout_ms < 0: no
  * time-out.  0 or negative errno, which is fatal for the thread. */

@@ -22,7 +22,7 @@
 #include "daemon/fault/uffd.h"
 #include "protocol/text.h"
 
-enum { ADOPT_TRIES = 1000, ADOPT_PAUSE_NS = 200000 };
+enum { ADOPT_TRIES = 25000, ADOPT_PAUSE_NS = 200000 }; /* 5 s, as for any other page */
 
 static Import *new_without_table(const ImportConfig *config, const ImportIdentity *identity,
                                  const RegionSet *regions, ImportNotify notify, void *owner)
@@ -209,7 +209,7 @@ static void finish_received(void *user, uint32_t region, uint64_t page)
                 ? import_shard(import, of->address + page * import->page_sizes[region])
                 : NULL;
     if (!shard || !show_received(import, shard, region, page)) {
-        import_halt(import, CLIENT_STATE_BROKEN, "a page that was received is gone");
+        import_halt(import, CLIENT_STATE_BROKEN, "a page that was received cannot be shown");
         return;
     }
     atomic_fetch_add(&import->table.unresolved, 1);

@@ -23,6 +23,8 @@ enum {
     ASSIST_TRIES = 3, /* QEMU brings the page as well: nobody waits long for memory */
 };
 
+static const struct timespec again_pause = {.tv_nsec = AGAIN_PAUSE_NS};
+
 /* 2 MiB of zeroes for hugetlbfs, which has no ZEROPAGE. Never written, so it takes no memory. */
 static const void *zeroes(void)
 {
@@ -198,7 +200,6 @@ typedef enum Outcome {
  */
 static Outcome try_again(Batch *batch)
 {
-    static const struct timespec pause = {.tv_nsec = AGAIN_PAUSE_NS};
     Import *import = batch->import;
     uint64_t removed = atomic_load_explicit(&import->counters.removed, memory_order_relaxed);
 
@@ -214,7 +215,7 @@ static Outcome try_again(Batch *batch)
     if (batch->shard->removable)
         return OUTCOME_LATER;
     if (batch->tries > 1)
-        nanosleep(&pause, NULL);
+        nanosleep(&again_pause, NULL);
     return OUTCOME_DONE;
 }
 
@@ -279,12 +280,17 @@ static bool write_pages(Batch *batch, const char *data, uint64_t length)
 {
     const Region *region = &batch->import->regions.regions[batch->region];
     uint64_t at = region->fd_offset + (batch->page << region->page_shift);
+    unsigned tries = 0;
 
     while (length > 0) {
         ssize_t n = pwrite(region->fd, data, length, (off_t)at);
 
         if (n < 0 && errno == EINTR)
             continue;
+        if (n < 0 && errno == ENOMEM && tries++ < AGAIN_TRIES) { /* as for the ioctls */
+            nanosleep(&again_pause, NULL);
+            continue;
+        }
         if (n <= 0) {
             halt_at(batch->import, batch->region, batch->page, "could not be written");
             return false;
@@ -495,7 +501,6 @@ void placement_again(Import *import, uint32_t region, uint64_t page, bool minor)
 /* One page, its shard's token being held.  False: the import is stopped. */
 static bool poison_page(Batch *batch)
 {
-    static const struct timespec pause = {.tv_nsec = AGAIN_PAUSE_NS};
     Import *import = batch->import;
     uint64_t page_size = import->page_sizes[batch->region];
     uint64_t address = address_of(import, batch->region, batch->page);
@@ -513,7 +518,7 @@ static bool poison_page(Batch *batch)
         if (batch->tries > 0 && batch->shard->removable)
             let_events_pass(batch);
         else if (batch->tries > 0)
-            nanosleep(&pause, NULL);
+            nanosleep(&again_pause, NULL);
         page_table_same_run(&import->table, batch->region, batch->page, 1, &removed);
         if (removed) /* the guest gave it back meanwhile: it reads as zero */
             break;

@@ -422,6 +422,10 @@ static void *run(void *argument)
     if (stream->import->config.assist)
         thread_hurry(); /* faults wait for what it asked for, too, and its head start is short */
     error = ring_start(&stream->ring, 64);
+    if (error) {
+        import_halt(stream->import, CLIENT_STATE_BROKEN, "the stream could not make its io_uring");
+        return NULL;
+    }
     while (!error && !atomic_load_explicit(&stream->stop, memory_order_acquire)) {
         step(stream);
         error = ring_wait(&stream->ring, wait_ms(stream));

@@ -316,7 +316,7 @@ static void sent(RingWatch *watch, int result)
     }
     if (channel->unsent_length == 0)
         return; /* of a connection that is closed */
-    if (result < 0 && result != -EAGAIN) {
+    if (result < 0 && result != -EAGAIN && result != -EINTR) {
         channel_drop(channel, strerrordesc_np(-result));
         return;
     }

@@ -159,6 +159,7 @@ typedef struct Channel {
     PeerMessage *scratch;      /* for MAP and KEYS; bulk channels only */
     RdmaLane *lane;            /* NULL: TCP only */
     RingWatch completing;      /* the lane has completions */
+    RingAside aside;           /* and they are looked for */
     bool handing;              /* the lane's pages are being handed over: it must stay */
     char text[LIMIT_TEXT + 1]; /* what reason may point to */
     _Atomic uint64_t requests; /* written by the owner; read by anyone */

@@ -224,9 +224,14 @@ static bool is_under_way(const Channel *channel)
     return is_up(channel) && rdma_lane_under_way(channel->lane) > 0;
 }
 
-static bool glance(void *owner)
+static Channel *channel_of(RingAside *aside)
 {
-    Channel *channel = owner;
+    return (Channel *)((char *)aside - offsetof(Channel, aside));
+}
+
+static bool glance(RingAside *aside)
+{
+    Channel *channel = channel_of(aside);
 
     return is_under_way(channel) && collect(channel);
 }
@@ -235,9 +240,9 @@ static bool glance(void *owner)
  * What is under way wakes the ring, or is there.  Only who is about to sleep asks for that: an event costs an
  * interrupt, a wake-up and two reads, and who looks needs none.
  */
-static bool settle(void *owner)
+static bool settle(RingAside *aside)
 {
-    Channel *channel = owner;
+    Channel *channel = channel_of(aside);
     bool handed;
     int armed;
 
@@ -253,19 +258,17 @@ static bool settle(void *owner)
     return handed;
 }
 
-static const RingAside aside = {.glance = glance, .settle = settle};
-
 /* --- its turn ------------------------------------------------------------------------------ */
 
 void rdma_fetch_flush(Channel *channel)
 {
     bool handed = false, full = !channel_has_room(channel);
 
-    if (channel->queued > 0) {
-        handed = send_waiting(channel);
+    if (is_under_way(channel))
+        handed = collect(channel); /* each turn: whoever never sleeps hears of no event */
+    if (is_up(channel) && channel->queued > 0) {
+        handed |= send_waiting(channel);
         handed |= send_new(channel);
-    } else if (is_under_way(channel)) {
-        handed = collect(channel); /* who has always something to do hears of no event */
     }
     if (is_under_way(channel))
         tcp_receive(channel); /* the connection's end is told meanwhile */
@@ -279,7 +282,8 @@ void rdma_fetch_flush(Channel *channel)
 
 void rdma_fetch_begin(Channel *channel)
 {
-    ring_set_aside(channel->ring, &aside, channel);
+    channel->aside = (RingAside){.glance = glance, .settle = settle};
+    ring_add_aside(channel->ring, &channel->aside);
 }
 
 void rdma_fetch_stop(Channel *channel)
@@ -292,7 +296,7 @@ void rdma_fetch_end(Channel *channel)
 {
     RdmaLane *lane = channel->lane;
 
-    ring_set_aside(channel->ring, NULL, channel);
+    ring_remove_aside(channel->ring, &channel->aside);
     for (; rdma_lane_under_way(lane) > 0; rdma_lane_pop(lane))
         if (rdma_lane_oldest(lane)->landing)
             channel->slots[rdma_lane_oldest(lane)->slot].spoiled = true;

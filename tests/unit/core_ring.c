@@ -299,6 +299,109 @@ static void it_looks_before_it_sleeps(void **state)
     ring_deinit(&ring);
 }
 
+typedef struct Beside {
+    RingAside aside;
+    Ring *ring;
+    unsigned glances, settles;
+    bool glance_finds, settle_finds, leaves, hurries;
+} Beside;
+
+static bool glance_beside(RingAside *aside)
+{
+    Beside *beside = (Beside *)aside;
+
+    beside->glances++;
+    if (beside->leaves)
+        ring_remove_aside(beside->ring, aside);
+    if (beside->hurries)
+        ring_hurry(beside->ring);
+    return beside->glance_finds;
+}
+
+static bool settle_beside(RingAside *aside)
+{
+    Beside *beside = (Beside *)aside;
+
+    beside->settles++;
+    if (beside->leaves)
+        ring_remove_aside(beside->ring, aside);
+    if (beside->hurries)
+        ring_hurry(beside->ring);
+    return beside->settle_finds;
+}
+
+static void add_beside(Beside *beside, Ring *ring)
+{
+    *beside = (Beside){.aside = {.glance = glance_beside, .settle = settle_beside}, .ring = ring};
+    ring_add_aside(ring, &beside->aside);
+}
+
+static bool waits_long(Ring *ring)
+{
+    uint64_t before = clock_ns();
+
+    assert_int_equal(ring_wait(ring, 50), 0);
+    return clock_ns() - before >= 50000000;
+}
+
+/* None of them is forgotten before it sleeps, for nothing else would wake it. */
+static void all_that_is_aside_is_settled(void **state)
+{
+    Ring ring;
+    Beside three[3];
+
+    (void)state;
+    assert_int_equal(ring_init(&ring, on_woken, &(Worker){0}), 0);
+    assert_int_equal(ring_start(&ring, 8), 0);
+    for (unsigned i = 0; i < 3; i++)
+        add_beside(&three[i], &ring);
+    assert_true(waits_long(&ring));
+    three[2].settle_finds = true; /* the first to be asked */
+    assert_false(waits_long(&ring));
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(three[i].settles, 2);
+    ring_hurry(&ring);
+    assert_false(waits_long(&ring));
+    assert_int_equal(ring_wait(&ring, 0), 0);
+    three[2].settle_finds = false;
+    assert_int_equal(three[0].settles, 2); /* who does not sleep need not be told */
+    three[1].leaves = three[1].hurries = true;
+    assert_false(waits_long(&ring));
+    assert_true(waits_long(&ring));
+    ring_remove_aside(&ring, &three[1].aside); /* is not there */
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(three[i].settles, i == 1 ? 3 : 4);
+    assert_int_equal(three[0].glances, 0);
+    ring_stop(&ring);
+    ring_deinit(&ring);
+}
+
+static void all_that_is_aside_is_glanced_at(void **state)
+{
+    Ring ring;
+    Beside three[3];
+
+    (void)state;
+    assert_int_equal(ring_init(&ring, on_woken, &(Worker){0}), 0);
+    assert_int_equal(ring_start(&ring, 8), 0);
+    for (unsigned i = 0; i < 3; i++)
+        add_beside(&three[i], &ring);
+    spin_init(&ring.spin, UINT64_C(4000000000));
+    three[2].glance_finds = true;
+    assert_false(waits_long(&ring));
+    three[2].glance_finds = false;
+    three[1].leaves = three[1].hurries = true;
+    assert_false(waits_long(&ring));
+    three[0].glance_finds = true;
+    assert_false(waits_long(&ring));
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(three[i].glances, i == 1 ? 2 : 3);
+        assert_int_equal(three[i].settles, 0);
+    }
+    ring_stop(&ring);
+    ring_deinit(&ring);
+}
+
 static void looking_is_forgiven_and_grows_again(void **state)
 {
     Spin spin;
@@ -343,6 +446,8 @@ int main(void)
         cmocka_unit_test(waiting_ends_with_the_time),
         cmocka_unit_test(what_is_cancelled_ends_and_only_that),
         cmocka_unit_test(it_looks_before_it_sleeps),
+        cmocka_unit_test(all_that_is_aside_is_settled),
+        cmocka_unit_test(all_that_is_aside_is_glanced_at),
         cmocka_unit_test(looking_is_forgiven_and_grows_again),
         cmocka_unit_test(more_operations_than_entries_are_queued),
     };

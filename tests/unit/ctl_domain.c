@@ -49,6 +49,20 @@ static void test_enable_and_disable(void **state)
     assert_says(domain, VIR_DOMAIN_AFFECT_CONFIG, OPT_IN_NO, "");
 }
 
+static void test_refused(void **state)
+{
+    g_autoptr(virConnect) connection = domain_connect(URI, TRUE, NULL);
+    g_autoptr(virDomain) domain = domain_find(connection, "test", NULL);
+    g_autoptr(GError) error = NULL;
+    DomainParts done;
+
+    (void)state;
+    assert_false(domain_opt_in(domain, TRUE, &done, &error));
+    assert_non_null(strstr(error->message, "domain 'test'"));
+    assert_non_null(strstr(error->message, "read only")); /* as libvirt says it */
+    assert_false(done.live || done.persistent);
+}
+
 /* The token is the daemon's: of the guest that runs, never of its definition. */
 static void test_token_stays(void **state)
 {
@@ -169,6 +183,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_enable_and_disable),
+        cmocka_unit_test(test_refused),
         cmocka_unit_test(test_token_stays),
         cmocka_unit_test(test_note_stays),
         cmocka_unit_test(test_written_for_the_hook),
