@@ -5,6 +5,7 @@ What the source's daemon does for an import, counted, by RDMA and by TCP; and wh
 the thread that faults sees it, beside a bare READ and a bare userfaultfd.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -21,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "rdma"))
 from soft_roce import ADDRESSES, RoceWorld, by_rdma, by_tcp, merged  # noqa: E402
 
 WHOLE = 256                       # MiB of an import
-FAULTS, WARM_UP = 2000, 250
+TURNS, FAULTS, WARM_UP = 10, 200, 250
 ROOM = 32                         # MiB that have so many pages, and more
 EVENTS = ("raw_syscalls:sys_enter", "context-switches")
 ATTACH_S = 1.0
@@ -130,31 +131,42 @@ def report_transfers(part, samples):
 
 
 def demand(rounds, samples):
-    """One thread that faults; ours and the floor with the same pinning, in turns."""
+    """One thread that faults; ours and the floor with the same pinning, in short turns."""
     for _ in range(rounds):
         for title, (guest, daemon) in PINNINGS.items():
-            _ours(title, guest, daemon, samples)
-            uffd = run_program("floor_uffd", "continue", guest, daemon, FAULTS, "process")["all"]
-            thread = run_program("floor_uffd", "continue", guest, daemon, FAULTS)["all"]
-            read = run_program("floor_rdma", *ADDRESSES, daemon, FAULTS)
-            samples.add(("uffd", title), uffd["p50_us"])
-            samples.add(("thread", title), thread["p50_us"])
-            samples.add(("read", title), read["p50_us"])
-            samples.add(("floor", title), uffd["p50_us"] + read["p50_us"])
+            with _session(daemon) as session:
+                session.touch(WARM_UP, cpu=guest)
+                for _ in range(TURNS):
+                    _turn(session, title, guest, daemon, samples)
+                _went_by_rdma(session)
 
 
-def _ours(title, guest, daemon, samples):
+@contextlib.contextmanager
+def _session(daemon):
     with Session(mem=ROOM, cpus=(daemon, -1), settings={"around": "4K"}, world=world_of("rdma")) as session:
         session.seal()
         session.world.destination.wait_import("vm", lambda i: i["transport"]["spans"] > 0)
-        session.touch(WARM_UP, cpu=guest)
-        found = session.touch(FAULTS, cpu=guest)
-        figures = session.figures()
-        if figures["transport"]["landed_pages"] + figures["transport"]["staged_pages"] < FAULTS:
-            raise Failure(f"faults did not go by RDMA: {figures['transport']}")
-        samples.add(("ours", title), found["all"]["p50_us"])
-        samples.add(("ours p99", title), found["all"]["p99_us"])
+        yield session
         session.finish()
+
+
+def _turn(session, title, guest, daemon, samples):
+    ours = session.touch(FAULTS, cpu=guest)["all"]
+    uffd = run_program("floor_uffd", "continue", guest, daemon, FAULTS, "process")["all"]
+    thread = run_program("floor_uffd", "continue", guest, daemon, FAULTS)["all"]
+    read = run_program("floor_rdma", *ADDRESSES, daemon, FAULTS)
+    samples.add(("ours", title), ours["p50_us"])
+    samples.add(("ours p99", title), ours["p99_us"])
+    samples.add(("uffd", title), uffd["p50_us"])
+    samples.add(("thread", title), thread["p50_us"])
+    samples.add(("read", title), read["p50_us"])
+    samples.add(("floor", title), uffd["p50_us"] + read["p50_us"])
+
+
+def _went_by_rdma(session):
+    figures = session.figures()["transport"]
+    if figures["landed_pages"] + figures["staged_pages"] < TURNS * FAULTS:
+        raise Failure(f"faults did not go by RDMA: {figures}")
 
 
 def report_demand(part, samples):
