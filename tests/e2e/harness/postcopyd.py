@@ -5,6 +5,7 @@ import atexit
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -20,6 +21,8 @@ BUILD = Path(os.environ.get("POSTCOPY_BUILD", host.TOP / "build" / "release"))
 
 # A second signal for a daemon that does not end.
 STOP_SECONDS = 10.0
+
+PORTS = (10000, 30000)  # below /proc/sys/net/ipv4/ip_local_port_range
 
 
 class DaemonError(Exception):
@@ -43,10 +46,15 @@ def preload():
 
 
 def free_port():
-    """A TCP port on the loopback address that nobody listened on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A TCP port that nobody has just now, and of those that the kernel gives to nobody by itself.
+
+    Those it gives to connections would often be taken again before a daemon listens there.
+    """
+    while True:
+        port = random.randrange(*PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
 
 
 class Daemon:
