@@ -22,7 +22,13 @@
 #include "daemon/fault/uffd.h"
 #include "protocol/text.h"
 
-enum { ADOPT_TRIES = 25000, ADOPT_PAUSE_NS = 200000 }; /* 5 s, as for any other page */
+/* 2 s for all pages together: other VMs wait for the control thread meanwhile. */
+enum { ADOPT_TRIES = 10000, ADOPT_PAUSE_NS = 200000 };
+
+typedef struct Adoption {
+    Import *import;
+    unsigned tries;
+} Adoption;
 
 static Import *new_without_table(const ImportConfig *config, const ImportIdentity *identity,
                                  const RegionSet *regions, ImportNotify notify, void *owner)
@@ -171,14 +177,15 @@ static bool is_removed(const Import *import, uint32_t region, uint64_t page)
  * No other thread runs yet.  Where memory is being removed an event may stand in the way: it is read
  * here, and may be of this very page.  False: it cannot be shown.
  */
-static bool show_received(Import *import, Shard *shard, uint32_t region, uint64_t page)
+static bool show_received(Adoption *adoption, Shard *shard, uint32_t region, uint64_t page)
 {
     static const struct timespec pause = {.tv_nsec = ADOPT_PAUSE_NS};
+    Import *import = adoption->import;
     uint64_t page_size = import->page_sizes[region];
     uint64_t address = import->regions.regions[region].address + page * page_size;
     uint64_t placed;
 
-    for (unsigned tries = 0; tries < ADOPT_TRIES && !is_removed(import, region, page); tries++) {
+    for (; adoption->tries < ADOPT_TRIES && !is_removed(import, region, page); adoption->tries++) {
         unsigned read;
         int result = uffd_continue(shard->uffd, address, page_size, true, &placed);
 
@@ -199,7 +206,8 @@ static bool show_received(Import *import, Shard *shard, uint32_t region, uint64_
 /* Its content lies there, whether it was shown already or not (rule 4). */
 static void finish_received(void *user, uint32_t region, uint64_t page)
 {
-    Import *import = user;
+    Adoption *adoption = user;
+    Import *import = adoption->import;
     const Region *of = &import->regions.regions[region];
     Shard *shard;
 
@@ -208,7 +216,7 @@ static void finish_received(void *user, uint32_t region, uint64_t page)
     shard = import_wants(import, region)
                 ? import_shard(import, of->address + page * import->page_sizes[region])
                 : NULL;
-    if (!shard || !show_received(import, shard, region, page)) {
+    if (!shard || !show_received(adoption, shard, region, page)) {
         import_halt(import, CLIENT_STATE_BROKEN, "a page that was received cannot be shown");
         return;
     }
@@ -383,7 +391,7 @@ static int take_over(Import *import)
                 &import->regions
                      .regions[i])) /* without it pages are written instead of received there */
             (void)mirror_map(&import->mirror, i, &import->regions.regions[i]);
-    page_table_each_received(&import->table, finish_received, import);
+    page_table_each_received(&import->table, finish_received, &(Adoption){.import = import});
     page_table_forget_requests(&import->table);
     import->adopted_bytes = page_table_present_bytes(&import->table, import->page_sizes);
     hold(import);

@@ -275,31 +275,32 @@ static Outcome put_batch(Batch *batch)
     return OUTCOME_DONE;
 }
 
-/* Into the file, by a system call (rule 13).  False: the import is stopped. */
-static bool write_pages(Batch *batch, const char *data, uint64_t length)
+/* Into the file, by a system call (rule 13). */
+static Outcome write_pages(Batch *batch, const char *data, uint64_t length)
 {
     const Region *region = &batch->import->regions.regions[batch->region];
     uint64_t at = region->fd_offset + (batch->page << region->page_shift);
-    unsigned tries = 0;
 
     while (length > 0) {
         ssize_t n = pwrite(region->fd, data, length, (off_t)at);
 
         if (n < 0 && errno == EINTR)
             continue;
-        if (n < 0 && errno == ENOMEM && tries++ < AGAIN_TRIES) { /* as for the ioctls */
-            nanosleep(&again_pause, NULL);
+        if (n < 0 && errno == ENOMEM) { /* as for the ioctls */
+            Outcome outcome = try_again(batch);
+            if (outcome != OUTCOME_DONE)
+                return outcome;
             continue;
         }
         if (n <= 0) {
             halt_at(batch->import, batch->region, batch->page, "could not be written");
-            return false;
+            return OUTCOME_FAILED;
         }
         data += n;
         at += (uint64_t)n;
         length -= (uint64_t)n;
     }
-    return true;
+    return OUTCOME_DONE;
 }
 
 /*
@@ -311,11 +312,13 @@ static Outcome put_allocated(Batch *batch, const Placement *placement)
     Import *import = batch->import;
     uint64_t length = batch->count * import->page_sizes[batch->region];
     const char *data = batch->data;
+    Outcome outcome;
 
     if (placement->content == FETCH_ZERO && (placement->spoiled || import->adopted))
         data = zeroes();
-    if (data && !write_pages(batch, data, length))
-        return OUTCOME_FAILED;
+    outcome = data ? write_pages(batch, data, length) : OUTCOME_DONE;
+    if (outcome != OUTCOME_DONE)
+        return outcome;
     batch->data = NULL;
     page_table_receive(&import->table, batch->region, batch->page, batch->count);
     return put_batch(batch);
@@ -347,6 +350,9 @@ static void let_events_pass(Batch *batch)
         return;
     }
     shard_read(batch->import, batch->shard, &read);
+    /* Faults that came with it: their poll ends in vain, and this thread may be on its way to sleep. */
+    if (batch->shard->inbox_at < batch->shard->inbox_n)
+        ring_hurry(batch->shard->owner_ring);
     if (!read)
         nanosleep(&pause, NULL);
 }

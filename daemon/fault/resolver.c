@@ -24,6 +24,7 @@
 
 enum {
     RESOLVER_RETRY_MS = 50,
+    RETIRING_MS = 10,
     RESOLVER_ATTEMPTS = 40, /* of a page the source cannot read, before it is poisoned */
     AROUND_SLOTS = CHANNEL_SLOTS * 3 / 4, /* the rest is for pages that are wanted */
 };
@@ -319,6 +320,8 @@ static int patience_ms(Resolver *resolver)
 {
     if (!dispatch_sleep(resolver))
         return 0;
+    if (resolver->settled != atomic_load_explicit(&resolver->import->retired, memory_order_acquire))
+        return RETIRING_MS; /* what it waits for may end without waking it */
     if (resolver->assist)
         return assist_patience_ms(resolver);
     return resolver->channel.retrying ? RESOLVER_RETRY_MS : -1;

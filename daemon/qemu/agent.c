@@ -25,10 +25,10 @@ enum {
 
 char *agent_error(void)
 {
-    const char *text = virGetLastErrorMessage();
+    gboolean silent = virGetLastErrorCode() == VIR_ERR_OK;
 
-    return g_strdelimit(g_strdup(text && *text ? text : "libvirt cannot be reached now"), "\n",
-                        ' ');
+    return g_strdelimit(g_strdup(silent ? "it cannot be reached now" : virGetLastErrorMessage()),
+                        "\n", ' ');
 }
 
 /* --- domains, under the lock ----------------------------------------------------------------- */

@@ -137,7 +137,7 @@ static void run_question(void *data)
     GError *error = NULL;
     virDomainPtr domain = NULL;
     char *answer = NULL;
-    gboolean gone;
+    gboolean gone = FALSE;
 
     if (!is_given_up(question))
         domain = agent_find(question->agent, question->uuid, &gone);
@@ -145,8 +145,8 @@ static void run_question(void *data)
         answer = ask(domain, question->line, &error);
         virDomainFree(domain);
     } else {
-        g_autofree char *why = agent_error();
-        g_set_error(&error, CALL_ERROR, CALL_ERROR_CLOSED, "libvirt: %s", why);
+        g_set_error(&error, CALL_ERROR, CALL_ERROR_CLOSED, "libvirt: %s",
+                    gone ? "the domain does not run any more" : "it cannot be reached now");
     }
     question_answer(question, answer, error);
 }
