@@ -330,10 +330,15 @@ static bool settle_beside(RingAside *aside)
     return beside->settle_finds;
 }
 
-static void add_beside(Beside *beside, Ring *ring)
+static void start_with_three(Ring *ring, Beside three[3])
 {
-    *beside = (Beside){.aside = {.glance = glance_beside, .settle = settle_beside}, .ring = ring};
-    ring_add_aside(ring, &beside->aside);
+    assert_int_equal(ring_init(ring, on_woken, &(Worker){0}), 0);
+    assert_int_equal(ring_start(ring, 8), 0);
+    for (unsigned i = 0; i < 3; i++) {
+        three[i] =
+            (Beside){.aside = {.glance = glance_beside, .settle = settle_beside}, .ring = ring};
+        ring_add_aside(ring, &three[i].aside);
+    }
 }
 
 static uint64_t wait_ms_long(Ring *ring, int most_ms)
@@ -361,10 +366,7 @@ static void all_that_is_aside_is_settled(void **state)
     Beside three[3];
 
     (void)state;
-    assert_int_equal(ring_init(&ring, on_woken, &(Worker){0}), 0);
-    assert_int_equal(ring_start(&ring, 8), 0);
-    for (unsigned i = 0; i < 3; i++)
-        add_beside(&three[i], &ring);
+    start_with_three(&ring, three);
     assert_true(sleeps(&ring));
     three[2].settle_finds = true; /* the first to be asked */
     assert_true(stays_awake(&ring));
@@ -392,10 +394,7 @@ static void all_that_is_aside_is_glanced_at(void **state)
     Beside three[3];
 
     (void)state;
-    assert_int_equal(ring_init(&ring, on_woken, &(Worker){0}), 0);
-    assert_int_equal(ring_start(&ring, 8), 0);
-    for (unsigned i = 0; i < 3; i++)
-        add_beside(&three[i], &ring);
+    start_with_three(&ring, three);
     spin_init(&ring.spin, UINT64_C(4000000000));
     three[2].glance_finds = true;
     assert_true(stays_awake(&ring));
