@@ -230,24 +230,13 @@ void ring_remove_aside(Ring *ring, RingAside *aside)
 }
 
 /* Each has its turn, also where one before it found something. */
-static bool glance_aside(Ring *ring)
+static bool ask_asides(Ring *ring, bool to_sleep)
 {
     bool found = false;
 
     for (RingAside *aside = ring->asides, *next; aside; aside = next) {
         next = aside->next;
-        found |= aside->glance(aside);
-    }
-    return found;
-}
-
-static bool settle_aside(Ring *ring)
-{
-    bool found = false;
-
-    for (RingAside *aside = ring->asides, *next; aside; aside = next) {
-        next = aside->next;
-        found |= aside->settle(aside);
+        found |= to_sleep ? aside->settle(aside) : aside->glance(aside);
     }
     return found;
 }
@@ -260,7 +249,8 @@ static bool look(Ring *ring, uint64_t budget)
 
     if (io_uring_submit(&ring->uring) < 0 || io_uring_sq_ready(&ring->uring) > 0)
         return false;
-    while (!(found = has_work(ring) || glance_aside(ring) || ring->hurried) && clock_ns() < until)
+    while (!(found = has_work(ring) || ask_asides(ring, false) || ring->hurried) &&
+           clock_ns() < until)
         for (unsigned i = 0; i < 32 && !has_work(ring); i++)
             spin_relax();
     spin_learn(&ring->spin, found);
@@ -297,7 +287,7 @@ int ring_wait(Ring *ring, int timeout_ms)
         result = take_found(ring);
     } else {
         /* Who settles may find that its owner has something to do. */
-        sleeps = sleeps && !settle_aside(ring) && !ring->hurried;
+        sleeps = sleeps && !ask_asides(ring, true) && !ring->hurried;
         result = sleep_for(ring, sleeps ? timeout_ms : 0);
     }
     ring->hurried = false;

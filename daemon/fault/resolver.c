@@ -318,13 +318,15 @@ static void woken(void *owner)
 
 static int patience_ms(Resolver *resolver)
 {
+    uint64_t retired = atomic_load_explicit(&resolver->import->retired, memory_order_acquire);
+    int most = resolver->channel.retrying ? RESOLVER_RETRY_MS : -1;
+
     if (!dispatch_sleep(resolver))
         return 0;
-    if (resolver->settled != atomic_load_explicit(&resolver->import->retired, memory_order_acquire))
-        return RETIRING_MS; /* what it waits for may end without waking it */
     if (resolver->assist)
-        return assist_patience_ms(resolver);
-    return resolver->channel.retrying ? RESOLVER_RETRY_MS : -1;
+        most = assist_patience_ms(resolver);
+    /* What keeps a region from settling may end without waking anybody. */
+    return resolver->settled != retired && (most < 0 || most > RETIRING_MS) ? RETIRING_MS : most;
 }
 
 static void *run(void *argument)

@@ -27,8 +27,8 @@ char *agent_error(void)
 {
     gboolean silent = virGetLastErrorCode() == VIR_ERR_OK;
 
-    return g_strdelimit(g_strdup(silent ? "it cannot be reached now" : virGetLastErrorMessage()),
-                        "\n", ' ');
+    return g_strdelimit(
+        g_strdup(silent ? "libvirt cannot be reached now" : virGetLastErrorMessage()), "\n", ' ');
 }
 
 /* --- domains, under the lock ----------------------------------------------------------------- */

@@ -101,6 +101,13 @@ static void complain(AgentJob *job, virDomainPtr domain, const char *problem)
         log_warning("domain %s: %s", virDomainGetName(domain), problem);
 }
 
+static void complain_of_libvirt(AgentJob *job, virDomainPtr domain)
+{
+    g_autofree char *why = agent_error();
+
+    complain(job, domain, why);
+}
+
 /* What it has now is a token that was made here. */
 static void set_own(AgentJob *job)
 {
@@ -198,7 +205,6 @@ static gboolean remembered(AgentJob *job, guint8 *ret_token)
 /* Metadata and memory are to hold the same token. TRUE: it was written. */
 static gboolean settle_token(AgentJob *job, virDomainPtr domain, Mark *mark)
 {
-    g_autofree char *why = NULL;
     guint8 token[LIMIT_TOKEN];
     gboolean had = remembered(job, token);
 
@@ -232,8 +238,7 @@ static gboolean settle_token(AgentJob *job, virDomainPtr domain, Mark *mark)
         set_own(job);
         return TRUE;
     }
-    why = agent_error();
-    complain(job, domain, why);
+    complain_of_libvirt(job, domain);
     remember(job, domain, NULL, TRUE, TRUE);
     return FALSE;
 }
@@ -269,10 +274,8 @@ static void keep_owners_word(AgentJob *job, virDomainPtr domain, Mark *mark, Mar
     if (!written || now == before || now == MARK_UNSET || now == mark->enabled)
         return;
     mark->enabled = now;
-    if (!write_mark(domain, mark, WORD_OURS)) {
-        g_autofree char *why = agent_error();
-        complain(job, domain, why);
-    }
+    if (!write_mark(domain, mark, WORD_OURS))
+        complain_of_libvirt(job, domain);
 }
 
 /* A capability that was left on is a matter of the first look, not of each. */

@@ -197,13 +197,9 @@ static bool send_waiting(Channel *channel)
  */
 static bool send_new(Channel *channel)
 {
-    unsigned by_tcp = 0;
     bool handed = false;
 
-    /* No further than to the last: mostly there is one, in the first slot. */
-    for (uint32_t i = 0; i < CHANNEL_SLOTS && is_up(channel) &&
-                         channel->queued > rdma_lane_waiting(channel->lane) + by_tcp;
-         i++) {
+    for (uint32_t i = 0; i < CHANNEL_SLOTS && is_up(channel); i++) {
         Fetch *fetch = &channel->slots[i];
         Way way;
 
@@ -211,7 +207,6 @@ static bool send_new(Channel *channel)
             continue;
         way = send_fetch(channel, fetch, rdma_lane_waiting(channel->lane) > 0);
         fetch->by_tcp = way == WAY_TCP;
-        by_tcp += fetch->by_tcp;
         if (way == WAY_LATER) {
             fetch->by_rdma = true;
             rdma_lane_queue(channel->lane, i);
