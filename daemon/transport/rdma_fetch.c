@@ -198,13 +198,15 @@ static bool send_waiting(Channel *channel)
 static bool send_new(Channel *channel)
 {
     bool handed = false;
+    unsigned left = channel->queued - rdma_lane_waiting(channel->lane);
 
-    for (uint32_t i = 0; i < CHANNEL_SLOTS && is_up(channel); i++) {
+    for (uint32_t i = 0; left > 0 && i < CHANNEL_SLOTS && is_up(channel); i++) {
         Fetch *fetch = &channel->slots[i];
         Way way;
 
         if (fetch->state != FETCH_QUEUED || fetch->by_rdma)
             continue;
+        left--;
         way = send_fetch(channel, fetch, rdma_lane_waiting(channel->lane) > 0);
         fetch->by_tcp = way == WAY_TCP;
         if (way == WAY_LATER) {

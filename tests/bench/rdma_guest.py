@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The part of bench.sh rdma that runs in the guest: rdma_guest.py RESULT ROUNDS
+"""The part of bench.sh rdma that runs in the guest: rdma_guest.py RESULT clock|instructions ROUNDS
 
 What the source's daemon does for an import, counted, by RDMA and by TCP; and what a demand fault takes, as
-the thread that faults sees it, beside a bare READ and a bare userfaultfd.
+the thread that faults sees it, beside a bare READ and a bare userfaultfd.  In a guest whose clock counts
+instructions only the latter, as all else there would take minutes.
 """
 
 import contextlib
@@ -22,13 +23,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "rdma"))
 from soft_roce import ADDRESSES, RoceWorld, by_rdma, by_tcp, merged  # noqa: E402
 
 WHOLE = 256                       # MiB of an import
-TURNS, FAULTS, WARM_UP = 10, 200, 250
+SESSIONS, TURNS, FAULTS, WARM_UP = 3, 4, 200, 250
 ROOM = 32                         # MiB that have so many pages, and more
 EVENTS = ("raw_syscalls:sys_enter", "context-switches")
 ATTACH_S = 1.0
 TICKS = os.sysconf("SC_CLK_TCK")
-# Of the guest's thread and the destination's daemon; -1: wherever the kernel likes.
-PINNINGS = {"free": (-1, -1), "a core each": (0, 1), "on one core": (0, 0)}
+# CPUs of the guest's thread and of the destination's daemon, by title; -1: wherever the kernel likes.
+PINNINGS = {"clock": {"free": (-1, -1), "a core each": (0, 1), "on one core": (0, 0)},
+            "instructions": {"all": (0, 0)}}
+KEYS = {"free": "_clock", "a core each": "_clock_core_each", "on one core": "_clock_one_core", "all": ""}
+UNITS = {"clock": "us", "instructions": "thousand instructions"}
 
 
 class Counter:
@@ -130,10 +134,13 @@ def report_transfers(part, samples):
                       "at hand")
 
 
-def demand(rounds, samples):
-    """One thread that faults; ours and the floor with the same pinning, in short turns."""
-    for _ in range(rounds):
-        for title, (guest, daemon) in PINNINGS.items():
+def demand(rounds, pinnings, samples):
+    """One thread that faults; ours and the floor with the same pinning, in short turns.
+
+    Where nothing is pinned the kernel's placement may last for a session: hence several of them.
+    """
+    for _ in range(rounds * SESSIONS):
+        for title, (guest, daemon) in pinnings.items():
             with _session(daemon) as session:
                 session.touch(WARM_UP, cpu=guest)
                 before = _by_rdma(session)
@@ -154,16 +161,17 @@ def _session(daemon):
 
 
 def _turn(session, title, guest, daemon, samples):
-    ours = session.touch(FAULTS, cpu=guest)["all"]
-    uffd = run_program("floor_uffd", "continue", guest, daemon, FAULTS, "process")["all"]
-    thread = run_program("floor_uffd", "continue", guest, daemon, FAULTS)["all"]
-    read = run_program("floor_rdma", *ADDRESSES, daemon, FAULTS)
-    samples.add(("ours", title), ours["p50_us"])
-    samples.add(("ours p99", title), ours["p99_us"])
-    samples.add(("uffd", title), uffd["p50_us"])
-    samples.add(("thread", title), thread["p50_us"])
-    samples.add(("read", title), read["p50_us"])
-    samples.add(("floor", title), uffd["p50_us"] + read["p50_us"])
+    found = {
+        "ours": session.touch(FAULTS, cpu=guest)["all"],
+        "uffd": run_program("floor_uffd", "continue", guest, daemon, FAULTS, "process")["all"],
+        "thread": run_program("floor_uffd", "continue", guest, daemon, FAULTS)["all"],
+        "read": run_program("floor_rdma", *ADDRESSES, daemon, FAULTS),
+        "bare": run_program("bare_rdma", *ADDRESSES, guest, daemon, WARM_UP + FAULTS)["all"],
+    }
+    for name, times in found.items():
+        samples.add((name, title), times["p50_us"])
+    samples.add(("ours p99", title), found["ours"]["p99_us"])
+    samples.add(("floor", title), found["uffd"]["p50_us"] + found["read"]["p50_us"])
 
 
 def _by_rdma(session):
@@ -171,38 +179,39 @@ def _by_rdma(session):
     return figures["landed_pages"] + figures["staged_pages"]
 
 
-def report_demand(part, samples):
+def report_demand(part, what, samples):
     """A row for each pinning."""
     rows = []
-    for title in PINNINGS:
-        ours, uffd, thread, read, floor, p99 = (
+    for title in PINNINGS[what]:
+        ours, p99, uffd, read, floor, bare, thread = (
             samples.median((who, title))
-            for who in ("ours", "uffd", "thread", "read", "floor", "ours p99"))
-        rows.append([title, ours, uffd, read, floor, divided(ours, floor), p99, thread,
-                     divided(ours, thread + read)])
-    for row, name in zip(rows, ("", "_core_each", "_one_core")):
-        part.ratios[f"demand_vs_floor{name}"] = row[5]
-    part.table("one remote demand fault by RDMA, as the guest's thread sees it",
-               ["", "ours p50 us", "bare uffd", "bare READ", "floor", "ours / floor", "ours p99 us",
-                "uffd in a process", "ours / that"], rows)
-    part.notes.append("a bare userfaultfd's handler is another process, as the daemon is; the last two columns have "
-                      "it in the guest's own, which spares two changes of the address space. Those "
-                      "are dear where a CPU is emulated")
+            for who in ("ours", "ours p99", "uffd", "read", "floor", "bare", "thread"))
+        rows.append([title, ours, p99, uffd, read, floor, divided(ours, floor), bare, divided(ours, bare),
+                     thread])
+        part.ratios[f"demand_vs_floor{KEYS[title]}"] = divided(ours, floor)
+        part.ratios[f"demand_vs_bare{KEYS[title]}"] = divided(ours, bare)
+    part.table(f"one remote demand fault by RDMA, as the guest's thread sees it, in {UNITS[what]}",
+               ["", "ours p50", "p99", "bare uffd", "bare READ", "floor", "ours / floor", "bare handler",
+                "ours / that", "uffd in a process"], rows)
 
 
 def main():
     """Reads the arguments."""
-    if len(sys.argv) != 3 or not os.environ.get("RDMA_GUEST"):
-        sys.exit("usage, in the soft-RoCE guest only: rdma_guest.py RESULT ROUNDS")
-    result, rounds = Path(sys.argv[1]), int(sys.argv[2])
+    if len(sys.argv) != 4 or sys.argv[2] not in PINNINGS or not os.environ.get("RDMA_GUEST"):
+        sys.exit("usage, in the soft-RoCE guest only: rdma_guest.py RESULT clock|instructions ROUNDS")
+    result, what, rounds = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     part, samples = Part(), Samples()
-    transfers(rounds, samples)
-    report_transfers(part, samples)
-    demand(rounds, samples)
-    report_demand(part, samples)
+    if what == "clock":
+        transfers(rounds, samples)
+        report_transfers(part, samples)
+        part.notes.append("a bare userfaultfd's handler is another process, as the daemon is; the last "
+                          "column has it in the guest's own, which spares two changes of the address "
+                          "space. Those are dear where a CPU is emulated. The bare handler does both, and "
+                          "nothing else")
+    demand(rounds, PINNINGS[what], samples)
+    report_demand(part, what, samples)
     result.write_text(json.dumps({
-        "guest": {"kernel": platform.release(), "cpus": os.cpu_count(), "memory_mib": WHOLE,
-                  "build": str(postcopyd.BUILD.name)},
+        "guest": {"kernel": platform.release(), "memory_mib": WHOLE, "build": str(postcopyd.BUILD.name)},
         "ratios": part.ratios, "tables": part.tables, "notes": part.notes,
         "samples": samples.as_dict()}), encoding="utf-8")
 
