@@ -198,8 +198,11 @@ static bool send_waiting(Channel *channel)
 static bool send_new(Channel *channel)
 {
     bool handed = false;
-    unsigned left = channel->queued - rdma_lane_waiting(channel->lane);
+    unsigned left;
 
+    if (!is_up(channel))
+        return false;
+    left = channel->queued - rdma_lane_waiting(channel->lane);
     for (uint32_t i = 0; left > 0 && i < CHANNEL_SLOTS && is_up(channel); i++) {
         Fetch *fetch = &channel->slots[i];
         Way way;

@@ -4,7 +4,9 @@
  * looking until that is done, and places it (CONTINUE).  One fault at a time, of one guest that is known
  * beforehand, whose pages all exist, from a peer that never fails.
  *
- *   bare_rdma NEAR-ADDRESS FAR-ADDRESS GUEST_CPU HANDLER_CPU PAGES      (a CPU of -1: any)
+ *   bare_rdma NEAR-ADDRESS FAR-ADDRESS GUEST_CPU HANDLER_CPU PAGES WARM_UP      (a CPU of -1: any)
+ *
+ * WARM_UP pages more are touched before, which do not count.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -46,10 +48,10 @@ int main(int argc, char **argv)
     char text[1024];
     int ready[2];
 
-    if (argc != 6)
-        bench_die("usage: bare_rdma NEAR-ADDRESS FAR-ADDRESS GUEST_CPU HANDLER_CPU PAGES");
-    uint64_t n_pages = bench_number(argv[5], 1 << 24);
-    bench_memory_init(&memory, BENCH_CONTINUE, n_pages * BENCH_PAGE);
+    if (argc != 7)
+        bench_die("usage: bare_rdma NEAR-ADDRESS FAR-ADDRESS GUEST_CPU HANDLER_CPU PAGES WARM_UP");
+    uint64_t n_pages = bench_number(argv[5], 1 << 24), warm_up = bench_number(argv[6], 1 << 24);
+    bench_memory_init(&memory, BENCH_CONTINUE, (n_pages + warm_up) * BENCH_PAGE);
     bench_memory_register(&memory, true);
     if (pipe(ready))
         bench_die("pipe");
@@ -61,15 +63,18 @@ int main(int argc, char **argv)
     close(ready[1]);
     if (read(ready[0], text, 1) != 1)
         bench_die("the handler did not start");
-    const TouchPlan plan = {
+    TouchPlan plan = {
         .page = page_of,
         .owner = &memory,
-        .n_pages = n_pages,
-        .n = n_pages,
+        .n_pages = n_pages + warm_up,
+        .n = warm_up,
         .random = true,
         .n_threads = 1,
         .cpu = bench_cpu(argv[3]),
     };
+    touch_run(&plan, &result);
+    plan.first = warm_up;
+    plan.n = n_pages;
     touch_run(&plan, &result);
     touch_format(&result, text, sizeof text);
     puts(text);

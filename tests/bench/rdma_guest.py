@@ -166,7 +166,7 @@ def _turn(session, title, guest, daemon, samples):
         "uffd": run_program("floor_uffd", "continue", guest, daemon, FAULTS, "process")["all"],
         "thread": run_program("floor_uffd", "continue", guest, daemon, FAULTS)["all"],
         "read": run_program("floor_rdma", *ADDRESSES, daemon, FAULTS),
-        "bare": run_program("bare_rdma", *ADDRESSES, guest, daemon, WARM_UP + FAULTS)["all"],
+        "bare": run_program("bare_rdma", *ADDRESSES, guest, daemon, FAULTS, WARM_UP)["all"],
     }
     for name, times in found.items():
         samples.add((name, title), times["p50_us"])
