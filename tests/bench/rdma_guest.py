@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "rdma"))
 from soft_roce import ADDRESSES, RoceWorld, by_rdma, by_tcp, merged  # noqa: E402
 
 WHOLE = 256                       # MiB of an import
-SESSIONS, TURNS, FAULTS, WARM_UP = 3, 4, 200, 250
+SESSIONS, TURNS, FAULTS, WARM_UP = 2, 4, 200, 250
 ROOM = 32                         # MiB that have so many pages, and more
 EVENTS = ("raw_syscalls:sys_enter", "context-switches")
 ATTACH_S = 1.0
