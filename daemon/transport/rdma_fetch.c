@@ -198,7 +198,7 @@ static bool send_waiting(Channel *channel)
 static bool send_new(Channel *channel)
 {
     bool handed = false;
-    unsigned left;
+    unsigned left; /* that neither wait for room nor were looked at */
 
     if (!is_up(channel))
         return false;

@@ -31,7 +31,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 # CPUs of the guest's thread and of the destination's daemon, by title; -1: wherever the kernel likes.
 PINNINGS = {"clock": {"free": (-1, -1), "a core each": (0, 1), "on one core": (0, 0)},
             "instructions": {"all": (0, 0)}}
-KEYS = {"free": "_clock", "a core each": "_clock_core_each", "on one core": "_clock_one_core", "all": ""}
+KEYS = {"free": "", "a core each": "_core_each", "on one core": "_one_core", "all": "_instructions"}
 UNITS = {"clock": "us", "instructions": "thousand instructions"}
 
 
