@@ -271,6 +271,18 @@ static int sleep_for(Ring *ring, int most_ms)
     return io_uring_submit_and_wait_timeout(&ring->uring, &cqe, 1, &timeout, NULL);
 }
 
+/* Who could have looked and did not learns whether that would have paid. */
+static int sleep_and_learn(Ring *ring, int most_ms, uint64_t looked_ns)
+{
+    bool learns = most_ms != 0 && looked_ns == 0 && ring->spin.most_ns > 0;
+    uint64_t since = learns ? clock_ns() : 0;
+    int result = sleep_for(ring, most_ms);
+
+    if (learns)
+        spin_slept(&ring->spin, clock_ns() - since);
+    return result;
+}
+
 /* The kernel is asked for what it has only if it has something: all of it may have come aside. */
 static int take_found(Ring *ring)
 {
@@ -288,7 +300,7 @@ int ring_wait(Ring *ring, int timeout_ms)
     } else {
         /* Who settles may find that its owner has something to do. */
         sleeps = sleeps && !ask_asides(ring, true) && !ring->hurried;
-        result = sleep_for(ring, sleeps ? timeout_ms : 0);
+        result = sleep_and_learn(ring, sleeps ? timeout_ms : 0, budget);
     }
     ring->hurried = false;
     /* What the kernel did not take is not left over: who asked to send it may use its memory again. */

@@ -2,7 +2,9 @@
 /*
  * How long a thread looks for work before it sleeps.  A wake-up across cores takes about as long as a
  * page from memory next door (12 us measured), so looking pays where a core is spare and work
- * comes often; where it does not come, less and less is spent on it.  One thread; pure arithmetic.
+ * comes often; where it does not come, less and less is spent on it.  Who gave up looks again after a few short
+ * sleeps in a row, after more of them each time that was in vain, and after many sleeps anyway.  One thread; pure
+ * arithmetic.
  */
 #ifndef POSTCOPYD_CORE_SPIN_H
 #define POSTCOPYD_CORE_SPIN_H
@@ -10,11 +12,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+enum { SPIN_FORGIVEN_AFTER = 64 };
+
 typedef struct Spin {
     uint64_t most_ns; /* 0: never */
     uint64_t now_ns;
-    unsigned idle;  /* waits since it gave up */
-    uint64_t tried; /* how often it looked, and how often something came meanwhile */
+    unsigned sleeps; /* since it gave up, */
+    unsigned brief;  /* and how many of them, the last ones, were short */
+    unsigned enough; /* of those to look again */
+    uint64_t tried;  /* how often it looked, and how often something came meanwhile */
     uint64_t hits;
 } Spin;
 
@@ -30,18 +36,12 @@ static inline void spin_relax(void)
 
 static inline void spin_init(Spin *spin, uint64_t most_ns)
 {
-    *spin = (Spin){.most_ns = most_ns, .now_ns = most_ns};
+    *spin = (Spin){.most_ns = most_ns, .now_ns = most_ns, .enough = 1};
 }
 
 /* For how long to look this time; 0: not at all. */
-static inline uint64_t spin_budget(Spin *spin)
+static inline uint64_t spin_budget(const Spin *spin)
 {
-    enum { FORGIVEN_AFTER = 64 };
-
-    if (spin->now_ns == 0 && spin->most_ns > 0 && ++spin->idle >= FORGIVEN_AFTER) {
-        spin->idle = 0;
-        spin->now_ns = spin->most_ns / 4;
-    }
     return spin->now_ns;
 }
 
@@ -53,10 +53,24 @@ static inline void spin_learn(Spin *spin, bool hit)
     spin->tried++;
     if (hit) {
         spin->hits++;
+        spin->enough = 1;
         spin->now_ns = spin->now_ns * 2 < spin->most_ns ? spin->now_ns * 2 : spin->most_ns;
-    } else {
-        spin->now_ns = spin->now_ns / 2 >= WORTH_NS ? spin->now_ns / 2 : 0;
+        return;
     }
+    spin->now_ns = spin->now_ns / 2 >= WORTH_NS ? spin->now_ns / 2 : 0;
+    if (spin->now_ns > 0)
+        return;
+    spin->sleeps = spin->brief = 0;
+    if (spin->enough < SPIN_FORGIVEN_AFTER)
+        spin->enough *= 2;
+}
+
+/* It slept so long without having looked.  A wake-up is in that, which looking would have spared. */
+static inline void spin_slept(Spin *spin, uint64_t slept_ns)
+{
+    spin->brief = slept_ns / 2 < spin->most_ns ? spin->brief + 1 : 0;
+    if (++spin->sleeps >= SPIN_FORGIVEN_AFTER || spin->brief >= spin->enough)
+        spin->now_ns = spin->most_ns;
 }
 
 #endif

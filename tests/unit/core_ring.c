@@ -299,6 +299,28 @@ static void it_looks_before_it_sleeps(void **state)
     ring_deinit(&ring);
 }
 
+/* What comes soon after it fell asleep would have been seen: the second time, it looks again. */
+static void it_looks_again_after_short_sleeps(void **state)
+{
+    Ring ring;
+
+    (void)state;
+    assert_int_equal(ring_init(&ring, on_woken, &(Worker){0}), 0);
+    assert_int_equal(ring_start(&ring, 8), 0);
+    spin_init(&ring.spin, UINT64_C(4000000000));
+    while (spin_budget(&ring.spin) > 0)
+        spin_learn(&ring.spin, false);
+    ring.spin.tried = 0;
+    for (unsigned i = 0; i < 3; i++) {
+        ring_wake(&ring);
+        assert_int_equal(ring_wait(&ring, -1), 0);
+        assert_int_equal(ring.spin.tried, i == 2);
+    }
+    assert_int_equal(ring.spin.hits, 1);
+    ring_stop(&ring);
+    ring_deinit(&ring);
+}
+
 typedef struct Beside {
     RingAside aside;
     Ring *ring;
@@ -411,24 +433,59 @@ static void all_that_is_aside_is_glanced_at(void **state)
     ring_deinit(&ring);
 }
 
+static void give_up(Spin *spin)
+{
+    while (spin_budget(spin) > 0)
+        spin_learn(spin, false);
+}
+
+/* How many sleeps of that length there are until it looks again. */
+static unsigned sleeps_until_it_looks(Spin *spin, uint64_t slept_ns)
+{
+    unsigned n = 0;
+
+    for (; spin_budget(spin) == 0; n++)
+        spin_slept(spin, slept_ns);
+    return n;
+}
+
 static void looking_is_forgiven_and_grows_again(void **state)
 {
     Spin spin;
-    unsigned waits = 0;
 
     (void)state;
     spin_init(&spin, 64000);
-    while (spin_budget(&spin) > 0)
-        spin_learn(&spin, false);
-    while (spin_budget(&spin) == 0)
-        waits++;
-    assert_int_equal(waits, 62); /* the loop's last look counted as one */
+    give_up(&spin);
+    assert_int_equal(sleeps_until_it_looks(&spin, 128000), 64); /* nothing came soon */
+    assert_int_equal(spin_budget(&spin), 64000);
+    spin_learn(&spin, false);
+    spin_learn(&spin, false);
     for (unsigned i = 0; i < 8; i++)
         spin_learn(&spin, true);
     assert_int_equal(spin_budget(&spin), 64000);
     spin_init(&spin, 0);
-    for (unsigned i = 0; i < 1000; i++)
-        assert_int_equal(spin_budget(&spin), 0);
+    assert_int_equal(spin_budget(&spin), 0);
+}
+
+static void short_sleeps_make_it_look_again(void **state)
+{
+    static const unsigned in_vain[] = {2, 4, 8, 16, 32, 64, 64, 64};
+    Spin spin;
+
+    (void)state;
+    spin_init(&spin, 64000);
+    for (unsigned i = 0; i < sizeof in_vain / sizeof in_vain[0]; i++) {
+        give_up(&spin);
+        assert_int_equal(sleeps_until_it_looks(&spin, 127000), in_vain[i]);
+    }
+    spin_learn(&spin, true);
+    give_up(&spin);
+    spin_slept(&spin, 5000);
+    spin_slept(&spin, UINT64_MAX); /* not in a row */
+    spin_slept(&spin, 5000);
+    assert_int_equal(spin_budget(&spin), 0);
+    spin_slept(&spin, 5000);
+    assert_int_equal(spin_budget(&spin), 64000);
 }
 
 static bool host_has_io_uring(void)
@@ -455,9 +512,11 @@ int main(void)
         cmocka_unit_test(waiting_ends_with_the_time),
         cmocka_unit_test(what_is_cancelled_ends_and_only_that),
         cmocka_unit_test(it_looks_before_it_sleeps),
+        cmocka_unit_test(it_looks_again_after_short_sleeps),
         cmocka_unit_test(all_that_is_aside_is_settled),
         cmocka_unit_test(all_that_is_aside_is_glanced_at),
         cmocka_unit_test(looking_is_forgiven_and_grows_again),
+        cmocka_unit_test(short_sleeps_make_it_look_again),
         cmocka_unit_test(more_operations_than_entries_are_queued),
     };
 
