@@ -49,17 +49,16 @@ class Guest:
     """One guest: run() boots it; stop() ends it, from another thread too.
 
     address is its only one, on a network with the guest that has the other end of link, a stream socket.
-    threads: "multi" runs each of its CPUs on a core of this host's, "single" all of them on one in turns.
     counting: it has one CPU, and its clock counts that one's instructions: a nanosecond each.
     """
 
     def __init__(self, image, share, *, memory=3072, cpus=2, address=None, link=None, output=None,
-                 threads="multi", counting=False):
+                 counting=False):
         self.image = Path(image)
         self.share = Path(share)
         self.monitor = self.share / "monitor"
         self._memory, self._cpus = memory, 1 if counting else cpus
-        self._threads, self._counting = "single" if counting else threads, counting
+        self._counting = counting
         self._address, self._link = address, link
         self._mac = "52:54:00:99:00:%02x" % int(address.rsplit(".", 1)[1]) if address else ""
         self._output = output
@@ -143,7 +142,7 @@ class Guest:
 
         words = [
             os.environ.get("POSTCOPY_QEMU", "qemu-system-x86_64"), "-M", "pc", "-cpu", "max",
-            "-accel", f"tcg,thread={self._threads}",
+            "-accel", "tcg,thread=single" if self._counting else "tcg,thread=multi",
             "-smp", self._cpus, "-m", self._memory, "-nodefaults", "-no-user-config",
             "-display", "none", "-no-reboot",
             "-kernel", self.image / "vmlinux", "-initrd", self.image / "initramfs.cpio",
