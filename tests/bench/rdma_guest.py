@@ -43,8 +43,8 @@ class Way:
 
 
 # A wake-up takes 100 us where a CPU is emulated, and a host's 5 to 12: so much for its busy_poll_us of 50.
-WAYS = {"clock": (Way("looks", "", looks_us=1000, sessions=3),
-                  Way("sleeps", "_asleep", sessions=3),
+WAYS = {"clock": (Way("sleeps", "", sessions=3),
+                  Way("looks", "_looking", looks_us=1000, sessions=3),
                   Way("sleeps, a core each", "_core_each", guest=0, daemon=1),
                   Way("sleeps, on one core", "_one_core", guest=0, daemon=0)),
         "instructions": (Way("all", "_instructions", guest=0, daemon=0, sessions=2),)}
