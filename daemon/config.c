@@ -8,6 +8,7 @@
 
 #include "daemon/config_lines.h"
 #include "daemon/config_rdma.h"
+#include "daemon/core/spin.h"
 #include "daemon/transport/address.h"
 #include "paths.h"
 #include "protocol/rate_text.h"
@@ -16,6 +17,7 @@ typedef enum KeyKind {
     KEY_STRING,
     KEY_BOOLEAN,
     KEY_NUMBER,
+    KEY_MEASURED,
     KEY_BYTES,
     KEY_RATE,
     KEY_DISPATCH,
@@ -75,7 +77,7 @@ static const Key keys[] = {
     {"import", "around", KEY_BYTES, AT(import.around), 4096, 1 << 20},
     {"import", "chunk", KEY_BYTES, AT(import.chunk), 4096, PEER_READ_MAX},
     {"import", "window", KEY_BYTES, AT(import.window), 65536, G_GUINT64_CONSTANT(256) << 20},
-    {"import", "busy_poll_us", KEY_NUMBER, AT(import.busy_poll_us), 0, 1000},
+    {"import", "busy_poll_us", KEY_MEASURED, AT(import.busy_poll_us), 0, SPIN_MOST_US},
     {"import", "preallocate", KEY_BOOLEAN, AT(import.preallocate), 0, 0},
     {"import", "limit", KEY_RATE, AT(limit), 0, 0},
     {"import", "vm_limit", KEY_RATE, AT(vm_limit), 0, 0},
@@ -113,7 +115,7 @@ static void set_defaults(Settings *settings)
         .ping_ms = 1000,
         .stream_delay_ms = 2000,
         .head_start_ms = 2000,
-        .busy_poll_us = 50,
+        .busy_poll_us = SETTINGS_MEASURED,
         .preallocate = TRUE,
     };
 }
@@ -153,12 +155,17 @@ static gboolean store_number(const Key *key, const char *text, void *at, GError 
 {
     guint64 value;
 
+    if (key->kind == KEY_MEASURED && strcmp(text, "auto") == 0) {
+        *(unsigned *)at = SETTINGS_MEASURED;
+        return TRUE;
+    }
     if (!parse_number(text, key->kind == KEY_BYTES, &value) || value < key->low ||
         value > key->high) {
         g_set_error(error, config_error(), 0,
-                    "[%s] %s = %s: must be a number from %" G_GUINT64_FORMAT
+                    "[%s] %s = %s: must be %sa number from %" G_GUINT64_FORMAT
                     " to %" G_GUINT64_FORMAT "%s",
-                    key->group, key->name, text, key->low, key->high,
+                    key->group, key->name, text, key->kind == KEY_MEASURED ? "auto or " : "",
+                    key->low, key->high,
                     key->kind == KEY_BYTES ? " (bytes; K, M and G are understood)" : "");
         return FALSE;
     }

@@ -6,6 +6,8 @@
 
 #include "daemon/config.h"
 #include "daemon/control/control.h"
+#include "daemon/core/spin.h"
+#include "daemon/core/wake_cost.h"
 #include "paths.h"
 #include "version.h"
 
@@ -41,6 +43,13 @@ static int say_sound(const CommandLine *command)
     return EXIT_SUCCESS;
 }
 
+/* What depends on the host, and nobody has said. */
+static void measure(ImportConfig *config)
+{
+    if (config->busy_poll_us == SETTINGS_MEASURED)
+        config->busy_poll_us = spin_worth_us(wake_cost_ns());
+}
+
 int main(int argc, char **argv)
 {
     g_autoptr(GError) error = NULL;
@@ -58,6 +67,7 @@ int main(int argc, char **argv)
     if (command.check_only)
         return say_sound(&command);
     raise_file_limit();
+    measure(&settings.import);
     control = control_new(&settings, &error);
     if (!control)
         return fail(error);

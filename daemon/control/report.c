@@ -475,6 +475,7 @@ JsonNode *report_all(Control *control, const char *vm, int pid, gboolean full)
     set_number(object, "up_s",
                (guint64)(g_get_monotonic_time() - control->started_us) / G_USEC_PER_SEC);
     set_number(object, "limit_bytes_s", control->limit);
+    set_number(object, "busy_poll_us", control->settings->import.busy_poll_us);
     json_object_set_object_member(object, "libvirt", libvirt(control));
     report_rdma_host(control, object);
     json_object_set_array_member(object, "sessions", sessions(control, vm, pid));

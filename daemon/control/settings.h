@@ -4,9 +4,13 @@
 #define POSTCOPYD_CONTROL_SETTINGS_H
 
 #include <glib.h>
+#include <limits.h>
 
 #include "daemon/fault/import.h"
 #include "daemon/transport/networks.h"
+
+/* Of a number that the daemon finds when it starts: nobody has said it. */
+enum { SETTINGS_MEASURED = INT_MAX };
 
 /* Which libvirt domains are ours to help. */
 typedef enum LibvirtEnable {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * How long a thread looks for work before it sleeps.  A wake-up across cores takes about as long as a
- * page from memory next door (12 us measured), so looking pays where a core is spare and work
- * comes often; where it does not come, less and less is spent on it.  Who gave up looks again after a few short
+ * How long a thread looks for work before it sleeps.  A wake-up across cores takes as long as a page from memory
+ * next door, or longer (5 to 12 us measured; 130 where the host is a guest), so looking pays where a core is
+ * spare and work comes often; where it does not come, less and less is spent on it.  Who gave up looks again after a few short
  * sleeps in a row, after more of them each time that was in vain, and after many sleeps anyway.  One thread; pure
  * arithmetic.
  */
@@ -13,6 +13,13 @@
 #include <stdint.h>
 
 enum { SPIN_FORGIVEN_AFTER = 64 };
+
+/*
+ * How long is worth looking where nobody has said so: the next fault of a guest that goes on comes a wake-up
+ * later at the earliest, its own, and looking for less than two finds next to nothing, for four most of
+ * what comes at once (docs/PERFORMANCE.md).  Twice that leaves the guest some time for itself.
+ */
+enum { SPIN_WAKE_UPS = 8, SPIN_LEAST_US = 50, SPIN_MOST_US = 1000 };
 
 typedef struct Spin {
     uint64_t most_ns; /* 0: never */
@@ -37,6 +44,15 @@ static inline void spin_relax(void)
 static inline void spin_init(Spin *spin, uint64_t most_ns)
 {
     *spin = (Spin){.most_ns = most_ns, .now_ns = most_ns, .enough = 1};
+}
+
+/* Microseconds, from SPIN_LEAST_US to SPIN_MOST_US, for what a wake-up takes (wake_cost.h; 0: not known). */
+static inline unsigned spin_worth_us(uint64_t wake_ns)
+{
+    if (wake_ns > UINT64_C(1000) * SPIN_MOST_US / SPIN_WAKE_UPS)
+        return SPIN_MOST_US;
+    uint64_t worth_us = wake_ns * SPIN_WAKE_UPS / 1000;
+    return worth_us > SPIN_LEAST_US ? (unsigned)worth_us : SPIN_LEAST_US;
 }
 
 /* For how long to look this time; 0: not at all. */

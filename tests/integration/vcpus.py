@@ -139,6 +139,17 @@ def homes():
                          ("faults", "handed_over", "wakes_owed", "queue_full"))
 
 
+def looking():
+    """How long resolvers look for work is what somebody said, or follows from this host's wake-ups."""
+    found = []
+    for said in (None, "auto", 0, 7, 1000):
+        with World(destination={"import": {} if said is None else {"busy_poll_us": said}}) as world:
+            found.append(world.destination.stats()["busy_poll_us"])
+    expect(found[2:] == [0, 7, 1000], found)
+    expect(all(50 <= measured <= 1000 for measured in found[:2]), found)
+    return f"found: {found[:2]} us"
+
+
 def _sum(arrived, name):
     return sum(resolver[name] for resolver in arrived["resolvers"])
 

@@ -66,11 +66,24 @@ static void short_sleeps_make_it_look_again(void **state)
     assert_int_equal(spin_budget(&spin), 64000);
 }
 
+static void what_is_worth_looking_follows_the_host(void **state)
+{
+    (void)state;
+    assert_int_equal(spin_worth_us(0), 50); /* not known */
+    assert_int_equal(spin_worth_us(5000), 50);
+    assert_int_equal(spin_worth_us(12000), 96);
+    assert_int_equal(spin_worth_us(85000), 680);
+    assert_int_equal(spin_worth_us(125000), 1000);
+    assert_int_equal(spin_worth_us(125001), 1000);
+    assert_int_equal(spin_worth_us(UINT64_MAX), 1000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(looking_is_forgiven_and_grows_again),
         cmocka_unit_test(short_sleeps_make_it_look_again),
+        cmocka_unit_test(what_is_worth_looking_follows_the_host),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
