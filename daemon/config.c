@@ -8,7 +8,6 @@
 
 #include "daemon/config_lines.h"
 #include "daemon/config_rdma.h"
-#include "daemon/core/spin.h"
 #include "daemon/transport/address.h"
 #include "paths.h"
 #include "protocol/rate_text.h"
@@ -77,7 +76,7 @@ static const Key keys[] = {
     {"import", "around", KEY_BYTES, AT(import.around), 4096, 1 << 20},
     {"import", "chunk", KEY_BYTES, AT(import.chunk), 4096, PEER_READ_MAX},
     {"import", "window", KEY_BYTES, AT(import.window), 65536, G_GUINT64_CONSTANT(256) << 20},
-    {"import", "busy_poll_us", KEY_MEASURED, AT(import.busy_poll_us), 0, SPIN_MOST_US},
+    {"import", "busy_poll_us", KEY_MEASURED, AT(import.busy_poll_us), 0, 1000},
     {"import", "preallocate", KEY_BOOLEAN, AT(import.preallocate), 0, 0},
     {"import", "limit", KEY_RATE, AT(limit), 0, 0},
     {"import", "vm_limit", KEY_RATE, AT(vm_limit), 0, 0},

@@ -15,11 +15,11 @@
 enum { SPIN_FORGIVEN_AFTER = 64 };
 
 /*
- * How long is worth looking where nobody has said so: the next fault of a guest that goes on comes a wake-up
- * later at the earliest, its own, and looking for less than two finds next to nothing, for four most of
- * what comes at once (docs/PERFORMANCE.md).  Twice that leaves the guest some time for itself.
+ * How long is worth looking where nobody has said so.  A guest's next fault comes no sooner than its thread has
+ * been woken after this one: who looks for less than two wake-ups finds next to nothing, and for four,
+ * most of what comes at once (docs/PERFORMANCE.md).  Twice that leaves the guest some time for itself.
  */
-enum { SPIN_WAKE_UPS = 8, SPIN_LEAST_US = 50, SPIN_MOST_US = 1000 };
+enum { SPIN_WAKE_UPS = 8, SPIN_LEAST_US = 50, SPIN_MOST_US = 500 };
 
 typedef struct Spin {
     uint64_t most_ns; /* 0: never */
@@ -51,8 +51,9 @@ static inline unsigned spin_worth_us(uint64_t wake_ns)
 {
     if (wake_ns > UINT64_C(1000) * SPIN_MOST_US / SPIN_WAKE_UPS)
         return SPIN_MOST_US;
-    uint64_t worth_us = wake_ns * SPIN_WAKE_UPS / 1000;
-    return worth_us > SPIN_LEAST_US ? (unsigned)worth_us : SPIN_LEAST_US;
+    if (wake_ns < UINT64_C(1000) * SPIN_LEAST_US / SPIN_WAKE_UPS)
+        return SPIN_LEAST_US;
+    return (unsigned)(wake_ns * SPIN_WAKE_UPS / 1000);
 }
 
 /* For how long to look this time; 0: not at all. */

@@ -10,14 +10,14 @@
 
 #include "daemon/core/clock.h"
 
-enum { ROUNDS = 64, ENOUGH_MS = 50 };
+enum { PLACES = 4, ROUNDS = 16, PLACE_MS = 5, JOIN_MS = 50 };
 
-/* What is written to `asked`: the other thread answers once, or ends. */
-enum { ASK = 1, END = 2 };
+/* What is written to either: the one that reads it is asked or answered, or both shall end. */
+enum { GO = 1, END = 1 << 16 };
 
 typedef struct Pair {
     int asked, answered; /* eventfds */
-    uint64_t cost_ns;
+    uint64_t cost_ns;    /* 0: not known */
 } Pair;
 
 static bool send_count(int fd, uint64_t count)
@@ -25,18 +25,19 @@ static bool send_count(int fd, uint64_t count)
     return write(fd, &count, sizeof count) == sizeof count;
 }
 
-static uint64_t await_count(int fd)
+/* Sleeps until there is something; false: it is the end. */
+static bool awaited(int fd)
 {
     uint64_t count;
 
-    return read(fd, &count, sizeof count) == sizeof count ? count : END;
+    return read(fd, &count, sizeof count) == sizeof count && count == GO;
 }
 
 static void *answer(void *argument)
 {
     const Pair *pair = argument;
 
-    while (await_count(pair->asked) == ASK && send_count(pair->answered, ASK))
+    while (awaited(pair->asked) && send_count(pair->answered, GO))
         ;
     return NULL;
 }
@@ -58,8 +59,8 @@ static void *ask(void *argument)
     uint64_t took_ns[ROUNDS], begin = clock_ns(), before = begin, now;
     unsigned n = 0;
 
-    while (n < ROUNDS && before - begin < UINT64_C(1000000) * ENOUGH_MS) {
-        if (!send_count(pair->asked, ASK) || await_count(pair->answered) != ASK)
+    while (n < ROUNDS && before - begin < UINT64_C(1000000) * PLACE_MS) {
+        if (!send_count(pair->asked, GO) || !awaited(pair->answered))
             return NULL;
         now = clock_ns();
         took_ns[n++] = now - before;
@@ -70,26 +71,22 @@ static void *ask(void *argument)
     return NULL;
 }
 
-/* The index-th CPU that this thread may use, or any if there are not so many. */
-static cpu_set_t one_cpu(unsigned index)
+/* The index-th of these CPUs, counted round and round. */
+static cpu_set_t one_of(const cpu_set_t *cpus, unsigned index)
 {
-    cpu_set_t allowed, one;
+    cpu_set_t one;
 
     CPU_ZERO(&one);
-    if (sched_getaffinity(0, sizeof allowed, &allowed))
-        CPU_ZERO(&allowed);
+    index %= (unsigned)CPU_COUNT(cpus);
     for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-        if (CPU_ISSET(cpu, &allowed) && index-- == 0) {
+        if (CPU_ISSET(cpu, cpus) && index-- == 0)
             CPU_SET(cpu, &one);
-            return one;
-        }
-    return allowed;
+    return one;
 }
 
 /* The kernel would have such a pair share a CPU now and then, where a wake-up is but a change of threads. */
-static bool start(pthread_t *ret_thread, void *(*run)(void *), Pair *pair, unsigned cpu_index)
+static bool start(pthread_t *ret_thread, void *(*run)(void *), Pair *pair, cpu_set_t cpu)
 {
-    cpu_set_t cpu = one_cpu(cpu_index);
     pthread_attr_t attributes;
     bool started;
 
@@ -101,27 +98,69 @@ static bool start(pthread_t *ret_thread, void *(*run)(void *), Pair *pair, unsig
     return started;
 }
 
-static void measure(Pair *pair)
+/*
+ * Somebody may keep a CPU for himself, by priority: who does not get on there goes where the caller does, and ends.
+ */
+static void join_both(Pair *pair, pthread_t asker, pthread_t answerer, const cpu_set_t *allowed)
+{
+    struct timespec until;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += 1000000L * JOIN_MS;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    bool joined = pthread_timedjoin_np(asker, NULL, &until) == 0;
+    send_count(pair->asked, END);
+    send_count(pair->answered, END);
+    pthread_setaffinity_np(answerer, sizeof *allowed, allowed);
+    if (!joined) {
+        pthread_setaffinity_np(asker, sizeof *allowed, allowed);
+        pthread_join(asker, NULL);
+    }
+    pthread_join(answerer, NULL);
+}
+
+/* On two CPUs that are neighbours, or one if there is no other. */
+static void measure(Pair *pair, const cpu_set_t *allowed, unsigned first)
 {
     pthread_t asker, answerer;
 
-    if (!start(&answerer, answer, pair, 0))
+    if (!start(&answerer, answer, pair, one_of(allowed, first)))
         return;
-    if (start(&asker, ask, pair, 1))
-        pthread_join(asker, NULL);
+    if (start(&asker, ask, pair, one_of(allowed, first + 1))) {
+        join_both(pair, asker, answerer, allowed);
+        return;
+    }
     send_count(pair->asked, END);
     pthread_join(answerer, NULL);
 }
 
-uint64_t wake_cost_ns(void)
+static uint64_t measure_at(const cpu_set_t *allowed, unsigned first)
 {
     Pair pair = {.asked = eventfd(0, EFD_CLOEXEC), .answered = eventfd(0, EFD_CLOEXEC)};
 
     if (pair.asked >= 0 && pair.answered >= 0)
-        measure(&pair);
+        measure(&pair, allowed, first);
     if (pair.asked >= 0)
         close(pair.asked);
     if (pair.answered >= 0)
         close(pair.answered);
     return pair.cost_ns;
+}
+
+/* The least of several places: a guest that runs on one of these CPUs would make each wake-up there look dear. */
+uint64_t wake_cost_ns(void)
+{
+    cpu_set_t allowed;
+    uint64_t least = 0;
+
+    if (sched_getaffinity(0, sizeof allowed, &allowed))
+        return 0;
+    for (unsigned place = 0; place < PLACES; place++) {
+        uint64_t cost = measure_at(&allowed, place * (unsigned)CPU_COUNT(&allowed) / PLACES);
+
+        if (cost > 0 && (least == 0 || cost < least))
+            least = cost;
+    }
+    return least;
 }

@@ -9,10 +9,11 @@
 #include <stdint.h>
 
 /*
- * Measures it: nanoseconds from a thread's write to an eventfd until another, which slept in a read of it on
- * another CPU (the first two that the caller may use), has returned.  0: could not be measured, for want of
- * descriptors or of threads.  Takes 64 times two wake-ups, or 50 ms if that is less and both threads get on;
- * they are joined then.  Any thread, while nothing urgent waits.
+ * Measures it: nanoseconds from a thread's write to an eventfd until another, which slept in a read of it on the
+ * next CPU, has returned; in a few places among the CPUs that the caller may use, the least of them.  0: could not
+ * be measured, for want of descriptors or threads, or as the kernel knows more than CPU_SETSIZE CPUs.  With
+ * one CPU it is what a change of threads takes.  Takes as long as 128 wake-ups, 20 ms at most; under half a second where
+ * CPUs are kept from ordinary threads.  Its threads have ended then.  Any thread.
  */
 uint64_t wake_cost_ns(void);
 

@@ -118,16 +118,18 @@ void affinity_apply(Import *import)
 }
 
 /*
- * Looking for work takes a core: only where the guest, the stream and the resolvers each have one.  The
- * cores are those it may use now: it may have followed its vCPUs to theirs.
+ * Looking for work takes a core: only where the guest, the stream and the resolvers each have one, and QEMU's
+ * own stream where it brings the memory too.  The cores are those it may use now: it may have followed its
+ * vCPUs to theirs.  Of vCPUs that nobody has named there is one at least.
  */
 static uint64_t busy_poll_ns(const Import *import)
 {
     const VcpuTable *vcpus = atomic_load(&import->vcpus);
+    unsigned guest = vcpus->n > 0 ? vcpus->n : 1, streams = import->config.assist ? 2 : 1;
     cpu_set_t set;
 
     if (sched_getaffinity(0, sizeof set, &set) ||
-        (unsigned)CPU_COUNT(&set) < vcpus->n + import->config.resolvers + 1)
+        (unsigned)CPU_COUNT(&set) < guest + import->config.resolvers + streams)
         return 0;
     return UINT64_C(1000) * import->config.busy_poll_us;
 }

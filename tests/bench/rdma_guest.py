@@ -38,13 +38,12 @@ class Way:
     key: str               # ends its ratios' names
     guest: int = -1        # -1: wherever the kernel likes
     daemon: int = -1
-    looks: bool = True     # as installed; else resolvers always sleep
+    looks: bool = False    # as installed; else resolvers always sleep
     sessions: int = 1      # a round
 
 
-# Who has one CPU only does not look anyway.
-WAYS = {"clock": (Way("as installed", "", sessions=3),
-                  Way("asleep", "_asleep", looks=False, sessions=3),
+WAYS = {"clock": (Way("as installed", "", looks=True, sessions=3),
+                  Way("asleep", "_asleep", sessions=3),
                   Way("a core each", "_core_each", guest=0, daemon=1),
                   Way("on one core", "_one_core", guest=0, daemon=0)),
         "instructions": (Way("all", "_instructions", guest=0, daemon=0, sessions=2),)}

@@ -71,11 +71,12 @@ static void what_is_worth_looking_follows_the_host(void **state)
     (void)state;
     assert_int_equal(spin_worth_us(0), 50); /* not known */
     assert_int_equal(spin_worth_us(5000), 50);
+    assert_int_equal(spin_worth_us(6250), 50);
+    assert_int_equal(spin_worth_us(6400), 51);
     assert_int_equal(spin_worth_us(12000), 96);
-    assert_int_equal(spin_worth_us(85000), 680);
-    assert_int_equal(spin_worth_us(125000), 1000);
-    assert_int_equal(spin_worth_us(125001), 1000);
-    assert_int_equal(spin_worth_us(UINT64_MAX), 1000);
+    assert_int_equal(spin_worth_us(62500), 500);
+    assert_int_equal(spin_worth_us(62501), 500);
+    assert_int_equal(spin_worth_us(UINT64_MAX), 500);
 }
 
 int main(void)
