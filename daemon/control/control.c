@@ -334,10 +334,11 @@ Control *control_new(const Settings *settings, GError **error)
 gboolean control_run(Control *control, GError **error)
 {
     sd_notify(0, "READY=1");
-    log_info("serving clients on %s, daemons on %s; resolvers look for work for %u us before they "
-             "sleep, where cores are spare",
-             control->settings->socket, control->settings->listen,
-             control->settings->import.busy_poll_us);
+    log_info("serving clients on %s, daemons on %s", control->settings->socket,
+             control->settings->listen);
+    if (control->settings->import.busy_poll_us > 0)
+        log_info("where cores are spare, resolvers look for work for %u us before they sleep",
+                 control->settings->import.busy_poll_us);
     if (event_base_dispatch(control->base) < 0)
         return fail(error, EIO, "the event loop failed");
     sd_notify(0, "STOPPING=1");

@@ -16,8 +16,9 @@ enum { SPIN_FORGIVEN_AFTER = 64 };
 
 /*
  * How long is worth looking where nobody has said so.  A guest's next fault comes no sooner than its thread has
- * been woken after this one: who looks for less than two wake-ups finds next to nothing, and for four,
- * most of what comes at once (docs/PERFORMANCE.md).  Twice that leaves the guest some time for itself.
+ * been woken after this one: who looks for two wake-ups finds half of what comes at once, and for
+ * five, most of it (docs/PERFORMANCE.md).  Some more leave the guest time for itself.  But a resolver whose work comes
+ * every so often keeps a core busy by looking: for no more than SPIN_MOST_US, unless somebody says so.
  */
 enum { SPIN_WAKE_UPS = 8, SPIN_LEAST_US = 50, SPIN_MOST_US = 500 };
 

@@ -99,9 +99,23 @@ static bool start(pthread_t *ret_thread, void *(*run)(void *), Pair *pair, cpu_s
 }
 
 /*
- * Somebody may keep a CPU for himself, by priority: who does not get on there goes where the caller does, and ends.
+ * Somebody may keep a CPU for himself, by priority: who has to get on there to end does so where the caller is,
+ * who evidently gets on.
  */
-static void join_both(Pair *pair, pthread_t asker, pthread_t answerer, const cpu_set_t *allowed)
+static void end_here(pthread_t thread)
+{
+    int cpu = sched_getcpu();
+    cpu_set_t here;
+
+    CPU_ZERO(&here);
+    if (cpu >= 0 && cpu < CPU_SETSIZE)
+        CPU_SET(cpu, &here);
+    pthread_setaffinity_np(thread, sizeof here, &here);
+    pthread_join(thread, NULL);
+}
+
+/* False: it is still at it. */
+static bool has_ended(pthread_t thread)
 {
     struct timespec until;
 
@@ -109,15 +123,7 @@ static void join_both(Pair *pair, pthread_t asker, pthread_t answerer, const cpu
     until.tv_nsec += 1000000L * JOIN_MS;
     until.tv_sec += until.tv_nsec / 1000000000;
     until.tv_nsec %= 1000000000;
-    bool joined = pthread_timedjoin_np(asker, NULL, &until) == 0;
-    send_count(pair->asked, END);
-    send_count(pair->answered, END);
-    pthread_setaffinity_np(answerer, sizeof *allowed, allowed);
-    if (!joined) {
-        pthread_setaffinity_np(asker, sizeof *allowed, allowed);
-        pthread_join(asker, NULL);
-    }
-    pthread_join(answerer, NULL);
+    return pthread_timedjoin_np(thread, NULL, &until) == 0;
 }
 
 /* On two CPUs that are neighbours, or one if there is no other. */
@@ -127,12 +133,12 @@ static void measure(Pair *pair, const cpu_set_t *allowed, unsigned first)
 
     if (!start(&answerer, answer, pair, one_of(allowed, first)))
         return;
-    if (start(&asker, ask, pair, one_of(allowed, first + 1))) {
-        join_both(pair, asker, answerer, allowed);
-        return;
-    }
+    bool asks = start(&asker, ask, pair, one_of(allowed, first + 1)) && !has_ended(asker);
     send_count(pair->asked, END);
-    pthread_join(answerer, NULL);
+    send_count(pair->answered, END);
+    if (asks)
+        end_here(asker);
+    end_here(answerer);
 }
 
 static uint64_t measure_at(const cpu_set_t *allowed, unsigned first)
@@ -154,7 +160,7 @@ uint64_t wake_cost_ns(void)
     cpu_set_t allowed;
     uint64_t least = 0;
 
-    if (sched_getaffinity(0, sizeof allowed, &allowed))
+    if (sched_getaffinity(0, sizeof allowed, &allowed) || CPU_COUNT(&allowed) == 0)
         return 0;
     for (unsigned place = 0; place < PLACES; place++) {
         uint64_t cost = measure_at(&allowed, place * (unsigned)CPU_COUNT(&allowed) / PLACES);

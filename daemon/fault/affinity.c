@@ -117,19 +117,23 @@ void affinity_apply(Import *import)
     free(vcpus);
 }
 
+unsigned affinity_cores_wanted(uint32_t n_vcpus, unsigned n_resolvers, bool assist)
+{
+    return (n_vcpus > 0 ? n_vcpus : 1) + n_resolvers + (assist ? 2 : 1);
+}
+
 /*
- * Looking for work takes a core: only where the guest, the stream and the resolvers each have one, and QEMU's
- * own stream where it brings the memory too.  The cores are those it may use now: it may have followed its
- * vCPUs to theirs.  Of vCPUs that nobody has named there is one at least.
+ * Looking for work takes a core.  The cores are those it may use now: it may have followed its vCPUs to
+ * theirs.
  */
 static uint64_t busy_poll_ns(const Import *import)
 {
     const VcpuTable *vcpus = atomic_load(&import->vcpus);
-    unsigned guest = vcpus->n > 0 ? vcpus->n : 1, streams = import->config.assist ? 2 : 1;
+    unsigned wanted =
+        affinity_cores_wanted(vcpus->n, import->config.resolvers, import->config.assist);
     cpu_set_t set;
 
-    if (sched_getaffinity(0, sizeof set, &set) ||
-        (unsigned)CPU_COUNT(&set) < guest + import->config.resolvers + streams)
+    if (sched_getaffinity(0, sizeof set, &set) || (unsigned)CPU_COUNT(&set) < wanted)
         return 0;
     return UINT64_C(1000) * import->config.busy_poll_us;
 }

@@ -30,6 +30,12 @@ void affinity_apply(struct Import *import);
 void affinity_heed(struct Resolver *resolver);
 
 /*
+ * How many cores there have to be for resolvers to look for work: one for each of them, each vCPU (of those that
+ * nobody has named there is one at least), the stream, and QEMU's own where it brings the memory too.
+ */
+unsigned affinity_cores_wanted(uint32_t n_vcpus, unsigned n_resolvers, bool assist);
+
+/*
  * The CPUs of each vCPU thread of a process, within allowed, in ret_cpus[table->n]; all of allowed for
  * one that is not found there, or shares no CPU with it.
  */

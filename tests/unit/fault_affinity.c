@@ -143,6 +143,15 @@ static void test_threads_of_a_process(void **state)
     vcpu_table_free(table);
 }
 
+static void test_cores_to_look(void **state)
+{
+    (void)state;
+    assert_int_equal(affinity_cores_wanted(8, 4, false), 13);
+    assert_int_equal(affinity_cores_wanted(8, 4, true), 14);
+    assert_int_equal(affinity_cores_wanted(1, 1, false), 3);
+    assert_int_equal(affinity_cores_wanted(0, 1, false), 3); /* it runs all the same */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -151,6 +160,7 @@ int main(void)
         cmocka_unit_test(test_several_follow_what_all_share),
         cmocka_unit_test(test_homes_follow_their_own),
         cmocka_unit_test(test_threads_of_a_process),
+        cmocka_unit_test(test_cores_to_look),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
