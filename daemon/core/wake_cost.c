@@ -98,22 +98,6 @@ static bool start(pthread_t *ret_thread, void *(*run)(void *), Pair *pair, cpu_s
     return started;
 }
 
-/*
- * Somebody may keep a CPU for himself, by priority: who has to get on there to end does so where the caller is,
- * who evidently gets on.
- */
-static void end_here(pthread_t thread)
-{
-    int cpu = sched_getcpu();
-    cpu_set_t here;
-
-    CPU_ZERO(&here);
-    if (cpu >= 0 && cpu < CPU_SETSIZE)
-        CPU_SET(cpu, &here);
-    pthread_setaffinity_np(thread, sizeof here, &here);
-    pthread_join(thread, NULL);
-}
-
 /* False: it is still at it. */
 static bool has_ended(pthread_t thread)
 {
@@ -124,6 +108,26 @@ static bool has_ended(pthread_t thread)
     until.tv_sec += until.tv_nsec / 1000000000;
     until.tv_nsec %= 1000000000;
     return pthread_timedjoin_np(thread, NULL, &until) == 0;
+}
+
+/*
+ * Somebody may keep a CPU for himself, by priority: who has to get on there to end does so where the caller is,
+ * who evidently gets on.  The caller's own CPUs are set again, as for a thread that ends just then glibc 2.36
+ * names the kernel thread 0, which is the caller.
+ */
+static void end(pthread_t thread, const cpu_set_t *allowed)
+{
+    int cpu = sched_getcpu();
+    cpu_set_t here;
+
+    if (has_ended(thread))
+        return;
+    CPU_ZERO(&here);
+    if (cpu >= 0 && cpu < CPU_SETSIZE)
+        CPU_SET(cpu, &here);
+    pthread_setaffinity_np(thread, sizeof here, &here);
+    pthread_join(thread, NULL);
+    sched_setaffinity(0, sizeof *allowed, allowed);
 }
 
 /* On two CPUs that are neighbours, or one if there is no other. */
@@ -137,8 +141,8 @@ static void measure(Pair *pair, const cpu_set_t *allowed, unsigned first)
     send_count(pair->asked, END);
     send_count(pair->answered, END);
     if (asks)
-        end_here(asker);
-    end_here(answerer);
+        end(asker, allowed);
+    end(answerer, allowed);
 }
 
 static uint64_t measure_at(const cpu_set_t *allowed, unsigned first)

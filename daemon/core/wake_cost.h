@@ -13,8 +13,8 @@
  * next CPU, has returned; in four places among the CPUs that the caller may use, the least of them.  0: could not
  * be measured, for want of descriptors, threads or time on those CPUs, or as the kernel knows more than
  * CPU_SETSIZE of them.  With one CPU it is what a change of threads takes.  Takes as long as 128 wake-ups, and some
- * 20 ms at most where CPUs are free; 50 ms a place, and what ending takes, where they are kept from
- * ordinary threads.  Its own threads have ended then.  Any thread.
+ * 20 ms at most where CPUs are free; about half a second where they are kept from ordinary threads.  Its own
+ * threads have ended then.  Any thread.
  */
 uint64_t wake_cost_ns(void);
 

@@ -57,9 +57,11 @@ static void a_wake_up_is_measured(void **state)
 
     (void)state;
     assert_int_equal(sched_getaffinity(0, sizeof all, &all), 0);
-    measure();
-    assert_int_equal(sched_getaffinity(0, sizeof now, &now), 0);
-    assert_true(CPU_EQUAL(&now, &all)); /* the caller's own stay what they were */
+    for (unsigned i = 0; i < 32; i++) {
+        measure();
+        assert_int_equal(sched_getaffinity(0, sizeof now, &now), 0);
+        assert_true(CPU_EQUAL(&now, &all)); /* the caller's own stay what they were */
+    }
     CPU_ZERO(&one);
     CPU_SET(sched_getcpu(), &one);
     assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
