@@ -142,8 +142,11 @@ def daemon_dead():
 
 def waits_for_a_page(vm):
     """One of its threads, a vCPU's, is in a fault that nobody has answered."""
-    return any((task / "wchan").read_text() == "handle_userfault"
-               for task in Path(f"/proc/{vm.pid}/task").iterdir())
+    for task in Path(f"/proc/{vm.pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # it has ended
+            if (task / "wchan").read_text() == "handle_userfault":
+                return True
+    return False
 
 
 def answers(balloon, seconds):
