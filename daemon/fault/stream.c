@@ -17,7 +17,7 @@
 #include "daemon/fault/stream_map.h"
 
 enum {
-    STREAM_TICK_MS = 5,  /* while it waits for faults' pages to come, or for a delay */
+    STREAM_TICK_MS = 5,  /* while it waits for faults' pages to come */
     STREAM_HELD_MS = 20, /* by its rate, before it looks again */
     STREAM_TIDY_MS = 50, /* what is pinned, here and at the source */
     STREAM_ATTEMPTS = 40,
@@ -371,6 +371,22 @@ static int rest_ms(const Stream *stream)
                : -1;
 }
 
+/*
+ * While faults alone are served: until the delay is over, or until it is to look whether all has come.  Who says that
+ * the guest runs wakes us.
+ */
+static int delayed_ms(const Stream *stream)
+{
+    const Import *import = stream->import;
+    uint64_t delay = UINT64_C(1000000) * import->config.stream_delay_ms;
+    uint64_t gone = clock_ns() - atomic_load(&import->gate_ns);
+
+    if (gone >= delay)
+        return 0;
+    return delay - gone < UINT64_C(1000000) * STREAM_TIDY_MS ? (int)((delay - gone) / 1000000 + 1)
+                                                             : STREAM_TIDY_MS;
+}
+
 /* Ticks only while something can change that nobody would wake us for. */
 static int wait_ms(Stream *stream)
 {
@@ -402,6 +418,9 @@ static int wait_ms(Stream *stream)
     if (stream->map_complete && stream_walk_has_missing(&stream->walk) &&
         !stream_walk_has_chunks(&stream->walk))
         return rest_ms(stream); /* only regions that are not there miss something */
+    if (stream->map_complete && !import->config.assist && !stream->keys.wait.full &&
+        !page_table_has(&import->table, PAGE_TABLE_STREAMING))
+        return delayed_ms(stream);
     return STREAM_TICK_MS;
 }
 

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A VM's memory goes over, whole and once, whatever it is made of."""
 
+import time
+from pathlib import Path
+
+from wire import PAGE
 from world import MIB, World, expect, fetched, host
 
 
@@ -97,6 +101,36 @@ def only_content_travels():
         destination.do("run")
         destination.verified(1)
         return f"{arrived['received_bytes'] / MIB:.2f} MiB for 16"
+
+
+def _stream_sleeps(daemon):
+    """How often the stream's thread has gone to sleep."""
+    for task in Path(f"/proc/{daemon.process.pid}/task").iterdir():
+        status = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines())
+        if status["Name"] == "stream":
+            return int(status["voluntary_ctxt_switches"])
+    raise AssertionError("no stream")
+
+
+def delayed():
+    """Until its delay is over the stream leaves the CPUs to those who serve faults, and then it goes on."""
+    with World(destination={"import": {"stream_delay_ms": 3000}}) as world:
+        source, destination = world.vms()
+        world.offer(source)
+        source.do("seal")
+        begin = time.monotonic()
+        world.destination.wait_import("vm", lambda i: i["populated_bytes"] == source.populated * PAGE)
+        before, since = _stream_sleeps(world.destination), time.monotonic()
+        time.sleep(1)
+        often = (_stream_sleeps(world.destination) - before) / (time.monotonic() - since)
+        early = world.destination.imported("vm")["pages"]["by_stream"]
+        expect(often < 60, f"the stream woke {often:.0f} times a second")
+        expect(early == 0 or time.monotonic() - begin > 3, f"{early} pages before the delay was over")
+        world.destination.wait_import("vm", lambda i: i["pages"]["by_stream"] > 0)
+        expect(time.monotonic() - begin > 2.5, "the stream did not wait")
+        destination.do("run")
+        world.complete(source, destination)
+        return f"{often:.0f} wake-ups a second"
 
 
 def single_pages():
