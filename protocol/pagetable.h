@@ -62,6 +62,7 @@ enum {
     PAGE_TABLE_PAGES_PER_WORD = 64 / PAGE_TABLE_BITS,
     PAGE_TABLE_HEADER_SIZE = 32768,
     PAGE_TABLE_BUSY = 16,
+    PAGE_TABLE_VCPUS = 2048,
     PAGE_TABLE_VERSION = 4,
     PAGE_TABLE_CHUNK_SHIFT = 21,
 };
@@ -119,6 +120,10 @@ typedef struct PageTableHeader {
     uint64_t
         ahead_ns; /* the daemon: when it last got on with bringing memory ahead of QEMU's own stream,
                           CLOCK_MONOTONIC, so that the client holds that back; 0: it does not bring any */
+    /* The VM's vCPU threads as the daemon knows them: who drove the migration may have told them, and is gone when
+     * another daemon takes over.  0: not known, or more than there is room for. */
+    uint32_t n_vcpus;
+    uint32_t vcpus[PAGE_TABLE_VCPUS];
 } PageTableHeader;
 
 _Static_assert(sizeof(PageTableHeader) <= PAGE_TABLE_HEADER_SIZE, "the header outgrew its pages");

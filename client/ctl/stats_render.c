@@ -218,6 +218,8 @@ static void append_import(JsonObject *import, gboolean ascii, GString *text)
 {
     append_title(text, import, "from", "source");
     append_memory(import, text);
+    if (member_bool(import, "adopted"))
+        append_figures(text, "counted", "since this daemon took over from an earlier one");
     append_traffic(import, text);
     append_pages(import, text);
     append_stream(import, text);

@@ -430,12 +430,25 @@ static gboolean adopt(Connection *connection, const ClientHello *hello, int tabl
     return TRUE;
 }
 
+/* A client that does not know its vCPUs does not bring them when it comes back: its import has kept them. */
+static void recall_vcpus(Connection *connection)
+{
+    const VcpuTable *kept = atomic_load(&connection->arrival->import->vcpus);
+
+    if (connection->n_vcpus == 0)
+        connection_set_vcpus(connection, kept->tids, kept->n);
+}
+
 static gboolean take_over(Connection *connection, const ClientHello *hello, char *ret_text)
 {
     int table = client_channel_take_fd(&connection->channel, hello->table_fd);
 
-    if (!is_held(connection->control, table))
-        return adopt(connection, hello, table, ret_text);
+    if (!is_held(connection->control, table)) {
+        if (!adopt(connection, hello, table, ret_text))
+            return FALSE;
+        recall_vcpus(connection);
+        return TRUE;
+    }
     close(table);
     g_strlcpy(ret_text, "its memory arrives here already, over a connection that has not ended yet",
               LIMIT_TEXT + 1);
@@ -464,6 +477,7 @@ gboolean arrival_resume(Connection *connection, const ClientHello *hello, char *
     arrival->connection = connection;
     connection->arrival = arrival;
     connection->limit = arrival->limit;
+    recall_vcpus(connection);
     arrival_compare_regions(arrival, hello);
     if (arrival->stage == ARRIVAL_RELEASING) /* after the WELCOME that follows */
         event_add(arrival->timer, &soon);

@@ -154,6 +154,12 @@ void page_table_walk_missing(const PageTable *table,
 /* Bytes of PRESENT and REMOVED pages, by a walk over what was ever written of the table; adoption only. */
 uint64_t page_table_present_bytes(const PageTable *table, const uint64_t *page_sizes);
 
+/* The VM's vCPU threads, for whoever adopts it; as many as there is room for, else none.  One thread. */
+void page_table_keep_vcpus(PageTable *table, const uint32_t *tids, uint32_t n);
+
+/* What was kept: how many, into ret_tids[PAGE_TABLE_VCPUS]. */
+uint32_t page_table_kept_vcpus(const PageTable *table, uint32_t *ret_tids);
+
 static inline bool page_table_has(const PageTable *table, uint32_t progress)
 {
     return (__atomic_load_n(&table->header->progress, __ATOMIC_ACQUIRE) & progress) == progress;

@@ -189,6 +189,26 @@ int page_table_keep_chunks(PageTable *table)
     return 0;
 }
 
+void page_table_keep_vcpus(PageTable *table, const uint32_t *tids, uint32_t n)
+{
+    if (n > PAGE_TABLE_VCPUS)
+        n = 0;
+    if (n > 0)
+        memcpy(table->header->vcpus, tids, n * sizeof *tids);
+    table->header->n_vcpus = n;
+}
+
+uint32_t page_table_kept_vcpus(const PageTable *table, uint32_t *ret_tids)
+{
+    uint32_t n =
+        __atomic_load_n(&table->header->n_vcpus, __ATOMIC_RELAXED); /* the client's to spoil */
+
+    if (n > PAGE_TABLE_VCPUS)
+        return 0;
+    memcpy(ret_tids, table->header->vcpus, n * sizeof *ret_tids);
+    return n;
+}
+
 void page_table_remove_region(PageTable *table, uint32_t region, PageWaited waited, void *user)
 {
     uint64_t first = table->first_word[region];

@@ -190,6 +190,8 @@ void import_set_vcpus(Import *import, const uint32_t *tids, uint32_t n)
     table = vcpu_table_new(tids, n, older);
     if (!table)
         return;
+    if (import->table.header)
+        page_table_keep_vcpus(&import->table, tids, n);
     atomic_store_explicit(&import->vcpus, table, memory_order_release);
     affinity_apply(import);
 }

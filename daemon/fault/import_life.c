@@ -156,6 +156,7 @@ Import *import_new(const ImportConfig *config, const ImportIdentity *identity,
         snprintf(import->source, sizeof import->source, "%s", source);
         memcpy(import->table.header->token, token, LIMIT_TOKEN);
         memcpy(import->table.header->source, import->source, sizeof import->source);
+        page_table_keep_vcpus(&import->table, identity->vcpus, identity->n_vcpus);
         hold(import);
         *ret_error = link_start(&import->link);
     }
@@ -359,6 +360,18 @@ static bool strings_are_plain(const Import *import)
     return plain;
 }
 
+/* A client may know them itself, and then knows better. */
+static void take_vcpus(Import *import)
+{
+    const VcpuTable *known = atomic_load(&import->vcpus);
+    uint32_t kept[PAGE_TABLE_VCPUS];
+
+    if (known->n > 0)
+        page_table_keep_vcpus(&import->table, known->tids, known->n);
+    else
+        import_set_vcpus(import, kept, page_table_kept_vcpus(&import->table, kept));
+}
+
 /*
  * What a dead daemon left: REQUESTED pages are asked again, which is safe only because nobody can
  * place them any more.  Faults it read and did not resolve are not reported again until woken.
@@ -395,6 +408,7 @@ static int take_over(Import *import)
     page_table_forget_requests(&import->table);
     import->adopted_bytes = page_table_present_bytes(&import->table, import->page_sizes);
     hold(import);
+    take_vcpus(import);
     if (open)
         atomic_store(&import->gate_ns, clock_ns());
     atomic_store(&import->state, open ? CLIENT_STATE_PAUSED : CLIENT_STATE_ARMED);

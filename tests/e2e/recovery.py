@@ -21,6 +21,11 @@ def share_missing(found):
     return found["missing_bytes"] / found["populated_bytes"] if found["populated_bytes"] else 1.0
 
 
+def vcpus_of(found):
+    """Threads that an import's figures name as vCPUs."""
+    return [vcpu["tid"] for vcpu in found["vcpus"] if vcpu["vcpu"] >= 0]
+
+
 def daemon_killed(lowest, highest, options=None):
     """The destination's daemon is killed when so much is missing, and started again."""
     with proxied() as (both, proxy):
@@ -37,6 +42,10 @@ def daemon_killed(lowest, highest, options=None):
         both.destination.start()
         adopted = both.destination.wait_import("vm", lambda i: True, 10)
         expect(adopted["adopted"], f"not adopted: {adopted}")
+        vcpus = destination.vcpu_threads()
+        session = both.destination.wait_session("vm")
+        expect(vcpus_of(seen) == vcpus_of(adopted) == vcpus and session["vcpus"] == len(vcpus),
+               f"vCPUs {vcpus}, told {vcpus_of(seen)} and then {vcpus_of(adopted)}, session {session}")
         proxy.undisturbed()
         migration.succeed()
         passes = verified(destination)
@@ -49,8 +58,8 @@ def daemon_killed_early():
 
 
 def daemon_killed_midway():
-    """Killed in the middle."""
-    return daemon_killed(0.2, 0.6)
+    """Killed in the middle; which threads are vCPUs only the migration's driver has told."""
+    return daemon_killed(0.2, 0.6, {"named_threads": False})
 
 
 def daemon_killed_late():

@@ -409,6 +409,26 @@ static void a_table_of_other_regions_is_refused(void **state)
     page_table_deinit(&adopted);
 }
 
+static void vcpus_are_kept_for_whoever_adopts_it(void **state)
+{
+    static uint32_t tids[PAGE_TABLE_VCPUS + 1], kept[PAGE_TABLE_VCPUS];
+    PageTable adopted;
+
+    (void)state;
+    for (uint32_t i = 0; i <= PAGE_TABLE_VCPUS; i++)
+        tids[i] = 7 * i + 1;
+    assert_int_equal(page_table_kept_vcpus(&table, kept), 0);
+    page_table_keep_vcpus(&table, tids, PAGE_TABLE_VCPUS);
+    assert_int_equal(adopt(&adopted), 0);
+    assert_int_equal(page_table_kept_vcpus(&adopted, kept), PAGE_TABLE_VCPUS);
+    assert_memory_equal(kept, tids, sizeof kept);
+    page_table_keep_vcpus(&table, tids, PAGE_TABLE_VCPUS + 1);
+    assert_int_equal(page_table_kept_vcpus(&adopted, kept), 0);
+    table.header->n_vcpus = PAGE_TABLE_VCPUS + 1; /* by a client */
+    assert_int_equal(page_table_kept_vcpus(&adopted, kept), 0);
+    page_table_deinit(&adopted);
+}
+
 /* A copy of the table in a memfd with other seals or another size. */
 static int adopt_copy(uint64_t size, int seals)
 {
@@ -522,6 +542,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_table_is_adopted_with_its_content, set_up, tear_down),
         cmocka_unit_test_setup_teardown(requests_are_forgotten, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_table_of_other_regions_is_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(vcpus_are_kept_for_whoever_adopts_it, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_table_that_could_shrink_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_no_memfd_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_table_of_huge_pages_is_refused, set_up, tear_down),

@@ -131,10 +131,19 @@ static void test_stats(void **state)
     (void)state;
     assert_non_null(strstr(page, "alpha: running, from 10.0.0.1:16520\n"));
     assert_non_null(strstr(page, "by fault 42"));
+    assert_null(strstr(page, "took over"));
     assert_non_null(strstr(page, "p50 35.2 µs"));
     assert_non_null(strstr(page, "4 ns  ####"));
     assert_non_null(strstr(page, "beta: sealed"));
     assert_non_null(strstr(page, "FENCED"));
+}
+
+static void test_stats_after_a_restart(void **state)
+{
+    g_autofree char *page = render("{\"imports\": [{\"vm\": \"alpha\", \"adopted\": true}]}");
+
+    (void)state;
+    assert_non_null(strstr(page, "counted   since this daemon took over"));
 }
 
 int main(void)
@@ -142,7 +151,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rate),     cmocka_unit_test(test_paused),
         cmocka_unit_test(test_verdicts), cmocka_unit_test(test_stats_of_strangers),
-        cmocka_unit_test(test_stats),
+        cmocka_unit_test(test_stats),    cmocka_unit_test(test_stats_after_a_restart),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

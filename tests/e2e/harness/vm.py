@@ -43,6 +43,7 @@ class Spec:
     order: str = "random"
     seed: int = 1
     firmware: str = "qboot"   # boots in 0.1 s where ring 0 is emulated; '' is QEMU's default
+    named_threads: bool = True  # else nobody but QEMU tells which threads are vCPUs
     extra: tuple = ()
 
     @property
@@ -198,7 +199,8 @@ class Vm(Guest):
     def _machine_arguments(self):
         spec = self.spec
         mem_mb = sum(size for _, size in spec.numa) or spec.mem_mb
-        arguments = ["-name", f"{self.name},debug-threads=on", "-uuid", self.uuid,
+        named = "on" if spec.named_threads else "off"
+        arguments = ["-name", f"{self.name},debug-threads={named}", "-uuid", self.uuid,
                      "-accel", spec.accelerator, "-cpu", host.cpu_model(spec.accelerator),
                      "-smp", str(spec.vcpus), "-m", f"{mem_mb}M",
                      *self._memory_arguments()]
