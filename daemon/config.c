@@ -318,8 +318,10 @@ static gboolean check_address(const char *what, const char *text, GError **error
     Address address;
 
     if (text && address_parse(text, &address)) {
-        g_set_error(error, config_error(), 0,
-                    "%s %s: must be HOST:PORT, with an IPv6 address in brackets", what, text);
+        g_set_error(
+            error, config_error(), 0,
+            "%s %s: must be HOST:PORT, with a port up to 65535 and an IPv6 address in brackets",
+            what, text);
         return FALSE;
     }
     return TRUE;
@@ -390,6 +392,20 @@ static gboolean check(Settings *settings, GError **error)
            check_group(settings->group, error) && check_group(settings->operator_group, error);
 }
 
+static gboolean check_rdma(const Settings *settings, CommandLine *command, GError **error)
+{
+    g_autoptr(GError) local = NULL;
+
+    if (config_rdma_check(settings, &command->warning, &local))
+        return TRUE;
+    if (command->check_only) {
+        g_propagate_error(error, g_steal_pointer(&local));
+        return FALSE;
+    }
+    command->warning = g_strdup(local->message);
+    return TRUE;
+}
+
 gboolean config_load(int *argc, char ***argv, Settings *ret_settings, CommandLine *ret_command,
                      GError **error)
 {
@@ -425,9 +441,7 @@ gboolean config_load(int *argc, char ***argv, Settings *ret_settings, CommandLin
         store(ret_settings, find_key("daemon", "socket"), socket, NULL);
     if (listen)
         store(ret_settings, find_key("peer", "listen"), listen, NULL);
-    if (check(ret_settings, error) &&
-        (!ret_command->check_only ||
-         config_rdma_check(ret_settings, &ret_command->warning, error))) {
+    if (check(ret_settings, error) && check_rdma(ret_settings, ret_command, error)) {
         ret_command->file = ret_command->check_only ? g_strdup(read) : NULL;
         return TRUE;
     }

@@ -6,6 +6,7 @@
 
 #include "daemon/config.h"
 #include "daemon/control/control.h"
+#include "daemon/core/log.h"
 #include "daemon/core/spin.h"
 #include "daemon/core/wake_cost.h"
 #include "paths.h"
@@ -66,6 +67,9 @@ int main(int argc, char **argv)
     }
     if (command.check_only)
         return say_sound(&command);
+    if (command.warning)
+        log_warning("%s", command.warning);
+    g_free(command.warning);
     raise_file_limit();
     measure(&settings.import);
     control = control_new(&settings, &error);

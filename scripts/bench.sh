@@ -29,7 +29,11 @@ while [[ $# -gt 0 ]]; do
         exit 0
         ;;
     --json)
-        arguments+=("$1" "$(realpath -m -- "${2:?"$1 needs a name"}")")
+        if [[ -z ${2-} ]]; then
+            echo "bench.sh: $1 needs a name" >&2
+            exit 2
+        fi
+        arguments+=("$1" "$(realpath -m -- "$2")")
         shift 2
         ;;
     *)

@@ -7,17 +7,37 @@
 #   sudo scripts/demo.sh [--mem MiB] [--fill MiB] [--vcpus N] [--json FILE]
 set -euo pipefail
 
+usage() {
+    echo "usage: scripts/demo.sh [--mem MiB] [--fill MiB] [--vcpus N] [--json FILE] [--keep FOLDER]"
+}
+
+# wrong TEXT: says what is wrong with the call, before anything is built for it.
+wrong() {
+    echo "demo.sh: $1" >&2
+    usage >&2
+    exit 2
+}
+
 # Files are named from where the caller stands.
 arguments=()
 while [[ $# -gt 0 ]]; do
     case $1 in
+    -h | --help)
+        usage
+        exit 0
+        ;;
     --json | --keep)
-        arguments+=("$1" "$(realpath -m -- "${2:?"$1 needs a name"}")")
+        [[ -n ${2-} ]] || wrong "$1 needs a name"
+        arguments+=("$1" "$(realpath -m -- "$2")")
+        shift 2
+        ;;
+    --mem | --fill | --vcpus | --timeout)
+        [[ ${2-} =~ ^[0-9]+$ ]] || wrong "$1 needs a number"
+        arguments+=("$1" "$2")
         shift 2
         ;;
     *)
-        arguments+=("$1")
-        shift
+        wrong "unknown option '$1'"
         ;;
     esac
 done
@@ -25,12 +45,6 @@ done
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-case " ${arguments[*]-} " in
-*" -h "* | *" --help "*)
-    echo "usage: scripts/demo.sh [--mem MiB] [--fill MiB] [--vcpus N] [--json FILE]"
-    exit 0
-    ;;
-esac
 [[ $(id -u) -eq 0 ]] || die "run as root: it needs /dev/kvm, userfaultfd and, at first, apt-get"
 
 scripts/deps.sh

@@ -34,7 +34,8 @@ char *address_complete(const char *option, const char *text, GError **error)
     if (address_split(text, &host, &port))
         return g_strdup_printf(strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
     g_set_error(error, CALL_ERROR, CALL_ERROR_USAGE,
-                "%s '%s' is no address: HOST, HOST:PORT, or an IPv6 address in brackets", option,
-                text);
+                "%s '%s' is no address: HOST or HOST:PORT, with a port up to 65535 and an IPv6 "
+                "address in brackets",
+                option, text);
     return NULL;
 }

@@ -5,6 +5,7 @@
 #include "client/ctl/format.h"
 #include "client/ctl/host_check.h"
 #include "client/ctl/rdma_port.h"
+#include "client/ctl/transport.h"
 #include "protocol/qmp/json.h"
 
 /* What the kernel has; the daemon needs a library for each besides. */
@@ -25,37 +26,15 @@ static gboolean always_rdma(JsonObject *rdma)
     return strcmp(member_string(rdma, "transport"), "rdma") == 0;
 }
 
-/* How many of [rdma] peers, which the daemon has understood, have this word; NULL: any. */
-static guint peers_with(JsonObject *rdma, const char *wanted)
-{
-    g_auto(GStrv) entries = g_strsplit(member_string(rdma, "peers"), ",", -1);
-    guint n = 0;
-
-    for (guint i = 0; entries[i]; i++) {
-        char *word = strchr(entries[i], '=');
-
-        if (word && (!wanted || strcmp(g_strstrip(word + 1), wanted) == 0))
-            n++;
-    }
-    return n;
-}
-
 /* With which hosts no VM can arrive or leave where RDMA cannot be had; NULL: there are none. */
 static const char *refused(JsonObject *rdma)
 {
     if (always_rdma(rdma))
         return "no VM can arrive or leave with [peer] transport = rdma";
-    if (peers_with(rdma, "rdma") > 0)
+    if (transport_peers_with(rdma, "rdma") > 0)
         return "no VM can arrive from the hosts for which [rdma] peers wants rdma, or leave to "
                "them";
     return NULL;
-}
-
-/* No host is talked to by RDMA, whatever networks are trusted. */
-static gboolean never_rdma(JsonObject *rdma)
-{
-    return strcmp(member_string(rdma, "transport"), "tcp") == 0 &&
-           peers_with(rdma, NULL) == peers_with(rdma, "tcp");
 }
 
 /* RDMA is insisted on, and off. */
@@ -188,7 +167,7 @@ void host_check_rdma(HostCheck *check, JsonObject *status)
     g_autofree char *in_kernel = kernel_devices();
     gboolean set_up = rdma && *member_string(rdma, "networks");
 
-    if (set_up && never_rdma(rdma)) {
+    if (set_up && transport_never_rdma(rdma)) {
         host_say(check, "rdma", HOST_OK, NULL,
                  "[peer] transport = tcp forbids RDMA, whatever [rdma] networks says: memory "
                  "travels over TCP");
@@ -200,7 +179,7 @@ void host_check_rdma(HostCheck *check, JsonObject *status)
         check_off(
             check,
             "[peer] transport = rdma, and [rdma] networks is empty: no VM can arrive or leave");
-    } else if (rdma && peers_with(rdma, "rdma") > 0) {
+    } else if (rdma && transport_peers_with(rdma, "rdma") > 0) {
         check_off(check, "[rdma] peers wants rdma for some hosts, and [rdma] networks is empty: no "
                          "VM can arrive from them, or leave to them");
     } else if (*in_kernel) {

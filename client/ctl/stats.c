@@ -12,13 +12,14 @@
 
 enum { ANSWER_MS = 30 * 1000 };
 
+#define ONCE           (-G_MAXDOUBLE)
 #define INTERVAL_MIN_S 0.05
 #define INTERVAL_MAX_S 86400.0
 
 typedef struct StatsOptions {
     const char *vm;
     gboolean json;
-    double interval_s; /* 0: once */
+    double interval_s; /* ONCE: no more often */
 } StatsOptions;
 
 static JsonNode *ask(Daemon *daemon, const char *vm, GError **error)
@@ -121,7 +122,7 @@ static char **complete_watch(int *argc, char **argv)
 
 static gboolean check_interval(double interval_s, GError **error)
 {
-    if (interval_s == 0 || (interval_s >= INTERVAL_MIN_S && interval_s <= INTERVAL_MAX_S))
+    if (interval_s == ONCE || (interval_s >= INTERVAL_MIN_S && interval_s <= INTERVAL_MAX_S))
         return TRUE;
     g_set_error(error, CALL_ERROR, CALL_ERROR_USAGE, "--watch takes %g to %g seconds",
                 INTERVAL_MIN_S, INTERVAL_MAX_S);
@@ -130,7 +131,7 @@ static gboolean check_interval(double interval_s, GError **error)
 
 gboolean command_stats(const char *socket, int argc, char **argv, GError **error)
 {
-    StatsOptions options = {.interval_s = 0};
+    StatsOptions options = {.interval_s = ONCE};
     const GOptionEntry entries[] = {
         {"watch", 0, 0, G_OPTION_ARG_DOUBLE, &options.interval_s,
          "go on, every second or every so many", "[SECONDS]"},

@@ -18,6 +18,26 @@ gboolean transport_check_word(const char *word, GError **error)
     return FALSE;
 }
 
+guint transport_peers_with(JsonObject *rdma, const char *wanted)
+{
+    g_auto(GStrv) entries = g_strsplit(member_string(rdma, "peers"), ",", -1);
+    guint n = 0;
+
+    for (guint i = 0; entries[i]; i++) {
+        char *word = strchr(entries[i], '=');
+
+        if (word && (!wanted || strcmp(g_strstrip(word + 1), wanted) == 0))
+            n++;
+    }
+    return n;
+}
+
+gboolean transport_never_rdma(JsonObject *rdma)
+{
+    return strcmp(member_string(rdma, "transport"), "tcp") == 0 &&
+           transport_peers_with(rdma, NULL) == transport_peers_with(rdma, "tcp");
+}
+
 char *transport_word(JsonObject *import)
 {
     JsonObject *transport = member_object(import, "transport");
@@ -89,6 +109,12 @@ char *transport_host_line(JsonObject *status)
 
     if (!*member_string(rdma, "networks"))
         return NULL;
+    if (transport_never_rdma(rdma))
+        return g_strdup("RDMA is off: [peer] transport = tcp");
+    if (element_count(member_array(rdma, "addresses")) == 0)
+        return g_strdup_printf(
+            "RDMA on %s: this host has no address there that other hosts can reach",
+            member_string(rdma, "networks"));
     for (guint i = 0; i < element_count(devices); i++)
         g_string_append_printf(names, "%s%s", i ? ", " : "",
                                json_array_get_string_element(devices, i));

@@ -8,6 +8,11 @@
 /* NULL, "auto", "tcp" and "rdma" are fine; FALSE with CALL_ERROR_USAGE. */
 gboolean transport_check_word(const char *word, GError **error);
 
+/* Of status's "rdma": how many of [rdma] peers have this word (NULL: any); whether no host is talked to by RDMA,
+ * whatever networks are trusted. */
+guint transport_peers_with(JsonObject *rdma, const char *wanted);
+gboolean transport_never_rdma(JsonObject *rdma);
+
 /* An import's, in a word or two: "rdma rxe0"; "-" if its daemon does not say. */
 char *transport_word(JsonObject *import);
 

@@ -127,8 +127,11 @@ static gboolean make_folder(const char *path, mode_t mode, GError **error)
 
     if (reason == 0 || g_file_test(path, G_FILE_TEST_IS_DIR))
         return TRUE;
-    return fail(error, reason, "cannot make the folder %s: %s", path,
-                reason == ENOENT ? "the one above it does not exist" : strerror(reason));
+    return fail(error, reason, "cannot make the folder %s: %s%s", path,
+                reason == ENOENT ? "the one above it does not exist" : strerror(reason),
+                reason == EACCES && geteuid() != 0
+                    ? ": run as root, or set [daemon] runtime_dir and socket to where you may write"
+                    : "");
 }
 
 /* A socket file may be left over; a living daemon's must not be taken away from it. */
@@ -203,7 +206,7 @@ static gboolean open_peer_listener(Control *control, GError **error)
                     "port %s is taken: is another postcopyd running? choose another with --listen",
                     text);
     if (fd < 0)
-        return fail(error, -fd, "cannot listen on %s: %s", text, strerror(-fd));
+        return fail(error, -fd, "cannot listen on %s: %s", text, address_error(fd));
     control->peer_listener = fd;
     address_own_port(fd, control->peer_port, sizeof control->peer_port);
     if (control->settings->insecure_plaintext && !address_is_loopback(&address))

@@ -303,7 +303,8 @@ void departure_lent_prepare(Control *control, const guint8 *uuid, int pid, const
 
     if (address_parse(destination, &address) || address.host[0] == '\0') {
         asker_answer(control, &asker, -EINVAL, 0,
-                     "the destination must be HOST:PORT, with an IPv6 address in brackets");
+                     "the destination must be HOST:PORT, with a port up to 65535 and an IPv6 "
+                     "address in brackets");
         return;
     }
     job = g_new0(PrepareJob, 1);

@@ -224,7 +224,8 @@ static const char *check_offer(const Connection *connection, const char *destina
     if (departure_lent_busy(connection->control, connection->uuid))
         return "the VM is leaving already";
     if (address_parse(destination, &address) || address.host[0] == '\0')
-        return "the destination must be HOST:PORT, with an IPv6 address in brackets";
+        return "the destination must be HOST:PORT, with a port up to 65535 and an IPv6 address in "
+               "brackets";
     return NULL;
 }
 

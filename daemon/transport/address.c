@@ -74,7 +74,12 @@ static int resolve(const Address *address, int flags, struct addrinfo **ret_list
         return 0;
     if (error == EAI_NONAME && flags & AI_NUMERICHOST)
         return -EINVAL;
-    return error == EAI_SYSTEM ? -errno : error == EAI_MEMORY ? -ENOMEM : -EHOSTUNREACH;
+    return error == EAI_SYSTEM ? -errno : error == EAI_MEMORY ? -ENOMEM : -ENXIO;
+}
+
+const char *address_error(int error)
+{
+    return error == -ENXIO ? "its name is not known" : strerror(-error);
 }
 
 bool address_is_numeric(const Address *address)

@@ -280,7 +280,7 @@ static PeerSocket *connect_by(Connect connect, const char *address, int dead_ms,
     if (*ret_error == 0)
         return peer;
     snprintf(ret_text, LIMIT_TEXT + 1, "daemon at %.200s: %.700s", address,
-             text[0] ? text : strerror(-*ret_error));
+             text[0] ? text : address_error(*ret_error));
     peer_socket_free(peer);
     return NULL;
 }

@@ -127,6 +127,7 @@ def main():
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error("--rounds: at least 1")
+    host.check_writable(parser, options.json)
     host.exit_on_sigterm()
     return run(options)
 

@@ -192,6 +192,7 @@ def main():
     parser.add_argument("--vcpus", type=int, default=2, metavar="N")
     parser.add_argument("--only", metavar="TEXT", help="only variants with this in their names")
     options = parser.parse_args()
+    host.check_writable(parser, options.json)
     host.exit_on_sigterm()
     try:
         return run(options)

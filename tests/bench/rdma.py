@@ -84,6 +84,7 @@ def main():
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error("--rounds: at least 1")
+    host.check_writable(parser, options.json)
     host.exit_on_sigterm()
     result = {"bench": "rdma", "machine": machine(), "rounds": options.rounds, "at_most": AT_MOST,
               **merged([measured(what, options.rounds) for what in GUESTS])}

@@ -251,6 +251,7 @@ def main():
     if options.mem < least:
         parser.error(f"--fill {options.fill} wants --mem {least} or more: the guest needs some for "
                      "itself, and some that must read as zero")
+    host.check_writable(parser, options.json)
     host.exit_on_sigterm()
     try:
         return run(options)

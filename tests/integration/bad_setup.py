@@ -126,7 +126,7 @@ def config_mistakes():
 
 
 def rdma_never():
-    """RDMA that a configuration wants and can never have: --check says so, and the daemon serves."""
+    """RDMA that a configuration wants and can never have: --check says so, and the daemon says so and serves."""
     with host.workdir() as name, _busy_world():
         folder = Path(name)
         for number, (transport, rdma) in enumerate((
@@ -146,8 +146,13 @@ def rdma_never():
             expect(bool(done.stderr) == warned, done)
             if warned:
                 mentions(done.stderr, "postcopyd: warning:", f"rdma for {network}", "take it out of peers")
-        with World(source={"peer": {"transport": "rdma"}}) as world:
+        loopback = _run(["--config", _config(folder, "l", rdma={"networks": "127.0.0.1"}), "--check"])
+        expect(loopback.returncode == 0, loopback)
+        mentions(loopback.stderr, "postcopyd: warning:", "loopback addresses")
+        with World(source={"peer": {"transport": "rdma"}}, destination={"rdma": {"networks": "127.0.0.1"}}) as world:
             expect(world.source.stats()["rdma"]["transport"] == "rdma", world.source.stats())
+            expect("warning: [peer] transport = rdma" in world.source.log(), world.source.log())
+            expect("names loopback addresses" in world.destination.log(), world.destination.log())
         return said
 
 

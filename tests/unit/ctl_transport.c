@@ -96,10 +96,19 @@ static void remarks_are_for_those_who_set_it_up(void **state)
 
 static void hosts_and_exports_are_described(void **state)
 {
-    g_autoptr(JsonNode) host =
-        parse("{\"rdma\":{\"devices\":[\"rxe0\",\"mlx5_0\"],\"networks\":\"10.0.0.0/8\","
-              "\"pinned_bytes\":1048576,\"pinned_most_bytes\":1073741824}}");
-    g_autoptr(JsonNode) bare = parse("{\"rdma\":{\"devices\":[],\"networks\":\"10.0.0.0/8\"}}");
+    g_autoptr(JsonNode) host = parse(
+        "{\"rdma\":{\"devices\":[\"rxe0\",\"mlx5_0\"],\"networks\":\"10.0.0.0/8\","
+        "\"addresses\":[\"10.0.0.1\"],\"pinned_bytes\":1048576,\"pinned_most_bytes\":1073741824}}");
+    g_autoptr(JsonNode) bare = parse("{\"rdma\":{\"devices\":[],\"networks\":\"10.0.0.0/8\","
+                                     "\"addresses\":[\"10.0.0.1\"]}}");
+    g_autoptr(JsonNode) elsewhere =
+        parse("{\"rdma\":{\"devices\":[\"rxe0\"],\"networks\":\"127.0.0.1\","
+              "\"addresses\":[]}}");
+    g_autoptr(JsonNode) tcp = parse("{\"rdma\":{\"devices\":[\"rxe0\"],\"networks\":\"10.0.0.0/8\","
+                                    "\"addresses\":[\"10.0.0.1\"],\"transport\":\"tcp\"}}");
+    g_autoptr(JsonNode) but_one = parse("{\"rdma\":{\"devices\":[\"rxe0\"],\"networks\":\"10.0.0.0/"
+                                        "8\",\"addresses\":[\"10.0.0.1\"],"
+                                        "\"transport\":\"tcp\",\"peers\":\"10.0.0.2=rdma\"}}");
     g_autoptr(JsonNode) off = parse("{\"rdma\":{\"devices\":[\"rxe0\"],\"networks\":\"\"}}");
     g_autoptr(JsonNode) export = parse(
         "{\"rdma\":{\"pairs\":2,\"spans\":5,\"pinned_bytes\":1024,\"reason\":\"no budget\"}}");
@@ -111,6 +120,12 @@ static void hosts_and_exports_are_described(void **state)
                 "RDMA on 10.0.0.0/8 by rxe0, mlx5_0, pinned 1.00 MiB of 1.00 GiB");
     assert_text(transport_host_line(json_node_get_object(bare)),
                 "RDMA on 10.0.0.0/8 by no device, pinned 0 B of 0 B");
+    assert_text(transport_host_line(json_node_get_object(elsewhere)),
+                "RDMA on 127.0.0.1: this host has no address there that other hosts can reach");
+    assert_text(transport_host_line(json_node_get_object(tcp)),
+                "RDMA is off: [peer] transport = tcp");
+    assert_text(transport_host_line(json_node_get_object(but_one)),
+                "RDMA on 10.0.0.0/8 by rxe0, pinned 0 B of 0 B");
     assert_text(transport_host_line(json_node_get_object(off)), NULL);
     assert_text(transport_export_line(json_node_get_object(export)),
                 "pairs 2, spans 5, pinned 1.00 KiB (no budget)");

@@ -47,6 +47,17 @@ def workdir():
     return tempfile.TemporaryDirectory(prefix="postcopy-", dir=where)
 
 
+def check_writable(parser, path):
+    """Ends the program at once if what it measures could not be written there at its end."""
+    if not path:
+        return
+    try:
+        with open(path, "a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        parser.error(f"--json {path}: {error.strerror}")
+
+
 def exit_on_sigterm():
     """Lets context managers end their QEMUs when a time limit ends this program."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
