@@ -19,9 +19,9 @@ gboolean config_rdma_check(const Settings *settings, char **ret_warning, GError 
             "from and to there are refused unless they are told to go by TCP; name it in [rdma] "
             "networks too, on both hosts, or take it out of peers",
             network);
-    else if (networks_name_loopback(trusted))
+    else if (settings->transport != IMPORT_TRANSPORT_TCP && networks_are_loopback(trusted))
         *ret_warning = g_strdup(
-            "[rdma] networks names loopback addresses, over which memory never goes by RDMA: "
+            "[rdma] networks lists loopback addresses alone, over which memory never goes by RDMA: "
             "name the network between the hosts there, on both hosts");
     return TRUE;
 }

@@ -21,6 +21,7 @@ wrong() {
 # Files are named from where the caller stands.
 arguments=()
 while [[ $# -gt 0 ]]; do
+    [[ $1 != --*=* ]] || set -- "${1%%=*}" "${1#*=}" "${@:2}"
     case $1 in
     -h | --help)
         usage
@@ -32,7 +33,7 @@ while [[ $# -gt 0 ]]; do
         shift 2
         ;;
     --mem | --fill | --vcpus | --timeout)
-        [[ ${2-} =~ ^[0-9]+$ ]] || wrong "$1 needs a number"
+        [[ ${2-} =~ ^[0-9]+([.][0-9]+)?$ ]] || wrong "$1 needs a number"
         arguments+=("$1" "$2")
         shift 2
         ;;

@@ -111,13 +111,12 @@ char *transport_host_line(JsonObject *status)
         return NULL;
     if (transport_never_rdma(rdma))
         return g_strdup("RDMA is off: [peer] transport = tcp");
-    if (element_count(member_array(rdma, "addresses")) == 0)
-        return g_strdup_printf(
-            "RDMA on %s: this host has no address there that other hosts can reach",
-            member_string(rdma, "networks"));
     for (guint i = 0; i < element_count(devices); i++)
         g_string_append_printf(names, "%s%s", i ? ", " : "",
                                json_array_get_string_element(devices, i));
-    return g_strdup_printf("RDMA on %s by %s, pinned %s of %s", member_string(rdma, "networks"),
-                           names->len ? names->str : "no device", pinned, most);
+    /* Whoever lists the other hosts' addresses alone has none there, and RDMA. */
+    return g_strdup_printf(
+        "RDMA on %s%s by %s, pinned %s of %s", member_string(rdma, "networks"),
+        element_count(member_array(rdma, "addresses")) == 0 ? " (no address of this host)" : "",
+        names->len ? names->str : "no device", pinned, most);
 }

@@ -79,7 +79,7 @@ static int resolve(const Address *address, int flags, struct addrinfo **ret_list
 
 const char *address_error(int error)
 {
-    return error == -ENXIO ? "its name is not known" : strerror(-error);
+    return error == -ENXIO ? "its name cannot be looked up" : strerror(-error);
 }
 
 bool address_is_numeric(const Address *address)

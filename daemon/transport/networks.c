@@ -338,17 +338,31 @@ bool networks_is_empty(const Networks *networks)
     return !networks || networks->n == 0;
 }
 
-bool networks_name_loopback(const Networks *networks)
+static bool is_loopback(const Network *network)
 {
     static const uint8_t ipv4[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127};
 
-    for (unsigned i = 0; networks && i < networks->n; i++) {
-        const Network *network = &networks->networks[i];
-        if ((network->prefix >= MAPPED_BITS + 8 &&
-             same_bits(network->address, ipv4, MAPPED_BITS + 8)) ||
-            (network->prefix == BITS &&
-             memcmp(network->address, &in6addr_loopback, sizeof network->address) == 0))
-            return true;
-    }
-    return false;
+    return (network->prefix >= MAPPED_BITS + 8 &&
+            same_bits(network->address, ipv4, MAPPED_BITS + 8)) ||
+           (network->prefix == BITS &&
+            memcmp(network->address, &in6addr_loopback, sizeof network->address) == 0);
+}
+
+static unsigned loopbacks(const Networks *networks)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; networks && i < networks->n; i++)
+        n += is_loopback(&networks->networks[i]);
+    return n;
+}
+
+bool networks_name_loopback(const Networks *networks)
+{
+    return loopbacks(networks) > 0;
+}
+
+bool networks_are_loopback(const Networks *networks)
+{
+    return !networks_is_empty(networks) && loopbacks(networks) == networks->n;
 }

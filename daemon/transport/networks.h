@@ -51,4 +51,7 @@ bool networks_is_empty(const Networks *networks);
 /* True if some entry is, or holds, loopback addresses only. */
 bool networks_name_loopback(const Networks *networks);
 
+/* True if there are entries, and all of them are so. */
+bool networks_are_loopback(const Networks *networks);
+
 #endif

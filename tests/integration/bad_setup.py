@@ -139,6 +139,7 @@ def rdma_never():
                 ("10.2.0.0/16", True, {"networks": "10.1.0.0/16", "peers": "10.2.0.0/16=rdma"}),
                 ("", False, {"networks": "10.1.0.0/16", "peers": "10.2.0.0/16=tcp, 10.1.2.3=rdma"}),
                 ("", False, {"networks": "10.1.0.0/16", "peers": "10.0.0.0/8=rdma"}),
+                ("", False, {"networks": "10.1.0.0/16, 127.0.0.1"}),
                 ("", False, {}))):
             path = _config(folder, f"w{number}", rdma=rdma)
             done = _run(["--config", path, "--check"])
@@ -152,7 +153,7 @@ def rdma_never():
         with World(source={"peer": {"transport": "rdma"}}, destination={"rdma": {"networks": "127.0.0.1"}}) as world:
             expect(world.source.stats()["rdma"]["transport"] == "rdma", world.source.stats())
             expect("warning: [peer] transport = rdma" in world.source.log(), world.source.log())
-            expect("names loopback addresses" in world.destination.log(), world.destination.log())
+            expect("lists loopback addresses" in world.destination.log(), world.destination.log())
         return said
 
 

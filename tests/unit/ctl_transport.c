@@ -121,7 +121,7 @@ static void hosts_and_exports_are_described(void **state)
     assert_text(transport_host_line(json_node_get_object(bare)),
                 "RDMA on 10.0.0.0/8 by no device, pinned 0 B of 0 B");
     assert_text(transport_host_line(json_node_get_object(elsewhere)),
-                "RDMA on 127.0.0.1: this host has no address there that other hosts can reach");
+                "RDMA on 127.0.0.1 (no address of this host) by rxe0, pinned 0 B of 0 B");
     assert_text(transport_host_line(json_node_get_object(tcp)),
                 "RDMA is off: [peer] transport = tcp");
     assert_text(transport_host_line(json_node_get_object(but_one)),

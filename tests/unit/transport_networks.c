@@ -230,12 +230,12 @@ static void emptiness_and_loopback_are_told(void **state)
 {
     static const struct {
         const char *list;
-        bool empty, loopback;
+        bool empty, loopback, all;
     } lists[] = {
-        {NULL, true, false},          {" ", true, false},
-        {"10.0.0.0/8", false, false}, {"10.0.0.0/8, 127.0.0.1", false, true},
-        {"127.0.0.0/8", false, true}, {"::1", false, true},
-        {"0.0.0.0/0", false, false},  {"::/0", false, false},
+        {NULL, true, false, false},          {" ", true, false, false},
+        {"10.0.0.0/8", false, false, false}, {"10.0.0.0/8, 127.0.0.1", false, true, false},
+        {"127.0.0.0/8", false, true, true},  {"::1, 127.0.0.1", false, true, true},
+        {"0.0.0.0/0", false, false, false},  {"::/0", false, false, false},
     };
     char text[LIMIT_TEXT + 1];
 
@@ -245,6 +245,7 @@ static void emptiness_and_loopback_are_told(void **state)
         assert_non_null(networks);
         assert_int_equal(networks_is_empty(networks), lists[i].empty);
         assert_int_equal(networks_name_loopback(networks), lists[i].loopback);
+        assert_int_equal(networks_are_loopback(networks), lists[i].all);
         networks_free(networks);
     }
     assert_true(networks_is_empty(NULL));
