@@ -75,8 +75,10 @@ static gboolean print_pages(const StatsOptions *options, Daemon *daemon, const I
         if (!is_known(options, node_object(answer), &local))
             break;
         print_page(options, answer);
+        if (options->interval_s == ONCE)
+            break;
         next += (gint64)(options->interval_s * G_USEC_PER_SEC);
-    } while (options->interval_s > 0 && wait_until(interrupt, next, &local));
+    } while (wait_until(interrupt, next, &local));
     if (!local || g_error_matches(local, CALL_ERROR, CALL_ERROR_INTERRUPTED))
         return TRUE;
     g_propagate_error(error, g_steal_pointer(&local));

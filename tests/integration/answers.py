@@ -112,6 +112,7 @@ def wrong_words():
                 (("cancel", source.vm), 1, f"VM '{source.vm}' is here", "not leaving"),
                 (("stats", "nosuch"), 1, "nosuch", "status"),
                 (("stats", "nosuch", "--json"), 1, "no VM 'nosuch'", "status"),
+                *((("stats", f"--watch={often}"), 2, "0.05 to 86400") for often in ("0", "-1", "0.01", "1e9")),
                 (("limit", "12Q"), 2, "12Q", "no rate"),
                 (("limit", "nosuch", "1M"), 1, "nosuch", "destination"),
                 (("cancel", "--bogus", "vm"), 2, "bogus", "cancel --help"),
