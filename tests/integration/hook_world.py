@@ -133,6 +133,17 @@ class Monitor:
                     if c["capability"] == name)
 
 
+def _started(site, process):
+    """The monitor of a QEMU that starts: its socket is there a moment before anybody listens."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return Monitor(site.monitor)
+        except (FileNotFoundError, ConnectionRefusedError):
+            expect(process.poll() is None and time.monotonic() < deadline, "QEMU does not start")
+            time.sleep(0.01)
+
+
 @contextlib.contextmanager
 def _qemu(site, capabilities):
     values = re.findall(r'<qemu:arg value="([^"]*)"/>', site.arriving())
@@ -142,12 +153,8 @@ def _qemu(site, capabilities):
              "-S", "-chardev", "socket,id=console,host=127.0.0.1,port=0,server=on,wait=off", *values]
     with subprocess.Popen(words, stdin=subprocess.DEVNULL) as process:
         try:
-            deadline = time.monotonic() + 20
-            while not site.monitor.exists():
-                expect(process.poll() is None and time.monotonic() < deadline, "QEMU does not start")
-                time.sleep(0.01)
-            site.pid_file(process.pid)
-            with Monitor(site.monitor) as monitor:
+            with _started(site, process) as monitor:
+                site.pid_file(process.pid)
                 monitor.ask("migrate-set-capabilities", capabilities=[
                     {"capability": name, "state": True} for name in capabilities])
             yield process
