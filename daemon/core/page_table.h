@@ -154,7 +154,8 @@ void page_table_walk_missing(const PageTable *table,
 /* Bytes of PRESENT and REMOVED pages, by a walk over what was ever written of the table; adoption only. */
 uint64_t page_table_present_bytes(const PageTable *table, const uint64_t *page_sizes);
 
-/* The VM's vCPU threads, for whoever adopts it; as many as there is room for, else none.  One thread. */
+/* The VM's vCPU threads, for whoever adopts it; none if they are more than PAGE_TABLE_VCPUS.  The thread that
+ * made or adopted the table. */
 void page_table_keep_vcpus(PageTable *table, const uint32_t *tids, uint32_t n);
 
 /* What was kept: how many, into ret_tids[PAGE_TABLE_VCPUS]. */

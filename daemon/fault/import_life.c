@@ -82,11 +82,13 @@ static Import *new_without_table(const ImportConfig *config, const ImportIdentit
 
 static void hold(Import *import)
 {
+    const VcpuTable *vcpus = atomic_load(&import->vcpus);
     PageTableHeader *header = import->table.header;
 
     import->generation = ++header->generation;
     header->holder_pid = (uint64_t)getpid();
     header->holder_start = process_start(getpid());
+    page_table_keep_vcpus(&import->table, vcpus->tids, vcpus->n);
 }
 
 /* Adoption wakes every range anyway. */
@@ -156,7 +158,6 @@ Import *import_new(const ImportConfig *config, const ImportIdentity *identity,
         snprintf(import->source, sizeof import->source, "%s", source);
         memcpy(import->table.header->token, token, LIMIT_TOKEN);
         memcpy(import->table.header->source, import->source, sizeof import->source);
-        page_table_keep_vcpus(&import->table, identity->vcpus, identity->n_vcpus);
         hold(import);
         *ret_error = link_start(&import->link);
     }
@@ -361,14 +362,12 @@ static bool strings_are_plain(const Import *import)
 }
 
 /* A client may know them itself, and then knows better. */
-static void take_vcpus(Import *import)
+static void recall_vcpus(Import *import)
 {
     const VcpuTable *known = atomic_load(&import->vcpus);
     uint32_t kept[PAGE_TABLE_VCPUS];
 
-    if (known->n > 0)
-        page_table_keep_vcpus(&import->table, known->tids, known->n);
-    else
+    if (known->n == 0)
         import_set_vcpus(import, kept, page_table_kept_vcpus(&import->table, kept));
 }
 
@@ -407,8 +406,8 @@ static int take_over(Import *import)
     page_table_each_received(&import->table, finish_received, &(Adoption){.import = import});
     page_table_forget_requests(&import->table);
     import->adopted_bytes = page_table_present_bytes(&import->table, import->page_sizes);
+    recall_vcpus(import);
     hold(import);
-    take_vcpus(import);
     if (open)
         atomic_store(&import->gate_ns, clock_ns());
     atomic_store(&import->state, open ? CLIENT_STATE_PAUSED : CLIENT_STATE_ARMED);

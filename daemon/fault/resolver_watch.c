@@ -102,7 +102,7 @@ static void serve_watch(Resolver *resolver, ShardWatch *watch, bool more)
 /*
  * A read that failed took nothing, and poll tells whether it may be tried again: it found a signal instead of a
  * fault (-EINTR: of ours, a debugger's, a freezer's), or the kernel will not wait in a read of a non-blocking uffd
- * (-EAGAIN: always before 6.2, seldom later).
+ * (-EAGAIN: with some kernels always, seldom with others).
  */
 static void poll_instead(Resolver *resolver, ShardWatch *watch, int error)
 {

@@ -40,7 +40,7 @@ bool address_peer_is_reserved(int socket);
 /* A listening socket, non-blocking; -EADDRINUSE and so on. */
 int address_listen(const Address *address);
 
-/* What those two say, in words; -ENXIO is that the host's name could not be looked up.  Any thread. */
+/* What connecting and listening say, in words; -ENXIO is that the host's name could not be looked up.  Any thread. */
 const char *address_error(int error);
 
 /* True if the host is an address, not a name: nobody needs to be asked. Never blocks. */

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from wire import Client
 from world import expect, host, postcopyd
+from harness.qmp import connect  # world has said where it is
 
 UUID = "11111111-2222-4333-8444-555555555555"
 TOKEN = "0123456789abcdef" * 4
@@ -97,12 +98,11 @@ class Site:
 
 
 class Monitor:
-    """A QMP connection."""
+    """A QMP connection, of a QEMU that may just be starting."""
 
-    def __init__(self, path):
-        self._socket = socket.socket(socket.AF_UNIX)
+    def __init__(self, path, alive=lambda: True):
+        self._socket = connect(path, time.monotonic() + 20, alive)
         self._socket.settimeout(10)
-        self._socket.connect(str(path))
         self._file = self._socket.makefile("rw", encoding="utf-8")
         self._file.readline()
         self.ask("qmp_capabilities")
@@ -133,17 +133,6 @@ class Monitor:
                     if c["capability"] == name)
 
 
-def _started(site, process):
-    """The monitor of a QEMU that starts: its socket is there a moment before anybody listens."""
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            return Monitor(site.monitor)
-        except (FileNotFoundError, ConnectionRefusedError):
-            expect(process.poll() is None and time.monotonic() < deadline, "QEMU does not start")
-            time.sleep(0.01)
-
-
 @contextlib.contextmanager
 def _qemu(site, capabilities):
     values = re.findall(r'<qemu:arg value="([^"]*)"/>', site.arriving())
@@ -153,7 +142,7 @@ def _qemu(site, capabilities):
              "-S", "-chardev", "socket,id=console,host=127.0.0.1,port=0,server=on,wait=off", *values]
     with subprocess.Popen(words, stdin=subprocess.DEVNULL) as process:
         try:
-            with _started(site, process) as monitor:
+            with Monitor(site.monitor, lambda: process.poll() is None) as monitor:
                 site.pid_file(process.pid)
                 monitor.ask("migrate-set-capabilities", capabilities=[
                     {"capability": name, "state": True} for name in capabilities])

@@ -2,10 +2,9 @@
 """A VM's memory goes over, whole and once, whatever it is made of."""
 
 import time
-from pathlib import Path
 
 from wire import PAGE
-from world import MIB, World, expect, fetched, host
+from world import MIB, World, expect, fetched, host, threads
 
 
 def _once(figures, populated):
@@ -105,11 +104,7 @@ def only_content_travels():
 
 def _stream_sleeps(daemon):
     """How often the stream's thread has gone to sleep."""
-    for task in Path(f"/proc/{daemon.process.pid}/task").iterdir():
-        status = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines())
-        if status["Name"] == "stream":
-            return int(status["voluntary_ctxt_switches"])
-    raise AssertionError("no stream")
+    return int(threads(daemon.process.pid, "stream")["stream"]["voluntary_ctxt_switches"])
 
 
 def delayed():

@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-from world import World, expect, fetched, host
+from world import World, expect, fetched, host, threads
 
 # A fault takes no other page along and nothing is streamed until the guest is said to run.
 SINGLE = {"around": "4K", "stream_delay_ms": 60000}
@@ -50,19 +50,9 @@ def _finish(world, vms):
     return arrived
 
 
-def _threads(pid, start):
-    """The status files of a process's threads by name."""
-    found = {}
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        status = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines())
-        if status["Name"].startswith(start):
-            found[status["Name"]] = status
-    return found
-
-
 def _cpus(world, n):
     """The CPUs of each of n resolvers."""
-    resolvers = _threads(world.destination.process.pid, "resolver-")
+    resolvers = threads(world.destination.process.pid, "resolver-")
     expect(len(resolvers) == n, resolvers.keys())
     return [resolvers[f"resolver-{i}"]["Cpus_allowed_list"] for i in range(n)]
 
@@ -72,7 +62,7 @@ def _two_cpus():
     allowed = sorted(os.sched_getaffinity(0))
     if len(allowed) < 2:
         raise host.Unavailable("there is only one CPU here")
-    everywhere = _threads(os.getpid(), "")
+    everywhere = threads(os.getpid(), "")
     return allowed[:2], next(iter(everywhere.values()))["Cpus_allowed_list"]
 
 
@@ -82,7 +72,7 @@ def pid_namespace():
         vms = world.vms(mem=16, fill=8, threads=5, to={"pid_namespace": True})
         probed, arrived = _probe(world, vms)
         _counted(probed, arrived)
-        inner = _threads(arrived["pid"], "vmm")
+        inner = threads(arrived["pid"], "vmm")
         expect(all(len(status["NSpid"].split()) == 2 for status in inner.values()), inner)
         outer = {task.name for task in Path(f"/proc/{arrived['pid']}/task").iterdir()}
         expect(all(str(tid) not in outer for _, tid, _ in probed), (probed, outer))

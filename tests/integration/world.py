@@ -304,6 +304,16 @@ class Link(Proxy):
         return data
 
 
+def threads(pid, start):
+    """The status files of a process's threads by name."""
+    found = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        status = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines())
+        if status["Name"].startswith(start):
+            found[status["Name"]] = status
+    return found
+
+
 def fetched(pages):
     """Pages an import got from the source."""
     return pages["by_fault"] + pages["by_around"] + pages["by_stream"]
