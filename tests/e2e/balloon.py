@@ -14,7 +14,6 @@ SLOW = 2 << 20    # what is not asked for then comes only after the balloon, how
 TAKE = 128 << 20  # what the balloon takes; more than was never touched
 SLACK = 8 << 20
 KNOWN = 64 << 20  # less than what the guest takes for a balloon that was there
-BLIND = 4 << 20   # far more than one message of the guest's, which names 1 MiB: that QEMU would be stuck with
 DEAD_SECONDS = 3.0
 PATIENCE = 30.0  # a guest that is translated has little of a busy host
 STILL = 5.0       # a guest that makes no tick for so long hangs
@@ -122,7 +121,11 @@ def daemon_dead():
         both.destination.kill()
         balloon.aim(TAKE)
         slowest = answers(balloon, DEAD_SECONDS)
-        blindly = without_daemon(balloon, destination)
+        deadline = time.monotonic() + PATIENCE
+        while (blindly := balloon.taken()) <= KNOWN // 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        expect(blindly > KNOWN // 2, f"{blindly // MIB} MiB given back while no daemon lived"
+               f"{', as a vCPU waits for a page' if waits_for_a_page(destination) else ''}")
         both.destination.start()
         found = both.destination.wait_import("vm", lambda i: True, 10)
         expect(found["adopted"], f"not adopted: {found}")
@@ -135,16 +138,6 @@ def daemon_dead():
         return (f"{blindly // MIB} MiB given back without a daemon, {left // MIB} MiB missing, "
                 f"{held // MIB} MiB held then, slowest answer {slowest:.2f} s, "
                 f"{whole(destination)}")
-
-
-def without_daemon(balloon, destination):
-    """What is given back while no daemon lives: what was known, or until a vCPU needs a page that it would bring."""
-    deadline = time.monotonic() + PATIENCE
-    while (blindly := balloon.taken()) <= KNOWN // 2 and time.monotonic() < deadline:
-        time.sleep(0.1)
-    least = BLIND if waits_for_a_page(destination) else KNOWN // 2
-    expect(blindly > least, f"{blindly / MIB:.1f} MiB given back while no daemon lived, of {least // MIB} at least")
-    return blindly
 
 
 def waits_for_a_page(vm):
